@@ -1,0 +1,145 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// One array for every target, so that no module is compiled under other rules than its neighbours.
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioConcurrency = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
+let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
+let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+
+let package = Package(
+    name: "ashlar",
+    products: [
+        .executable(name: "ashlar", targets: ["ashlar"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    ],
+    targets: [
+        .target(name: "CChecksum"),
+        .target(name: "CLinux"),
+        .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+
+        // Pure cores: events in, actions out. No socket, clock, file, database or randomness inside.
+        .target(name: "AshlarCore", dependencies: ["CChecksum"], swiftSettings: settings),
+        .target(name: "BlockObjects", dependencies: ["AshlarCore", "CZlib", nioCore], swiftSettings: settings),
+        .target(name: "SCSI", dependencies: ["AshlarCore", nioCore], swiftSettings: settings),
+        .target(name: "ISCSI", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
+        .target(name: "RPC", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
+        .target(name: "Ownership", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
+
+        // Thin shells.
+        .target(
+            name: "Observability",
+            dependencies: ["AshlarCore", nioCore, nioPosix, nioHTTP1, nioConcurrency, logging, metrics],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "PostgresStore",
+            dependencies: ["AshlarCore", "Ownership", "CLibPQ", "CLinux", nioCore, nioConcurrency, logging, crypto],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "ObjectStore",
+            dependencies: ["AshlarCore", "BlockObjects", "CLinux", nioCore, nioConcurrency, logging],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "Transport",
+            dependencies: [
+                "AshlarCore", "RPC", nioCore, nioPosix, nioConcurrency, nioSSL, crypto, x509, asn1, logging, deque,
+            ],
+            swiftSettings: settings
+        ),
+
+        // The roles.
+        .target(
+            name: "TargetNode",
+            dependencies: [
+                "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "RPC", "Transport", "Observability",
+                nioCore, nioPosix, nioConcurrency, crypto, logging, metrics, deque,
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "CacheServer",
+            dependencies: [
+                "AshlarCore", "Ownership", "RPC", "Transport", "PostgresStore", "BlockObjects", "Observability",
+                nioCore, nioPosix, nioConcurrency, logging, metrics, deque,
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "ObjectServer",
+            dependencies: [
+                "AshlarCore", "BlockObjects", "RPC", "Transport", "ObjectStore", "Observability",
+                nioCore, nioPosix, nioConcurrency, logging, metrics,
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "Agent",
+            dependencies: [
+                "AshlarCore", "BlockObjects", "RPC", "Transport", "Observability", nioCore, nioPosix, logging, metrics,
+            ],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "ControlPlane",
+            dependencies: [
+                "AshlarCore", "RPC", "Transport", "PostgresStore", "Observability",
+                nioCore, nioPosix, nioSSL, crypto, hummingbird, hummingbirdTLS, logging, metrics,
+            ],
+            swiftSettings: settings
+        ),
+        .executableTarget(
+            name: "ashlar",
+            dependencies: [
+                "AshlarCore", "RPC", "Transport", "PostgresStore", "ObjectStore", "Observability", "TargetNode", "CacheServer",
+                "ObjectServer", "Agent", "ControlPlane", "CLinux",
+                nioCore, nioPosix, nioSSL, crypto, logging, metrics, lifecycle, arguments, configuration, httpClient,
+            ],
+            swiftSettings: settings
+        ),
+
+        .target(
+            name: "AshlarTestSupport",
+            dependencies: ["AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", nioCore, nioConcurrency],
+            swiftSettings: settings
+        ),
+    ]
+)

@@ -1,0 +1,35 @@
+/* What Swift's Glibc module leaves out: epoll, eventfd, and the ioctl-free bits of process supervision. */
+#ifndef ASHLAR_CLINUX_H
+#define ASHLAR_CLINUX_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+/* epoll_event holds a union in a packed struct; these keep the layout on the C side. */
+int ashlar_epoll_add(int epoll_fd, int fd, uint32_t events, uint64_t token);
+int ashlar_epoll_modify(int epoll_fd, int fd, uint32_t events, uint64_t token);
+int ashlar_epoll_remove(int epoll_fd, int fd);
+/* Waits for at most `capacity` events (never more than 64); returns their number or -1 with errno. */
+int ashlar_epoll_wait(int epoll_fd, uint64_t *tokens, uint32_t *events, int capacity, int timeout_ms);
+
+/* The child is sent `signal` when the thread that forked it ends. */
+int ashlar_set_parent_death_signal(int signal);
+
+/* Forks and executes `path`. In the child: own process group, standard input from /dev/null, output and errors to the given
+ * descriptors (-1 keeps the parent's), user and group ids set where they are not -1, killed when the parent dies with
+ * `parent_death_signal` (0: no). Returns the pid, or -1 with errno (also for a failed exec). */
+pid_t ashlar_spawn(const char *path, char *const argv[], char *const envp[], const char *directory, int out_fd, int err_fd,
+                   int64_t uid, int64_t gid, int parent_death_signal);
+
+#endif

@@ -1,0 +1,50 @@
+public import AshlarCore
+
+/// What a cache server is told at its start.
+public struct CacheConfiguration: Sendable {
+    /// Name, cluster, certificate.
+    public var node: NodeConfiguration
+    /// Address to listen on.
+    public var listenAddress: String
+    /// Port to listen on; 0 for any.
+    public var listenPort: Int
+    /// `host:port` at which targets and agents reach this server; nil for the address and port that were bound.
+    public var advertisedEndpoint: String?
+    /// PostgreSQL connection string (libpq's key words or URI), without a password.
+    public var postgresDSN: String
+    /// File that holds the password; nil where none is needed.
+    public var postgresPasswordFile: String?
+    /// Object servers by number, each `host:port`.
+    public var objectServers: [Int32: String]
+    /// Bytes of block data kept in memory.
+    public var memoryBytes: Int
+    /// Unmoved bytes from which on writes are slowed down.
+    public var unmovedHighWatermarkBytes: UInt64
+    /// Unmoved bytes from which on writes wait.
+    public var unmovedHardLimitBytes: UInt64
+
+    /// A configuration with each part named.
+    public init(
+        node: NodeConfiguration,
+        listenAddress: String = "127.0.0.1",
+        listenPort: Int = 7401,
+        advertisedEndpoint: String? = nil,
+        postgresDSN: String,
+        postgresPasswordFile: String? = nil,
+        objectServers: [Int32: String],
+        memoryBytes: Int = 256 << 20,
+        unmovedHighWatermarkBytes: UInt64 = 8 << 30,
+        unmovedHardLimitBytes: UInt64 = 16 << 30
+    ) {
+        self.node = node
+        self.listenAddress = listenAddress
+        self.listenPort = listenPort
+        self.advertisedEndpoint = advertisedEndpoint
+        self.postgresDSN = postgresDSN
+        self.postgresPasswordFile = postgresPasswordFile
+        self.objectServers = objectServers
+        self.memoryBytes = memoryBytes
+        self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
+        self.unmovedHardLimitBytes = unmovedHardLimitBytes
+    }
+}

@@ -1,0 +1,293 @@
+public import AshlarCore
+public import NIOCore
+
+/// What each command carries beside what it does (R1, R4, R5).
+public struct CommandHeader: Sendable, Hashable {
+    /// The volume.
+    public var volume: VolumeID
+    /// The nexus it came through.
+    public var nexus: NexusNumber
+    /// Its number in the nexus.
+    public var command: CommandID
+    /// Every command of the nexus below this one has been answered to the initiator or given up.
+    public var lowWater: CommandID
+    /// The newest stamp that the initiator has proved; its epoch is the one the command was made for.
+    public var proved: Stamp
+
+    /// The header of a command.
+    public init(
+        volume: VolumeID, nexus: NexusNumber, command: CommandID, lowWater: CommandID, proved: Stamp
+    ) {
+        self.volume = volume
+        self.nexus = nexus
+        self.command = command
+        self.lowWater = lowWater
+        self.proved = proved
+    }
+
+    init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        volume = try buffer.readRPCIdentifier()
+        nexus = try buffer.readRPCIdentifier()
+        command = try buffer.readRPCIdentifier()
+        lowWater = try buffer.readRPCIdentifier()
+        proved = try buffer.readRPCStamp()
+    }
+
+    func encode(into buffer: inout ByteBuffer) {
+        buffer.writeRPCIdentifier(volume)
+        buffer.writeRPCIdentifier(nexus)
+        buffer.writeRPCIdentifier(command)
+        buffer.writeRPCIdentifier(lowWater)
+        buffer.writeRPCStamp(proved)
+    }
+}
+
+/// Reads bytes of a volume.
+public struct ReadCommand: RPCMessage {
+    /// 0x20.
+    public static let type = RPCMessageType.read
+    /// Nexus, number, evidence.
+    public var header: CommandHeader
+    /// The bytes; multiples of the logical block.
+    public var range: ByteRange
+
+    /// A read.
+    public init(header: CommandHeader, range: ByteRange) {
+        self.header = header
+        self.range = range
+    }
+
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        header = try CommandHeader(decoding: &buffer)
+        range = try buffer.readRPCByteRange()
+    }
+
+    public func encode(into buffer: inout ByteBuffer) {
+        header.encode(into: &buffer)
+        buffer.writeRPCByteRange(range)
+    }
+
+    /// A run of whole data blocks in the answer.
+    public enum Run: Sendable, Hashable {
+        /// The payload holds their bytes; one checksum a block.
+        case bytes(checksums: [Checksum])
+        /// They lie in an object.
+        case object(ObjectID, server: ObjectServerID, firstSlot: SlotIndex, count: UInt32)
+        /// They were never written, or unmapped.
+        case zeros(count: UInt32)
+
+        /// Data blocks in the run.
+        public var count: Int {
+            switch self {
+            case .bytes(let checksums): checksums.count
+            case .object(_, _, _, let count), .zeros(let count): Int(count)
+            }
+        }
+    }
+
+    /// Runs that cover every data block which the range touches. The bytes of `bytes` runs follow as payload, in order.
+    public struct Answer: RPCMessage {
+        /// 0x20.
+        public static let type = RPCMessageType.read
+        /// The owner's time.
+        public var stamp: Stamp
+        /// The runs, in block order.
+        public var runs: [Run]
+
+        /// An answer to a read.
+        public init(stamp: Stamp, runs: [Run]) {
+            self.stamp = stamp
+            self.runs = runs
+        }
+
+        public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+            stamp = try buffer.readRPCStamp()
+            runs = try buffer.readRPCArray(
+                minimumElementBytes: 5, maximumCount: RPCMessageLimits.readRunsMaximum
+            ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
+                switch try b.readRPC(UInt8.self) {
+                case 0: return .zeros(count: try b.readRPC())
+                case 1:
+                    return .bytes(
+                        checksums: try b.readRPCArray(minimumElementBytes: 4) {
+                            (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier()
+                        })
+                case 2:
+                    return .object(
+                        try b.readRPCIdentifier(), server: try b.readRPCIdentifier(),
+                        firstSlot: try b.readRPCIdentifier(), count: try b.readRPC()
+                    )
+                default: throw RPCDecodingError.invalidValue(field: "run")
+                }
+            }
+        }
+
+        public func encode(into buffer: inout ByteBuffer) {
+            buffer.writeRPCStamp(stamp)
+            buffer.writeRPCArray(runs) {
+                switch $1 {
+                case .zeros(let count):
+                    $0.writeRPC(UInt8(0))
+                    $0.writeRPC(count)
+                case .bytes(let checksums):
+                    $0.writeRPC(UInt8(1))
+                    $0.writeRPCArray(checksums) { $0.writeRPCIdentifier($1) }
+                case .object(let object, let server, let firstSlot, let count):
+                    $0.writeRPC(UInt8(2))
+                    $0.writeRPCIdentifier(object)
+                    $0.writeRPCIdentifier(server)
+                    $0.writeRPCIdentifier(firstSlot)
+                    $0.writeRPC(count)
+                }
+            }
+        }
+    }
+}
+
+/// Writes bytes of a volume; the bytes follow as payload.
+public struct WriteCommand: RPCMessage {
+    /// 0x21.
+    public static let type = RPCMessageType.write
+    /// Nexus, number, evidence.
+    public var header: CommandHeader
+    /// Offset of the first byte; a multiple of the logical block.
+    public var offset: UInt64
+    /// CRC-32C of each piece of the payload, cut at the borders of data blocks (I11).
+    public var checksums: [Checksum]
+
+    /// A write.
+    public init(header: CommandHeader, offset: UInt64, checksums: [Checksum]) {
+        self.header = header
+        self.offset = offset
+        self.checksums = checksums
+    }
+
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        header = try CommandHeader(decoding: &buffer)
+        offset = try buffer.readRPC()
+        checksums = try buffer.readRPCArray(minimumElementBytes: 4) {
+            (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier()
+        }
+    }
+
+    public func encode(into buffer: inout ByteBuffer) {
+        header.encode(into: &buffer)
+        buffer.writeRPC(offset)
+        buffer.writeRPCArray(checksums) { $0.writeRPCIdentifier($1) }
+    }
+}
+
+/// Makes bytes of a volume zeros: UNMAP and WRITE SAME with zeros.
+public struct ZeroCommand: RPCMessage {
+    /// 0x22.
+    public static let type = RPCMessageType.zero
+    /// Nexus, number, evidence.
+    public var header: CommandHeader
+    /// The bytes, each run a multiple of the logical block; together at most ``Limits/zeroStepMaximumBytes``.
+    public var ranges: [ByteRange]
+
+    /// An unmap.
+    public init(header: CommandHeader, ranges: [ByteRange]) {
+        self.header = header
+        self.ranges = ranges
+    }
+
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        header = try CommandHeader(decoding: &buffer)
+        ranges = try buffer.readRPCArray(
+            minimumElementBytes: 16, maximumCount: Limits.unmapDescriptorsMaximum
+        ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCByteRange() }
+    }
+
+    public func encode(into buffer: inout ByteBuffer) {
+        header.encode(into: &buffer)
+        buffer.writeRPCArray(ranges) { $0.writeRPCByteRange($1) }
+    }
+}
+
+/// COMPARE AND WRITE (SBC-4, 5.3): the payload holds the bytes to compare with, then as many to write.
+public struct CompareAndWriteCommand: RPCMessage {
+    /// 0x23.
+    public static let type = RPCMessageType.compareAndWrite
+    /// Nexus, number, evidence.
+    public var header: CommandHeader
+    /// Offset of the first byte; a multiple of the logical block.
+    public var offset: UInt64
+    /// CRC-32C of the whole payload (I11).
+    public var checksum: Checksum
+
+    /// A compare and write.
+    public init(header: CommandHeader, offset: UInt64, checksum: Checksum) {
+        self.header = header
+        self.offset = offset
+        self.checksum = checksum
+    }
+
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        header = try CommandHeader(decoding: &buffer)
+        offset = try buffer.readRPC()
+        checksum = try buffer.readRPCIdentifier()
+    }
+
+    public func encode(into buffer: inout ByteBuffer) {
+        header.encode(into: &buffer)
+        buffer.writeRPC(offset)
+        buffer.writeRPCIdentifier(checksum)
+    }
+}
+
+/// Refuses every command of a nexus below a number that has not begun, and answers once those that have begun are
+/// finished: task management (R6).
+public struct FenceCommand: RPCMessage {
+    /// 0x24.
+    public static let type = RPCMessageType.fence
+    /// Nexus, number, evidence. Its own number bounds those that are fenced.
+    public var header: CommandHeader
+    /// The commands to fence; none means all below the header's.
+    public var commands: [CommandID]
+
+    /// A fence.
+    public init(header: CommandHeader, commands: [CommandID]) {
+        self.header = header
+        self.commands = commands
+    }
+
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        header = try CommandHeader(decoding: &buffer)
+        commands = try buffer.readRPCArray(
+            minimumElementBytes: 8, maximumCount: RPCMessageLimits.outcomesMaximum
+        ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier() }
+    }
+
+    public func encode(into buffer: inout ByteBuffer) {
+        header.encode(into: &buffer)
+        buffer.writeRPCArray(commands) { $0.writeRPCIdentifier($1) }
+    }
+}
+
+/// The answer to every command that returns no data: a stamp, and for a miscompare where.
+public struct CommandAnswer: RPCMessage {
+    /// The type is that of the command it answers; this one stands for all of them in the codec.
+    public static let type = RPCMessageType.write
+    /// The owner's time.
+    public var stamp: Stamp
+    /// For the status `miscompare`: offset of the first byte that differs, from the start of the command's data. For
+    /// `mediumError`: offset of the bad block from the start of the volume. For `wrongEpoch`: the current epoch.
+    public var detail: UInt64
+
+    /// An answer.
+    public init(stamp: Stamp, detail: UInt64 = 0) {
+        self.stamp = stamp
+        self.detail = detail
+    }
+
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        stamp = try buffer.readRPCStamp()
+        detail = try buffer.readRPC()
+    }
+
+    public func encode(into buffer: inout ByteBuffer) {
+        buffer.writeRPCStamp(stamp)
+        buffer.writeRPC(detail)
+    }
+}
