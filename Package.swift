@@ -13,6 +13,8 @@ let settings: [SwiftSetting] = [
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioConcurrency = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let nioFoundation = Target.Dependency.product(name: "NIOFoundationCompat", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
@@ -90,7 +92,7 @@ let package = Package(
         .target(
             name: "TargetNode",
             dependencies: [
-                "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "RPC", "Transport", "Observability",
+                "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "Ownership", "RPC", "Transport", "Observability",
                 nioCore, nioPosix, nioConcurrency, crypto, logging, metrics, deque,
             ],
             swiftSettings: settings
@@ -130,16 +132,73 @@ let package = Package(
             name: "ashlar",
             dependencies: [
                 "AshlarCore", "RPC", "Transport", "PostgresStore", "ObjectStore", "Observability", "TargetNode", "CacheServer",
-                "ObjectServer", "Agent", "ControlPlane", "CLinux",
-                nioCore, nioPosix, nioSSL, crypto, logging, metrics, lifecycle, arguments, configuration, httpClient,
+                "ObjectServer", "Agent", "ControlPlane", "Supervision", "CLinux",
+                nioCore, nioPosix, nioHTTP1, nioFoundation, nioConcurrency, nioSSL, crypto, logging, metrics, lifecycle, arguments, configuration, httpClient,
             ],
             swiftSettings: settings
         ),
 
+        .target(name: "Supervision", dependencies: ["AshlarCore"], swiftSettings: settings),
+
         .target(
             name: "AshlarTestSupport",
-            dependencies: ["AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", nioCore, nioConcurrency],
+            dependencies: [
+                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "CLinux", nioCore, nioConcurrency, deque,
+            ],
             swiftSettings: settings
         ),
+
+        .testTarget(name: "AshlarCoreTests", dependencies: ["AshlarCore", "CChecksum"], swiftSettings: settings),
+        .testTarget(name: "ArchitectureTests", swiftSettings: settings),
+        .testTarget(
+            name: "OwnershipTests", dependencies: ["Ownership", "AshlarCore", "AshlarTestSupport", nioCore, deque],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "ISCSITests", dependencies: ["ISCSI", "AshlarCore", "AshlarTestSupport", nioCore],
+            swiftSettings: settings
+        ),
+        .testTarget(name: "SCSITests", dependencies: ["SCSI", "AshlarCore", nioCore], swiftSettings: settings),
+        .testTarget(name: "RPCTests", dependencies: ["AshlarCore", "RPC", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "BlockObjectsTests", dependencies: ["AshlarCore", "BlockObjects", nioCore], swiftSettings: settings
+        ),
+        .testTarget(
+            name: "ObjectStoreTests",
+            dependencies: ["AshlarCore", "BlockObjects", "ObjectStore", "CLinux", nioCore, nioConcurrency, logging],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "PostgresStoreTests",
+            dependencies: [
+                "PostgresStore", "AshlarCore", "Ownership", "CLibPQ", "CLinux", nioCore, nioConcurrency, logging,
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "TransportTests",
+            dependencies: [
+                "AshlarCore", "RPC", "Transport", nioCore, nioPosix, nioEmbedded, nioConcurrency, nioSSL, crypto, x509,
+                asn1, logging,
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "ObjectServerTests",
+            dependencies: [
+                "ObjectServer", "ObjectStore", "BlockObjects", "AshlarCore", "RPC", "Transport", nioCore, nioPosix,
+                nioConcurrency, logging,
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "AgentTests",
+            dependencies: [
+                "Agent", "ObjectServer", "ObjectStore", "Observability", "BlockObjects", "AshlarCore", "RPC", "Transport",
+                nioCore, nioPosix, nioConcurrency, logging,
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(name: "SupervisionTests", dependencies: ["Supervision"], swiftSettings: settings),
     ]
 )

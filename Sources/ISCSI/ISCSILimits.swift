@@ -1,6 +1,6 @@
 import AshlarCore
 
-/// Bounds of the iSCSI protocol machine; their relations are asserted in `ISCSILimitsTests`.
+/// Bounds of the iSCSI protocol machine; their relations are asserted in `FuzzTests`.
 package enum ISCSILimits {
     /// Basic header segment (RFC 7143, 11.2.1).
     package static let headerBytes = 48

@@ -29,8 +29,11 @@ public struct ObjectServerConfiguration: Sendable {
 
     /// A configuration with each part named.
     public init(
-        node: NodeConfiguration, listenAddress: String = "127.0.0.1", listenPort: Int = 7501,
-        serverID: ObjectServerID, roots: [Root]
+        node: NodeConfiguration,
+        listenAddress: String = "127.0.0.1",
+        listenPort: Int = 7501,
+        serverID: ObjectServerID,
+        roots: [Root]
     ) {
         self.node = node
         self.listenAddress = listenAddress

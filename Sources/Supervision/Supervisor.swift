@@ -76,7 +76,7 @@ public struct Supervisor: Sendable {
     var members: [Member]
     var mode = Mode.stopped
 
-    /// A supervisor of these processes, none of which runs. Names must be distinct, and needs must name processes of the list.
+    /// A supervisor of these processes, none of which runs. Names must be distinct; needs name processes of the list.
     public init(_ processes: [SupervisedProcess]) {
         let names = Set(processes.map(\.name))
         precondition(names.count == processes.count, "two supervised processes have one name")
@@ -114,6 +114,9 @@ public struct Supervisor: Sendable {
             return false
         }
     }
+
+    /// Whether no process is left, and none is to be started.
+    public var isStopped: Bool { mode == .stopped }
 
     /// When `tick` is to be called next; nil where only an event can change something.
     public var nextDeadline: Duration? {
@@ -169,7 +172,9 @@ public struct Supervisor: Sendable {
 
     /// What a probe found. Answers about processes that have ended meanwhile are ignored.
     public mutating func probed(_ name: String, pid: Int32, isReady: Bool, now: Duration) -> [Action] {
-        guard let index = index(of: name), case .starting(pid, let since, _, _) = members[index].phase else { return [] }
+        guard let index = index(of: name), case .starting(pid, let since, _, _) = members[index].phase else {
+            return []
+        }
         guard isReady else {
             let slow = now - since > SupervisionLimits.probeSlowAfter
             let pause = slow ? SupervisionLimits.probeIntervalSlow : SupervisionLimits.probeInterval
@@ -245,7 +250,10 @@ extension Supervisor {
 
     /// A process is gone, or never came: what comes next.
     private mutating func lost(
-        _ index: Int, failure: StartFailure, readyFor: Duration?, now: Duration
+        _ index: Int,
+        failure: StartFailure,
+        readyFor: Duration?,
+        now: Duration
     ) -> [Action] {
         guard mode != .stopping else {
             members[index].phase = .stopped

@@ -47,7 +47,7 @@ public struct VolumeArgument: Sendable, Hashable {
         self.init(name: parts[0], sizeBytes: size, blockSizeBytes: block)
     }
 
-    /// The bytes that digits with an optional suffix K, M, G, T (powers of 1024) stand for; nil where they are none, or too many.
+    /// The bytes that digits with an optional suffix K, M, G, T (powers of 1024) stand for; nil where they are none.
     public static func bytes(_ text: String) -> UInt64? {
         var digits = Substring(text)
         var shift: UInt64 = 0
@@ -55,7 +55,8 @@ public struct VolumeArgument: Sendable, Hashable {
             shift = UInt64(power)
             digits = digits.dropLast()
         }
-        guard !digits.isEmpty, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = UInt64(digits) else {
+        guard !digits.isEmpty, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = UInt64(digits)
+        else {
             return nil
         }
         let (result, overflow) = number.multipliedReportingOverflow(by: 1 << shift)

@@ -163,10 +163,10 @@ private func runningWorld() -> World {
     @Test func aCacheWaitsForPostgresAndATargetDoesNotWaitForTheCache() throws {
         var world = runningWorld()
         world.readyNames = []
+        _ = world.takeLog()
         try world.end("postgres")
         try world.end("cache")
         try world.end("target")
-        _ = world.takeLog()
         world.pass(.seconds(1))
         #expect(Set(world.spawned) == ["postgres", "target"])
         world.readyNames = ["postgres", "cache", "target"]
@@ -251,7 +251,7 @@ private func runningWorld() -> World {
         world.stop()
         world.pass(.seconds(9))
         #expect(world.signals == [15])
-        world.pass(.seconds(3))
+        world.pass(.milliseconds(2_500))
         #expect(world.signals == [15, 9, 9])
     }
 

@@ -80,8 +80,19 @@ package struct BasicHeader: Hashable, Sendable {
     /// Appends the 48 bytes.
     package func write(into buffer: inout ByteBuffer) {
         buffer.writeMultipleIntegers(
-            first, flags, specific, UInt32(additionalWords) << 24 | dataLength & 0xFF_FFFF, lun, tag,
-            word20, word24, word28, word32, word36, word40, word44
+            first,
+            flags,
+            specific,
+            UInt32(additionalWords) << 24 | dataLength & 0xFF_FFFF,
+            lun,
+            tag,
+            word20,
+            word24,
+            word28,
+            word32,
+            word36,
+            word40,
+            word44
         )
     }
 

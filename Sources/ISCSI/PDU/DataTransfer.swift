@@ -60,7 +60,10 @@ package struct DataInPDU: PDU {
         dataSN = header.word36
         bufferOffset = header.word40
         residual = Residual(
-            isOverflow: header.flags & 0x04 != 0, isUnderflow: header.flags & 0x02 != 0, count: header.word44)
+            isOverflow: header.flags & 0x04 != 0,
+            isUnderflow: header.flags & 0x02 != 0,
+            count: header.word44
+        )
     }
 
     package var header: BasicHeader {

@@ -1,11 +1,10 @@
-package import NIOCore
-
 import AshlarCore
+package import NIOCore
 
 /// Cuts a stream of bytes into PDUs (RFC 7143, 11.1), in whatever portions the bytes come.
 ///
-/// A frame's buffers are slices of what was fed in; bytes are copied only where a PDU straddles two portions. After an error
-/// the stream has lost its frames and the decoder stays failed.
+/// A frame's buffers are slices of what was fed in; bytes are copied only where a PDU straddles two portions. After an
+/// error the stream has lost its frames and the decoder stays failed.
 package struct FrameDecoder: Sendable {
     /// What can be wrong with a frame.
     package enum Failure: Error, Hashable, Sendable {
@@ -94,14 +93,10 @@ package struct FrameDecoder: Sendable {
         buffer.moveReaderIndex(forwardBy: ISCSILimits.headerBytes)
         let additional = additionalBytes > 0 ? buffer.readSlice(length: additionalBytes) : nil
         if headerDigest { buffer.moveReaderIndex(forwardBy: 4) }
+        let hasDigest = dataDigest && dataBytes > 0
+        if hasDigest, !matches(from: buffer.readerIndex, count: paddedBytes) { throw .dataDigest(header) }
         guard let data = buffer.readSlice(length: dataBytes) else { return nil }
-        if dataDigest && dataBytes > 0 {
-            let start = buffer.readerIndex - dataBytes
-            buffer.moveReaderIndex(forwardBy: paddedBytes - dataBytes + 4)
-            guard matches(from: start, count: paddedBytes) else { throw .dataDigest(header) }
-        } else {
-            buffer.moveReaderIndex(forwardBy: paddedBytes - dataBytes)
-        }
+        buffer.moveReaderIndex(forwardBy: paddedBytes - dataBytes + (hasDigest ? 4 : 0))
         if buffer.readableBytes == 0 { buffer = ByteBuffer() }
         return Frame(header: header, additional: additional, data: data)
     }

@@ -1,6 +1,5 @@
-package import NIOCore
-
 import AshlarCore
+package import NIOCore
 
 /// Puts digests and padding round PDUs (RFC 7143, 11.1).
 package struct FrameEncoder: Sendable {

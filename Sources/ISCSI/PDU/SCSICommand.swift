@@ -94,9 +94,15 @@ package struct SCSIResponsePDU: PDU {
         numbers = header.numbers
         expectedDataSN = header.word36
         residual = Residual(
-            isOverflow: header.flags & 0x04 != 0, isUnderflow: header.flags & 0x02 != 0, count: header.word44)
+            isOverflow: header.flags & 0x04 != 0,
+            isUnderflow: header.flags & 0x02 != 0,
+            count: header.word44
+        )
         bidirectionalResidual = Residual(
-            isOverflow: header.flags & 0x10 != 0, isUnderflow: header.flags & 0x08 != 0, count: header.word40)
+            isOverflow: header.flags & 0x10 != 0,
+            isUnderflow: header.flags & 0x08 != 0,
+            count: header.word40
+        )
     }
 
     package var header: BasicHeader {

@@ -122,29 +122,16 @@ public struct MoveNow: RPCMessage {
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(volume) }
 }
 
-/// Removes a bounded part of a volume's rows; answered with a ``CountAnswer`` of blocks removed and blocks left to look at.
-/// The first step closes every nexus, so that nothing is written any more.
+/// Removes a bounded part of the rows of a volume that is marked as being deleted; answered with a ``CountAnswer`` whose
+/// `left` is 0 once the volume is gone. The first step ends the epoch, so that nothing is written any more.
 public struct DeleteVolumeStep: RPCMessage {
     /// 0x53.
     public static let type = RPCMessageType.deleteVolumeStep
     /// The volume, whose row says that it is being deleted.
     public var volume: VolumeID
-    /// The first block of the step.
-    public var first: BlockID
 
     /// A step.
-    public init(volume: VolumeID, first: BlockID) {
-        self.volume = volume
-        self.first = first
-    }
-
-    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
-        volume = try buffer.readRPCIdentifier()
-        first = try buffer.readRPCIdentifier()
-    }
-
-    public func encode(into buffer: inout ByteBuffer) {
-        buffer.writeRPCIdentifier(volume)
-        buffer.writeRPCIdentifier(first)
-    }
+    public init(volume: VolumeID) { self.volume = volume }
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { volume = try buffer.readRPCIdentifier() }
+    public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(volume) }
 }

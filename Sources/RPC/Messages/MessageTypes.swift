@@ -1,3 +1,5 @@
+import AshlarCore
+
 // The application's message types. A request and its answer have the same type; the frame says which it is.
 extension RPCMessageType {
     // Target to cache: volumes and nexuses.

@@ -1,0 +1,287 @@
+public import AshlarCore
+public import NIOCore
+public import Ownership
+
+/// The contract of ``BlockStore`` in memory, one call one transaction: what PostgreSQL has to agree with.
+///
+/// Not a ``BlockStore`` itself: a simulation calls it at the moment in which a transaction takes effect, and decides by itself
+/// when, and whether, the answer arrives. Objects' bytes lie here too, as if on an object server that never fails.
+public struct ModelStore {
+    struct Item {
+        var version: Version
+        var checksum: Checksum
+        var bytes: ByteBuffer
+        var isMoved: Bool
+        var order: UInt64
+    }
+
+    enum ObjectState { case intended, live, dead }
+
+    struct Volume {
+        var description: VolumeDescription
+        var epoch = Epoch(0)
+        var owner: CacheServerID?
+        var firstVersion = Version(1)
+        var firstNexus = NexusNumber(1)
+        var items: [BlockID: Item] = [:]
+        var extents = ExtentList()
+        var nexuses: [NexusNumber: NexusRow] = [:]
+    }
+
+    private var volumes: [VolumeID: Volume] = [:]
+    private var servers: [CacheServerID: (endpoint: String, leaseEnd: MonotonicTime)] = [:]
+    private var objects: [ObjectID: ObjectState] = [:]
+    /// Bytes of objects, by slot.
+    public private(set) var stored: [ObjectID: [(block: BlockID, bytes: ByteBuffer)]] = [:]
+    private var nextServer: Int64 = 1
+    private var nextObject: UInt64 = 1
+    private var nextOrder: UInt64 = 1
+
+    /// An empty database with these volumes.
+    public init(volumes: [VolumeDescription]) {
+        for volume in volumes { self.volumes[volume.id] = Volume(description: volume) }
+    }
+
+    // MARK: Leases and epochs
+
+    /// See ``BlockStore/registerServer(name:endpoint:leaseMilliseconds:completion:)``.
+    public mutating func register(endpoint: String, lease: UInt64, now: MonotonicTime) -> CacheServerID {
+        let id = CacheServerID(nextServer)
+        nextServer += 1
+        servers[id] = (endpoint, now.advanced(byNanoseconds: lease))
+        return id
+    }
+
+    /// See ``BlockStore/renewLease(server:leaseMilliseconds:completion:)``.
+    public mutating func renew(_ id: CacheServerID, lease: UInt64, now: MonotonicTime) -> Bool {
+        guard let server = servers[id], server.leaseEnd > now else { return false }
+        servers[id] = (server.endpoint, now.advanced(byNanoseconds: lease))
+        return true
+    }
+
+    /// See ``BlockStore/takeOver(volume:server:completion:)``.
+    public mutating func takeOver(_ id: VolumeID, server: CacheServerID, now: MonotonicTime) -> TakeoverResult {
+        guard let own = servers[server], own.leaseEnd > now else { return .leaseEnded }
+        guard var volume = volumes[id] else { return .noSuchVolume }
+        if let owner = volume.owner, owner != server, let other = servers[owner], other.leaseEnd > now {
+            let left = other.leaseEnd.nanoseconds(since: now) / 1_000_000
+            return .heldBy(server: owner, endpoint: other.endpoint, leaseLeftMilliseconds: UInt32(left))
+        }
+        volume.epoch = Epoch(volume.epoch.rawValue + 1)
+        volume.owner = server
+        volumes[id] = volume
+        let unmoved = volume.items.values.filter { !$0.isMoved }.count
+        let size = UInt64(volume.description.geometry.blockSizeBytes)
+        return .owned(
+            Ownership(
+                description: volume.description, epoch: volume.epoch, firstVersion: volume.firstVersion,
+                firstNexus: volume.firstNexus, nexuses: Array(volume.nexuses.values),
+                unmovedBytes: UInt64(unmoved) * size, unmovedItems: UInt64(unmoved),
+                cachedBytes: UInt64(volume.items.count) * size))
+    }
+
+    /// See ``BlockStore/openNexus(volume:epoch:nexus:completion:)``.
+    public mutating func openNexus(_ id: VolumeID, _ epoch: Epoch, _ row: NexusRow) -> Bool {
+        guard var volume = volumes[id], volume.epoch == epoch else { return false }
+        volume.nexuses = volume.nexuses.filter { $0.value.ports != row.ports }
+        volume.nexuses[row.number] = row
+        volume.firstNexus = max(volume.firstNexus, NexusNumber(row.number.rawValue + 1))
+        volumes[id] = volume
+        return true
+    }
+
+    /// See ``BlockStore/closeNexus(volume:epoch:nexus:completion:)``.
+    public mutating func closeNexus(_ id: VolumeID, _ epoch: Epoch, _ nexus: NexusNumber) -> Bool {
+        guard var volume = volumes[id], volume.epoch == epoch else { return false }
+        volume.nexuses[nexus] = nil
+        volumes[id] = volume
+        return true
+    }
+
+    // MARK: Commits
+
+    /// See ``BlockStore/commit(_:completion:)``.
+    public mutating func commit(_ commits: [VolumeCommit]) -> [VolumeCommitResult] {
+        commits.map { commit in
+            guard var volume = volumes[commit.volume], volume.epoch == commit.epoch else { return .fenced }
+            let detail = apply(commit, to: &volume)
+            volumes[commit.volume] = volume
+            return .committed(detail)
+        }
+    }
+
+    private mutating func apply(
+        _ commit: VolumeCommit, to volume: inout Volume
+    ) -> VolumeCommitResult.CommitDetail {
+        var detail = VolumeCommitResult.CommitDetail()
+        for range in commit.zeros {
+            volume.extents.cut(range)
+            volume.items = volume.items.filter { !range.contains($0.key) }
+        }
+        for write in commit.writes {
+            var order = nextOrder
+            if let old = volume.items[write.block], !old.isMoved { order = old.order } else { nextOrder += 1 }
+            volume.items[write.block] = Item(
+                version: write.version, checksum: write.checksum, bytes: write.bytes, isMoved: false, order: order)
+        }
+        detail.mapped = commit.maps.map { apply($0, to: &volume) }
+        detail.evicted = commit.evictions.map { eviction in
+            guard let item = volume.items[eviction.block], item.isMoved, item.version == eviction.version else {
+                return false
+            }
+            volume.items[eviction.block] = nil
+            return true
+        }
+        detail.filled = commit.fills.map { fill in
+            guard volume.items[fill.block] == nil else { return false }
+            volume.items[fill.block] = Item(
+                version: fill.version, checksum: fill.checksum, bytes: fill.bytes, isMoved: true, order: nextOrder)
+            nextOrder += 1
+            return true
+        }
+        for mark in commit.marks {
+            guard var row = volume.nexuses[mark.nexus] else { continue }
+            let done = Set(row.mark.done).union(mark.done).filter { $0 >= mark.lowWater }
+            row.mark = NexusMark(
+                nexus: mark.nexus, lowWater: max(row.mark.lowWater, mark.lowWater), done: done.sorted())
+            volume.nexuses[mark.nexus] = row
+        }
+        if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
+        return detail
+    }
+
+    private mutating func apply(_ map: ObjectMap, to volume: inout Volume) -> [Bool]? {
+        guard objects[map.object] == .intended else { return nil }
+        objects[map.object] = .live
+        return map.slots.enumerated().map { index, slot in
+            switch slot.condition {
+            case .itemHasVersion:
+                guard var item = volume.items[slot.block], item.version == slot.version else { return false }
+                item.isMoved = true
+                volume.items[slot.block] = item
+            case .extentNames(let object, let source):
+                guard
+                    let extent = volume.extents.extent(holding: slot.block)?.clipped(
+                        to: BlockRange(first: slot.block, count: 1)),
+                    extent.object == object, extent.firstSlot == source
+                else { return false }
+            case .always: volume.items[slot.block] = nil
+            }
+            volume.extents.insert(
+                Extent(
+                    blocks: BlockRange(first: slot.block, count: 1), object: map.object, server: map.server,
+                    firstSlot: SlotIndex(UInt32(index))))
+            return true
+        }
+    }
+
+    // MARK: Reads
+
+    /// See ``BlockStore/loadRegion(volume:range:completion:)``.
+    public func loadRegion(_ id: VolumeID, _ range: BlockRange) -> RegionRows {
+        guard let volume = volumes[id] else { return RegionRows(items: [], extents: []) }
+        let items = volume.items.filter { range.contains($0.key) }.sorted { $0.key < $1.key }.map {
+            ItemRow(block: $0.key, version: $0.value.version, checksum: $0.value.checksum, isMoved: $0.value.isMoved)
+        }
+        let extents = volume.extents.extents.filter { $0.blocks.overlaps(range) }.map { $0.clipped(to: range) }
+        return RegionRows(items: items, extents: extents)
+    }
+
+    /// See ``BlockStore/loadBytes(volume:blocks:completion:)``.
+    public func loadBytes(_ id: VolumeID, _ blocks: [BlockID]) -> [ItemBytes] {
+        blocks.compactMap { block in
+            guard let item = volumes[id]?.items[block] else { return nil }
+            let row = ItemRow(
+                block: block, version: item.version, checksum: item.checksum, isMoved: item.isMoved)
+            return ItemBytes(row: row, bytes: item.bytes)
+        }
+    }
+
+    /// See ``BlockStore/fetchMoveCandidates(volume:from:limit:completion:)``; every item is old enough.
+    public func moveCandidates(_ id: VolumeID, from: BlockID?, limit: Int) -> MoveCandidates {
+        let unmoved = volumes[id]?.items.filter { !$0.value.isMoved } ?? [:]
+        let sorted =
+            if let from { unmoved.filter { $0.key >= from }.sorted { $0.key < $1.key } } else {
+                unmoved.sorted { $0.value.order < $1.value.order }
+            }
+        let rows = sorted.prefix(limit).map {
+            ItemRow(block: $0.key, version: $0.value.version, checksum: $0.value.checksum, isMoved: false)
+        }
+        return MoveCandidates(items: rows, agesMilliseconds: rows.map { _ in 60_000_000 })
+    }
+
+    /// See ``BlockStore/fetchEvictionCandidates(volume:limit:completion:)``.
+    public func evictionCandidates(_ id: VolumeID, limit: Int) -> [ItemRow] {
+        let moved = volumes[id]?.items.filter { $0.value.isMoved }.sorted { $0.value.order < $1.value.order } ?? []
+        return moved.prefix(limit).map {
+            ItemRow(block: $0.key, version: $0.value.version, checksum: $0.value.checksum, isMoved: true)
+        }
+    }
+
+    /// See ``BlockStore/fetchCompactionCandidates(volume:belowPercent:limit:completion:)``.
+    public func compactionCandidates(_ id: VolumeID, belowPercent: UInt8, limit: Int) -> [(ObjectRow, [Extent])] {
+        guard let volume = volumes[id] else { return [] }
+        return stored.keys.sorted().compactMap { object in
+            let live = volume.extents.extents.filter { $0.object == object }
+            let count = live.reduce(0) { $0 + $1.blocks.count }
+            let slots = stored[object]?.count ?? 0
+            guard objects[object] == .live, count > 0, Int(count) * 100 < slots * Int(belowPercent) else { return nil }
+            let row = ObjectRow(
+                object: object, volume: id, server: ObjectServerID(1), slots: UInt32(slots), liveSlots: UInt32(count),
+                sizeBytes: 0)
+            return (row, live)
+        }.prefix(limit).map { $0 }
+    }
+
+    // MARK: Objects
+
+    /// See ``BlockStore/reserveObjects(volume:count:completion:)``.
+    public mutating func reserve(count: Int) -> [ObjectID] {
+        (0..<count).map { _ in
+            let id = ObjectID(nextObject)
+            nextObject += 1
+            objects[id] = .intended
+            return id
+        }
+    }
+
+    /// Puts an object's bytes.
+    public mutating func put(_ object: ObjectID, _ slots: [(block: BlockID, bytes: ByteBuffer)]) {
+        precondition(stored[object] == nil, "an object is put once (M9)")
+        stored[object] = slots
+    }
+
+    /// Reads a slot; nil where the object has gone.
+    public func slot(_ object: ObjectID, _ slot: SlotIndex) -> (block: BlockID, bytes: ByteBuffer)? {
+        guard let slots = stored[object], slots.indices.contains(Int(slot.rawValue)) else { return nil }
+        return slots[Int(slot.rawValue)]
+    }
+
+    /// Turns objects without references dead, gives old intents up, and deletes the bytes of what was dead before.
+    public mutating func collect() {
+        for (object, state) in objects {
+            switch state {
+            case .dead: stored[object] = nil
+            case .live:
+                let isReferenced = volumes.values.contains { $0.extents.extents.contains { $0.object == object } }
+                if !isReferenced { objects[object] = .dead }
+            case .intended: break
+            }
+        }
+    }
+
+    /// Gives an intent up.
+    public mutating func sweep(_ object: ObjectID) {
+        if objects[object] == .intended { objects[object] = .dead }
+    }
+
+    /// What a block reads as, by items and objects alone: the truth that I8 is about.
+    public func content(_ id: VolumeID, _ block: BlockID) -> ByteBuffer? {
+        guard let volume = volumes[id] else { return nil }
+        if let item = volume.items[block] { return item.bytes }
+        guard let extent = volume.extents.extent(holding: block) else { return nil }
+        let slot = extent.clipped(to: BlockRange(first: block, count: 1)).firstSlot
+        precondition(stored[extent.object] != nil, "I8: an extent names an object whose bytes are gone")
+        return self.slot(extent.object, slot)?.bytes
+    }
+}

@@ -1,0 +1,309 @@
+import AshlarCore
+import Logging
+import NIOCore
+import Ownership
+import PostgresStore
+import RPC
+import Transport
+
+/// One RPC connection to the cache server: hands requests to the service, and ends the service's turn once a read.
+final class CacheConnection: RPCConnectionHandler {
+    private let service: CacheService
+
+    init(service: CacheService) { self.service = service }
+
+    func requestReceived(_ request: RPCRequest, connection: RPCServerConnection) {
+        service.handle(request, on: connection)
+    }
+
+    func readCompleted(connection: RPCServerConnection) { service.endTurn() }
+
+    func connectionClosed(connection: RPCServerConnection) {}
+}
+
+// Requests in, answers out: the one place where the wire's messages and the core's events meet.
+extension CacheService {
+    func handle(_ request: RPCRequest, on connection: RPCServerConnection) {
+        do throws(RPCDecodingError) {
+            guard try dispatch(request, on: connection) else {
+                let error = RPCError(.unsupported, "cache servers do not take messages of type \(request.type)")
+                return connection.respond(to: request.handle, error: error)
+            }
+        } catch {
+            connection.respond(to: request.handle, error: RPCError(.invalidMessage, "\(error)"))
+        }
+    }
+
+    private func waiting(_ request: RPCRequest, _ connection: RPCServerConnection, isLookUp: Bool = false) -> Ticket {
+        ticket(.request(connection, request.handle, isLookUp: isLookUp))
+    }
+
+    private func deadline(_ request: RPCRequest) -> MonotonicTime {
+        request.deadline ?? now.advanced(byNanoseconds: UInt64(Limits.commandDeadlineMilliseconds) * 1_000_000)
+    }
+
+    /// `false` for a type that is not known here.
+    private func dispatch(_ request: RPCRequest, on connection: RPCServerConnection) throws(RPCDecodingError) -> Bool {
+        var body = request.body
+        switch request.type {
+        case ReadCommand.type:
+            let message = try ReadCommand(decoding: &body)
+            submit(message.header, .read(message.range), request, connection)
+        case WriteCommand.type:
+            let message = try WriteCommand(decoding: &body)
+            let write = CommandOperation.write(offset: message.offset, checksums: message.checksums, bytes: body)
+            submit(message.header, write, request, connection)
+        case ZeroCommand.type:
+            let message = try ZeroCommand(decoding: &body)
+            submit(message.header, .zero(message.ranges), request, connection)
+        case CompareAndWriteCommand.type:
+            let message = try CompareAndWriteCommand(decoding: &body)
+            let operation = CommandOperation.compareAndWrite(
+                offset: message.offset, checksum: message.checksum, bytes: body)
+            submit(message.header, operation, request, connection)
+        case FenceCommand.type:
+            let message = try body.readRPCWholeMessage(FenceCommand.self)
+            core.fence(
+                waiting(request, connection), context: CommandContext(message.header), commands: message.commands,
+                now: now)
+        case OpenNexus.type:
+            let message = try body.readRPCWholeMessage(OpenNexus.self)
+            core.openNexus(
+                waiting(request, connection), volume: message.volume, ports: message.ports, node: message.node,
+                now: now)
+        case ResumeNexus.type:
+            let message = try body.readRPCWholeMessage(ResumeNexus.self)
+            core.resumeNexus(
+                waiting(request, connection), volume: message.volume, nexus: message.nexus, proved: message.stamp,
+                now: now)
+        case CloseNexus.type:
+            let message = try body.readRPCWholeMessage(CloseNexus.self)
+            core.closeNexus(waiting(request, connection), volume: message.volume, nexus: message.nexus, now: now)
+        case Stamps.type:
+            let message = try body.readRPCWholeMessage(Stamps.self)
+            let stamps = message.volumes.map { id in
+                core.currentStamp(of: id, now: now).map {
+                    Stamps.Answer.Entry(stamp: $0.0, revision: $0.revision)
+                }
+            }
+            connection.respond(to: request.handle, Stamps.Answer(stamps: stamps))
+        case LookUpVolume.type: lookUp(try body.readRPCWholeMessage(LookUpVolume.self), request, connection)
+        default: return try dispatchAgent(request, body, on: connection)
+        }
+        return true
+    }
+
+    private func submit(
+        _ header: CommandHeader, _ operation: CommandOperation, _ request: RPCRequest, _ connection: RPCServerConnection
+    ) {
+        core.submit(
+            waiting(request, connection), context: CommandContext(header), operation: operation,
+            deadline: deadline(request), now: now)
+    }
+
+    private func dispatchAgent(
+        _ request: RPCRequest, _ buffer: ByteBuffer, on connection: RPCServerConnection
+    ) throws(RPCDecodingError) -> Bool {
+        var body = buffer
+        switch request.type {
+        case MoveWork.type:
+            _ = try body.readRPCWholeMessage(MoveWork.self)
+            core.requestMoveWork(waiting(request, connection), now: now)
+        case MapMove.type:
+            let message = try body.readRPCWholeMessage(MapMove.self)
+            map(message.objectMap, of: message.volume, request, connection)
+        case MapCompaction.type:
+            let message = try body.readRPCWholeMessage(MapCompaction.self)
+            map(message.objectMap, of: message.volume, request, connection)
+        case Evict.type:
+            _ = try body.readRPCWholeMessage(Evict.self)
+            core.requestEviction(waiting(request, connection), now: now)
+        case CompactionWork.type:
+            _ = try body.readRPCWholeMessage(CompactionWork.self)
+            core.requestCompactionWork(waiting(request, connection), now: now)
+        case Collect.type:
+            let message = try body.readRPCWholeMessage(Collect.self)
+            store.collectObjects(
+                intentAgeMilliseconds: message.intentAgeMilliseconds, graceMilliseconds: message.graceMilliseconds,
+                limit: RPCMessageLimits.objectsMaximum,
+                completion: reply(to: request, on: connection) { rows in
+                    Collect.Answer(objects: rows.map { Collect.DeadObject(object: $0.object, server: $0.server) })
+                })
+        case ForgetObjects.type:
+            let message = try body.readRPCWholeMessage(ForgetObjects.self)
+            store.forgetObjects(
+                message.names.objects,
+                completion: reply(to: request, on: connection) { _ in CountAnswer(count: 0) })
+        case KnownObjects.type:
+            let message = try body.readRPCWholeMessage(KnownObjects.self)
+            store.knownObjects(
+                message.names.objects,
+                completion: reply(to: request, on: connection) { KnownObjects($0.sorted()) })
+        default: return try dispatchAdministration(request, body, on: connection)
+        }
+        return true
+    }
+
+    private func map(
+        _ map: ObjectMap, of volume: VolumeID, _ request: RPCRequest, _ connection: RPCServerConnection
+    ) {
+        core.map(waiting(request, connection), volume: volume, map: map, deadline: deadline(request), now: now)
+    }
+
+    private func dispatchAdministration(
+        _ request: RPCRequest, _ buffer: ByteBuffer, on connection: RPCServerConnection
+    ) throws(RPCDecodingError) -> Bool {
+        var body = buffer
+        switch request.type {
+        case ListVolumes.type:
+            let message = try body.readRPCWholeMessage(ListVolumes.self)
+            store.volumes(
+                after: message.after.isEmpty ? nil : message.after,
+                limit: min(Int(message.limit), RPCMessageLimits.volumesInListMaximum),
+                completion: reply(to: request, on: connection) { ListVolumes.Answer(volumes: $0) })
+        case TargetHeartbeatMessage.type:
+            let message = try body.readRPCWholeMessage(TargetHeartbeatMessage.self)
+            let heartbeat = TargetHeartbeat(
+                node: message.node, portal: message.portal, portalGroupTag: message.portalGroupTag,
+                release: message.release, sessions: message.sessions)
+            store.heartbeat(heartbeat, completion: reply(to: request, on: connection) { _ in CountAnswer(count: 0) })
+        case CacheStatistics.type:
+            _ = try body.readRPCWholeMessage(CacheStatistics.self)
+            connection.respond(to: request.handle, statistics())
+        case MoveNow.type:
+            let message = try body.readRPCWholeMessage(MoveNow.self)
+            let ticket = waiting(request, connection)
+            whenOwned(message.volume, ticket) { $0.core.moveNow(ticket, volume: message.volume, now: $0.now) }
+        case ReloadVolume.type:
+            let message = try body.readRPCWholeMessage(ReloadVolume.self)
+            reload(message.volume, request, connection)
+        case DeleteVolumeStep.type:
+            let message = try body.readRPCWholeMessage(DeleteVolumeStep.self)
+            core.giveUp(message.volume, now: now)
+            store.deleteVolumeStep(
+                volume: message.volume, rowsMaximum: CacheServerLimits.deleteRowsMaximum,
+                completion: reply(to: request, on: connection) { CountAnswer(count: 1, left: $0 ? 0 : 1) })
+        default: return false
+        }
+        return true
+    }
+
+    // MARK: Steps
+
+    /// Finds the volume in PostgreSQL, then its owner.
+    private func lookUp(_ message: LookUpVolume, _ request: RPCRequest, _ connection: RPCServerConnection) {
+        let ticket = waiting(request, connection, isLookUp: true)
+        let bound = NIOLoopBound(self, eventLoop: loop)
+        store.volume(iqn: message.iqn) { [loop] result in
+            loop.execute {
+                let service = bound.value
+                switch result {
+                case .success(let volume?):
+                    service.core.describe(volume, now: service.now)
+                    service.core.lookUp(ticket, volume: volume.id, now: service.now)
+                case .success(nil): service.fail(ticket, RPCError(.noSuchVolume, "there is no volume \(message.iqn)"))
+                case .failure(let failure): service.fail(ticket, RPCError(failure))
+                }
+                service.endTurn()
+            }
+        }
+    }
+
+    private func whenOwned(_ volume: VolumeID, _ ticket: Ticket, then step: @escaping (CacheService) -> Void) {
+        let look = self.ticket(
+            .then { [unowned self] answer in
+                if case .volume = answer {
+                    step(self)
+                } else if case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) {
+                    respond(answer, to: handle, on: connection, isLookUp: false)
+                }
+            })
+        core.lookUp(look, volume: volume, now: now)
+    }
+
+    /// Reads a volume's row again, if it is owned here.
+    private func reload(_ id: VolumeID, _ request: RPCRequest, _ connection: RPCServerConnection) {
+        guard let iqn = core.iqn(of: id) else {
+            return connection.respond(to: request.handle, CountAnswer(count: 0))
+        }
+        let ticket = waiting(request, connection)
+        let bound = NIOLoopBound(self, eventLoop: loop)
+        store.volume(iqn: iqn) { [loop] result in
+            loop.execute {
+                let service = bound.value
+                switch result {
+                case .success(let volume?):
+                    service.core.describe(volume, now: service.now)
+                    service.succeed(ticket, CountAnswer(count: 1))
+                case .success(nil):
+                    service.core.giveUp(id, now: service.now)
+                    service.succeed(ticket, CountAnswer(count: 1))
+                case .failure(let failure): service.fail(ticket, RPCError(failure))
+                }
+                service.endTurn()
+            }
+        }
+    }
+
+    private func succeed(_ ticket: Ticket, _ message: some RPCMessage) {
+        guard case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) else { return }
+        connection.respond(to: handle, message)
+    }
+
+    private func fail(_ ticket: Ticket, _ error: RPCError) {
+        guard case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) else { return }
+        connection.respond(to: handle, error: error)
+    }
+
+    /// A completion for the store that answers a request which is none of the core's business.
+    private func reply<Value: Sendable, Message: RPCMessage>(
+        to request: RPCRequest, on connection: RPCServerConnection,
+        _ message: @escaping @Sendable (Value) -> Message
+    ) -> @Sendable (Result<Value, StoreFailure>) -> Void {
+        let ticket = waiting(request, connection)
+        let bound = NIOLoopBound(self, eventLoop: loop)
+        return { [loop] result in
+            loop.execute {
+                switch result {
+                case .success(let value): bound.value.succeed(ticket, message(value))
+                case .failure(let failure): bound.value.fail(ticket, RPCError(failure))
+                }
+            }
+        }
+    }
+
+    private func statistics() -> CacheStatistics.Answer {
+        let volumes = core.numbers().filter { $0.nexuses > 0 || $0.unmovedItems > 0 || $0.cachedBytes > 0 }
+        return CacheStatistics.Answer(
+            imageBytes: UInt64(core.imageBytes), commits: core.commits, committedBlocks: core.committedBlocks,
+            volumes: volumes.prefix(RPCMessageLimits.volumesInListMaximum).map {
+                CacheStatistics.Volume(
+                    volume: $0.volume, epoch: $0.epoch, nexuses: UInt32($0.nexuses), unmovedItems: $0.unmovedItems,
+                    cachedBytes: $0.cachedBytes, reads: $0.reads, writes: $0.writes)
+            })
+    }
+
+    // MARK: Answers
+
+    func respond(_ answer: OwnerAnswer, to handle: RPCRequestHandle, on connection: RPCServerConnection, isLookUp: Bool) {
+        switch answer {
+        case .done(let stamp): connection.respond(to: handle, CommandAnswer(stamp: stamp))
+        case .read(let stamp, let runs, let payload):
+            connection.respond(
+                to: handle, ReadCommand.Answer(stamp: stamp, runs: runs.map(ReadCommand.Run.init)), payload: payload)
+        case .miscompare(let stamp, let offset):
+            let detail = ByteBuffer(CommandAnswer(stamp: stamp, detail: offset))
+            connection.respond(to: handle, error: RPCError(.miscompare, "the data differ", detail: detail))
+        case .nexusOpened(let nexus, let stamp):
+            connection.respond(to: handle, OpenNexus.Answer(nexus: nexus, stamp: stamp))
+        case .nexusResumed(let done, let stamp):
+            connection.respond(to: handle, ResumeNexus.Answer(done: done, stamp: stamp))
+        case .volume(let volume, let stamp):
+            connection.respond(to: handle, LookUpVolume.Answer(volume: volume, ownerEndpoint: "", stamp: stamp))
+        case .moveWork(let work): connection.respond(to: handle, MoveWork.Answer(work), payload: work?.payload ?? [])
+        case .compactionWork(let work): connection.respond(to: handle, CompactionWork.Answer(work))
+        case .count(let count, let left): connection.respond(to: handle, CountAnswer(count: count, left: left))
+        case .refused(let refusal, let stamp): connection.respond(to: handle, error: RPCError(refusal, stamp))
+        }
+    }
+}

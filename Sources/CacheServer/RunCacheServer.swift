@@ -1,0 +1,86 @@
+import AshlarCore
+public import Logging
+import NIOCore
+import NIOPosix
+import Observability
+import PostgresStore
+import RPC
+import Transport
+
+/// Runs a cache server until its task is cancelled: registers, takes volumes over, serves targets and agents.
+///
+/// - Throws: what keeps it from starting, with the remedy: certificate, port, database.
+public func runCacheServer(_ configuration: CacheConfiguration, logger: Logger) async throws {
+    let identity = try TLSIdentity(
+        certificatePath: configuration.node.certificatePath, keyPath: configuration.node.keyPath,
+        authorityPath: configuration.node.authorityPath)
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let loop = group.next()
+    identity.startWatching(on: loop, logger: logger)
+    let store = PostgresBlockStore(
+        PostgresConfiguration(
+            dsn: configuration.postgresDSN, passwordFile: configuration.postgresPasswordFile,
+            applicationName: "ashlar \(configuration.node.name)"),
+        logger: logger)
+    do {
+        try await serve(configuration, identity: identity, loop: loop, group: group, store: store, logger: logger)
+    } catch {
+        store.shutdown()
+        try? await group.shutdownGracefully()
+        throw error
+    }
+    store.shutdown()
+    identity.stopWatching()
+    try await group.shutdownGracefully()
+}
+
+private func serve(
+    _ configuration: CacheConfiguration, identity: TLSIdentity, loop: any EventLoop, group: any EventLoopGroup,
+    store: PostgresBlockStore, logger: Logger
+) async throws {
+    // The service is made once the port is known, since its endpoint goes into PostgreSQL.
+    let box = NIOLoopBoundBox<CacheService?>.makeEmptyBox(valueType: CacheService.self, eventLoop: loop)
+    let server = try await RPCServer.start(
+        RPCServer.Configuration(
+            host: configuration.listenAddress, port: configuration.listenPort, identity: identity,
+            acceptedRoles: [.target, .agent, .control]),
+        group: group, logger: logger,
+        makeHandler: { _ in
+            guard let service = box.value else { return StartingConnection() }
+            return CacheConnection(service: service)
+        })
+    let endpoint = configuration.advertisedEndpoint ?? server.endpoint.description
+    try await loop.submit {
+        let service = try CacheService(
+            loop: loop, configuration: configuration, endpoint: endpoint, store: store, identity: identity,
+            logger: logger)
+        box.value = service
+        service.start()
+    }.get()
+    var health: HealthServer?
+    if let listen = configuration.node.metricsListen {
+        // The group has one loop, so that the question comes on the service's own.
+        health = try await HealthServer.start(listen: listen, group: group, logger: logger) {
+            box.value?.isReady == true ? .ready : .notReady("not registered in PostgreSQL yet")
+        }
+    }
+    logger.info("ready", metadata: ["role": "cache", "endpoint": "\(endpoint)"])
+    try? await Task.sleep(for: .seconds(UInt32.max))
+    logger.info("stopping", metadata: ["role": "cache"])
+    await server.shutdown()
+    await health?.shutdown()
+    try await loop.submit { box.value?.stop() }.get()
+    // Whoever takes the volumes over need not wait for the lease to run out.
+    await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+        store.releaseLeases(name: configuration.node.name, except: nil) { _ in continuation.resume() }
+    }
+}
+
+/// A connection that came before the service was made: every request is refused as busy, and made again.
+private final class StartingConnection: RPCConnectionHandler {
+    func requestReceived(_ request: RPCRequest, connection: RPCServerConnection) {
+        connection.respond(to: request.handle, error: RPCError(.busy, "the cache server is starting"))
+    }
+    func readCompleted(connection: RPCServerConnection) {}
+    func connectionClosed(connection: RPCServerConnection) {}
+}

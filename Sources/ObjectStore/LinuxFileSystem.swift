@@ -1,0 +1,184 @@
+import CLinux
+import Glibc
+
+/// The file system of the machine.
+public struct LinuxFileSystem: FileSystem {
+    /// Who may read and write what the store creates: its own user, and its group may read.
+    private static let fileMode: mode_t = 0o640
+    private static let directoryMode: mode_t = 0o750
+
+    /// The file system of the machine.
+    public init() {}
+
+    /// mkdir(2).
+    public func createDirectory(_ path: String) throws(ObjectStoreError) -> Bool {
+        if mkdir(path, Self.directoryMode) == 0 { return true }
+        let number = errno
+        guard number == EEXIST else { throw .system(number, "creating", path) }
+        return false
+    }
+
+    /// open(2) with O_DIRECTORY.
+    public func openDirectory(_ path: String) throws(ObjectStoreError) -> OpenFile {
+        try open(path, O_RDONLY | O_DIRECTORY, "opening")
+    }
+
+    /// open(2) with O_CREAT and O_EXCL.
+    public func createFile(_ path: String) throws(ObjectStoreError) -> OpenFile {
+        try open(path, O_WRONLY | O_CREAT | O_EXCL, "creating")
+    }
+
+    /// open(2) with O_RDONLY.
+    public func openFile(_ path: String) throws(ObjectStoreError) -> OpenFile {
+        try open(path, O_RDONLY, "opening")
+    }
+
+    private func open(_ path: String, _ flags: Int32, _ operation: String) throws(ObjectStoreError) -> OpenFile {
+        while true {
+            let descriptor = Glibc.open(path, flags | O_CLOEXEC, Self.fileMode)
+            if descriptor >= 0 { return OpenFile(descriptor) }
+            let number = errno
+            guard number == EINTR else { throw .system(number, operation, path) }
+        }
+    }
+
+    /// fstat(2).
+    public func byteCount(of file: OpenFile) throws(ObjectStoreError) -> UInt64 {
+        var status = stat()
+        guard fstat(file.rawValue, &status) == 0 else { throw .system(errno, "fstat", "an open file") }
+        return UInt64(max(0, status.st_size))
+    }
+
+    /// stat(2).
+    public func byteCount(at path: String) throws(ObjectStoreError) -> UInt64? {
+        var status = stat()
+        if stat(path, &status) == 0 { return UInt64(max(0, status.st_size)) }
+        let number = errno
+        guard number == ENOENT else { throw .system(number, "stat", path) }
+        return nil
+    }
+
+    /// pread(2).
+    public func read(
+        _ file: OpenFile,
+        into bytes: UnsafeMutableRawBufferPointer,
+        at offset: UInt64
+    ) throws(ObjectStoreError) -> Int {
+        while true {
+            let count = pread(file.rawValue, bytes.baseAddress, bytes.count, off_t(offset))
+            if count >= 0 { return count }
+            let number = errno
+            guard number == EINTR else { throw .system(number, "reading", "an open file") }
+        }
+    }
+
+    /// write(2).
+    public func write(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int {
+        while true {
+            let count = Glibc.write(file.rawValue, bytes.baseAddress, bytes.count)
+            if count > 0 { return count }
+            let number = count == 0 ? EIO : errno
+            guard number == EINTR else { throw .system(number, "writing", "an open file") }
+        }
+    }
+
+    /// fdatasync(2). EINTR counts as a failure like every other, since a second call may then hide one (D12).
+    public func syncFile(_ file: OpenFile) throws(ObjectStoreError) {
+        guard fdatasync(file.rawValue) == 0 else { throw .system(errno, "fdatasync", "a written file") }
+    }
+
+    /// fsync(2).
+    public func syncDirectory(_ directory: OpenFile) throws(ObjectStoreError) {
+        guard fsync(directory.rawValue) == 0 else { throw .system(errno, "fsync", "a directory") }
+    }
+
+    /// posix_fadvise(2) with POSIX_FADV_DONTNEED.
+    public func dropCached(_ file: OpenFile) {
+        // A hint: where it is not followed the page cache is verified instead of the disk.
+        _ = posix_fadvise(file.rawValue, 0, 0, POSIX_FADV_DONTNEED)
+    }
+
+    /// close(2).
+    public func close(_ file: OpenFile) throws(ObjectStoreError) {
+        // After EINTR the descriptor is gone all the same on Linux.
+        guard Glibc.close(file.rawValue) == 0 || errno == EINTR else {
+            throw .system(errno, "closing", "a written file")
+        }
+    }
+
+    /// close(2), whatever it says.
+    public func discard(_ file: OpenFile) {
+        _ = Glibc.close(file.rawValue)
+    }
+
+    /// link(2).
+    public func link(_ path: String, as name: String) throws(ObjectStoreError) -> Bool {
+        if Glibc.link(path, name) == 0 { return true }
+        let number = errno
+        guard number == EEXIST else { throw .system(number, "linking", name) }
+        return false
+    }
+
+    /// rename(2).
+    public func rename(_ path: String, over name: String) throws(ObjectStoreError) {
+        guard Glibc.rename(path, name) == 0 else { throw .system(errno, "renaming", name) }
+    }
+
+    /// unlink(2).
+    public func unlink(_ path: String) throws(ObjectStoreError) -> Bool {
+        if Glibc.unlink(path) == 0 { return true }
+        let number = errno
+        guard number == ENOENT else { throw .system(number, "removing", path) }
+        return false
+    }
+
+    /// readdir(3).
+    public func names(in path: String) throws(ObjectStoreError) -> [String] {
+        guard let directory = opendir(path) else { throw .system(errno, "listing", path) }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while true {
+            // readdir tells its end from its failure by errno alone.
+            errno = 0
+            guard let entry = readdir(directory) else {
+                let number = errno
+                guard number == 0 else { throw .system(number, "listing", path) }
+                return names
+            }
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: MemoryLayout.size(ofValue: pointer.pointee)) {
+                    String(cString: $0)
+                }
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+    }
+
+    /// flock(2), exclusive and without waiting.
+    public func lock(_ directory: OpenFile) throws(ObjectStoreError) -> Bool {
+        if flock(directory.rawValue, LOCK_EX | LOCK_NB) == 0 { return true }
+        let number = errno
+        guard number == EWOULDBLOCK else { throw .system(number, "locking", "a root") }
+        return false
+    }
+
+    /// statvfs(3).
+    public func space(at path: String) throws(ObjectStoreError) -> FileSystemSpace {
+        var status = statvfs()
+        guard statvfs(path, &status) == 0 else { throw .system(errno, "statvfs", path) }
+        let unit = UInt64(status.f_frsize)
+        return FileSystemSpace(
+            freeBytes: UInt64(status.f_bavail) * unit,
+            totalBytes: UInt64(status.f_blocks) * unit
+        )
+    }
+
+    /// From the system's generator.
+    public func randomBytes(count: Int) -> [UInt8] {
+        var generator = SystemRandomNumberGenerator()
+        return (0..<count).map { _ in generator.next() }
+    }
+
+    /// Nothing: the points are for tests.
+    public func reached(_ failpoint: Failpoint) throws(ObjectStoreError) {}
+}

@@ -1,0 +1,391 @@
+public import AshlarCore
+import NIOCore
+
+// Commands of initiators: checks, order, what they read and write.
+extension CacheOwner {
+    /// Takes a command of an initiator; answered with `done`, `read`, `miscompare` or `refused`.
+    public mutating func submit(
+        _ ticket: Ticket, context: CommandContext, operation: CommandOperation, deadline: MonotonicTime,
+        now: MonotonicTime
+    ) {
+        guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
+        guard context.proved.epoch == volume.epoch else {
+            return refuse(ticket, .wrongEpoch, stamp(volume, now))
+        }
+        guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
+            return refuse(ticket, .nexusClosed, stamp(volume, now))
+        }
+        guard isFresh(context.proved, now: now) else { return refuse(ticket, .unproved, stamp(volume, now)) }
+        nexus.raiseLowWater(to: context.lowWater)
+        let number = context.command
+        guard number >= nexus.lowWater else { return refuse(ticket, .belowLowWater, stamp(volume, now)) }
+        if nexus.done.contains(number) { return actions.append(.answer(ticket, .done(stamp(volume, now)))) }
+        if let known = nexus.inFlight[number] {
+            // Sent again after its connection broke: the answer goes to the new one (R4).
+            if let old = known.ticket { refuse(old, .superseded, stamp(volume, now)) }
+            known.ticket = ticket
+            return
+        }
+        guard number >= nexus.fencedBelow, !nexus.fenced.contains(number) else {
+            return refuse(ticket, .aborted, stamp(volume, now))
+        }
+        guard
+            nexus.inFlight.count < OwnerLimits.commandsPerNexusMaximum,
+            nexus.done.count < OwnerLimits.answersPerNexusMaximum
+        else {
+            return refuse(ticket, .busy("too many commands of one session"), stamp(volume, now))
+        }
+        let ranges: [BlockRange]
+        do throws(RefusedCommand) {
+            ranges = try check(operation, of: volume)
+        } catch {
+            return refuse(ticket, error.refusal, stamp(volume, now))
+        }
+        guard !ranges.isEmpty else { return actions.append(.answer(ticket, .done(stamp(volume, now)))) }
+        var isExclusive = true
+        if case .read = operation { isExclusive = false }
+        let command = Command(
+            kind: .client(operation, context), ticket: ticket, ranges: ranges, isExclusive: isExclusive,
+            deadline: deadline)
+        nexus.inFlight[number] = command
+        if isExclusive {
+            volume.writes += 1
+            if let delay = slowdown() {
+                // It keeps no place in the order while it waits: it has not been accepted yet.
+                retries.append((now.advanced(byNanoseconds: delay), .release(volume, command)))
+                return
+            }
+        } else {
+            volume.reads += 1
+        }
+        enter(command, of: volume, now: now)
+    }
+
+    struct RefusedCommand: Error { var refusal: Refusal }
+
+    /// Checks a command's bytes against the volume; returns its data blocks, ascending and without overlap.
+    private func check(_ operation: CommandOperation, of volume: VolumeOwner) throws(RefusedCommand) -> [BlockRange] {
+        let geometry = volume.geometry
+        func blocks(_ range: ByteRange, limit: UInt64) throws(RefusedCommand) -> BlockRange {
+            guard geometry.contains(range) else { throw RefusedCommand(refusal: .outOfRange) }
+            let unit = UInt64(geometry.logicalBlockSizeBytes)
+            guard range.offset % unit == 0, range.count % unit == 0, range.count <= limit else {
+                throw RefusedCommand(refusal: .invalid("range is not made of logical blocks, or too long"))
+            }
+            return geometry.blocks(touching: range)
+        }
+        if case .read(let range) = operation {
+            let blocks = try blocks(range, limit: UInt64(Limits.transferMaximumBytes))
+            return blocks.isEmpty ? [] : [blocks]
+        }
+        guard !volume.description.isReadOnly else { throw RefusedCommand(refusal: .readOnly) }
+        switch operation {
+        case .read(let range):
+            return [geometry.blocks(touching: range)]
+        case .write(let offset, let checksums, let bytes):
+            let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes))
+            let blocks = try blocks(range, limit: UInt64(Limits.transferMaximumBytes))
+            guard checksums.count == Int(blocks.count) else {
+                throw RefusedCommand(refusal: .invalid("\(checksums.count) checksums for \(blocks.count) blocks"))
+            }
+            return blocks.isEmpty ? [] : [blocks]
+        case .compareAndWrite(let offset, let checksum, let bytes):
+            guard bytes.readableBytes % 2 == 0 else {
+                throw RefusedCommand(refusal: .invalid("compare and write of an odd number of bytes"))
+            }
+            let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes / 2))
+            let blocks = try blocks(range, limit: UInt64(Limits.compareAndWriteMaximumBytes))
+            guard checksum == bytes.checksum else {
+                throw RefusedCommand(refusal: .invalid("the payload does not agree with its checksum"))
+            }
+            return blocks.isEmpty ? [] : [blocks]
+        case .zero(let ranges):
+            var list: [BlockRange] = []
+            var total: UInt64 = 0
+            for range in ranges where range.count > 0 {
+                list.append(try blocks(range, limit: Limits.zeroStepMaximumBytes))
+                total += range.count
+            }
+            guard total <= Limits.zeroStepMaximumBytes else {
+                throw RefusedCommand(refusal: .invalid("more than one step's bytes to zero"))
+            }
+            return Self.normalized(list)
+        }
+    }
+
+    /// Sorts runs and joins those that touch.
+    static func normalized(_ ranges: [BlockRange]) -> [BlockRange] {
+        guard ranges.count > 1 else { return ranges }
+        var result: [BlockRange] = []
+        for range in ranges.sorted(by: { $0.first < $1.first }) {
+            if let last = result.last, last.end >= range.first {
+                if range.end > last.end { result[result.count - 1] = BlockRange(from: last.first, to: range.end) }
+            } else {
+                result.append(range)
+            }
+        }
+        return result
+    }
+
+    /// How long a write is held back because of too many unmoved bytes: nil below the high watermark, growing smoothly
+    /// above it (I10). At the hard limit the commit waits instead.
+    private func slowdown() -> UInt64? {
+        let unmoved = unmovedBytes
+        let high = configuration.unmovedHighWatermarkBytes
+        guard unmoved > high, configuration.unmovedHardLimitBytes > high else { return nil }
+        let share = Double(min(unmoved, configuration.unmovedHardLimitBytes) - high)
+            / Double(configuration.unmovedHardLimitBytes - high)
+        return UInt64(share * Double(OwnerLimits.slowdownMaximum))
+    }
+
+    /// Unmoved bytes of all owned volumes.
+    var unmovedBytes: UInt64 {
+        volumes.values.reduce(0) { sum, slot in
+            if case .owned(let volume) = slot { sum + volume.unmovedBytes } else { sum }
+        }
+    }
+
+    mutating func enter(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        if volume.order.enter(command) { begin(command, of: volume, now: now) }
+    }
+
+    /// A command's turn has come.
+    mutating func begin(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard command.phase == .waiting else { return }
+        command.phase = .loading
+        load(command, of: volume, now: now)
+    }
+
+    /// Goes on with a command that has all the regions it needs.
+    mutating func proceed(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard command.phase == .loading, command.outstanding == 0 else { return }
+        switch command.kind {
+        case .client(.read, _):
+            finishRead(command, of: volume, now: now)
+        case .client(.write(let offset, let checksums, let bytes), _):
+            prepareWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
+        case .client(.compareAndWrite(let offset, _, let bytes), _):
+            prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
+        case .client(.zero(let ranges), _):
+            prepareZero(command, ranges: ranges, of: volume, now: now)
+        case .map, .evict, .fill:
+            makeReady(command, of: volume)
+        }
+    }
+
+    mutating func makeReady(_ command: Command, of volume: VolumeOwner) {
+        command.phase = .ready
+        command.fetched = [:]
+        ready.append((volume, command))
+    }
+
+    // MARK: Reads
+
+    mutating func finishRead(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard command.phase == .loading, case .client(.read(let range), _) = command.kind else { return }
+        // R8: the lease is tested no earlier than the image is read.
+        guard holdsLease(now: now) else {
+            parkedReads.append((volume, command))
+            return
+        }
+        let blocks = volume.geometry.blocks(touching: range)
+        var runs: [ReadRun] = []
+        var payload: [ByteBuffer] = []
+        var missing: [BlockID] = []
+        var checksums: [Checksum] = []
+        func endBytes() {
+            if !checksums.isEmpty { runs.append(.bytes(checksums)) }
+            checksums = []
+        }
+        var block = blocks.first
+        while block < blocks.end {
+            switch volume.image.content(of: block) {
+            case .bytes(let bytes, let checksum):
+                payload.append(bytes)
+                checksums.append(checksum)
+            case .notInMemory:
+                if let bytes = command.fetched[block], let item = volume.image.item(block) {
+                    payload.append(bytes)
+                    checksums.append(item.checksum)
+                } else {
+                    missing.append(block)
+                }
+            case .object(let extent):
+                endBytes()
+                Self.append(extent, to: &runs)
+                noteObjectRead(extent, of: volume)
+            case .zeros:
+                endBytes()
+                if case .zeros(let count)? = runs.last {
+                    runs[runs.count - 1] = .zeros(count + 1)
+                } else {
+                    runs.append(.zeros(1))
+                }
+            }
+            block = block + 1
+        }
+        guard missing.isEmpty else {
+            command.outstanding += 1
+            actions.append(.loadBytes(operation(.bytes(volume, command, missing)), volume.id, missing))
+            return
+        }
+        endBytes()
+        if let ticket = command.ticket {
+            actions.append(.answer(ticket, .read(stamp(volume, now), runs, payload: payload)))
+        }
+        finish(command, of: volume, now: now)
+    }
+
+    private static func append(_ extent: Extent, to runs: inout [ReadRun]) {
+        if case .object(let object, let server, let first, let count)? = runs.last,
+            object == extent.object, first.rawValue + count == extent.firstSlot.rawValue
+        {
+            runs[runs.count - 1] = .object(object, server: server, firstSlot: first, count: count + 1)
+        } else {
+            runs.append(.object(extent.object, server: extent.server, firstSlot: extent.firstSlot, count: 1))
+        }
+    }
+
+    // MARK: Writes
+
+    private mutating func prepareWrite(
+        _ command: Command, offset: UInt64, checksums: [Checksum], bytes: ByteBuffer, of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        let size = Int(volume.geometry.blockSizeBytes)
+        let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes))
+        let blocks = volume.geometry.blocks(touching: range)
+        let whole = volume.geometry.blocks(inside: range)
+        var partial: [BlockID] = []
+        if !whole.contains(blocks.first) { partial.append(blocks.first) }
+        let last = BlockID(blocks.end.rawValue - 1)
+        if last != blocks.first, !whole.contains(last) { partial.append(last) }
+        guard gather(partial, for: command, of: volume) else { return }
+
+        var writes: [ItemWrite] = []
+        writes.reserveCapacity(Int(blocks.count))
+        var rest = bytes
+        for index in 0..<Int(blocks.count) {
+            let block = blocks.first + UInt64(index)
+            let start = block.rawValue * UInt64(size)
+            let inBlock = Int(max(offset, start) - start)
+            let count = Int(min(range.end, start + UInt64(size)) - (start + UInt64(inBlock)))
+            guard let piece = rest.readSlice(length: count) else {
+                preconditionFailure("a write's pieces add up to its bytes")
+            }
+            guard piece.checksum == checksums[index] else {
+                cancel(command, of: volume, refusal: .invalid("a block does not agree with its checksum"), now: now)
+                return
+            }
+            let write: ItemWrite
+            if count == size {
+                write = ItemWrite(
+                    block: block, version: volume.takeVersion(), checksum: checksums[index], bytes: piece.compacted)
+            } else {
+                write = overlay(piece, at: inBlock, on: block, for: command, of: volume)
+            }
+            writes.append(write)
+        }
+        command.writes = writes
+        makeReady(command, of: volume)
+    }
+
+    /// A block with some of its bytes replaced; its old content has been gathered.
+    private func overlay(
+        _ piece: ByteBuffer, at offset: Int, on block: BlockID, for command: Command, of volume: VolumeOwner
+    ) -> ItemWrite {
+        guard let old = command.fetched[block] else { preconditionFailure("a partial block is gathered first") }
+        var merged = old.compacted
+        merged.setBuffer(piece, at: merged.readerIndex + offset)
+        return ItemWrite(block: block, version: volume.takeVersion(), checksum: merged.checksum, bytes: merged)
+    }
+
+    private mutating func prepareCompareAndWrite(
+        _ command: Command, offset: UInt64, bytes: ByteBuffer, of volume: VolumeOwner, now: MonotonicTime
+    ) {
+        let size = UInt64(volume.geometry.blockSizeBytes)
+        let count = bytes.readableBytes / 2
+        let blocks = volume.geometry.blocks(touching: ByteRange(offset: offset, count: UInt64(count)))
+        let list = (0..<blocks.count).map { blocks.first + $0 }
+        guard gather(list, for: command, of: volume) else { return }
+        var expected = bytes
+        guard let compared = expected.readSlice(length: count) else { preconditionFailure("half of an even number") }
+        var replacement = expected
+        var position = 0
+        var writes: [ItemWrite] = []
+        for block in list {
+            guard let old = command.fetched[block] else { preconditionFailure("a block is gathered first") }
+            let start = block.rawValue * size
+            let inBlock = Int(max(offset, start) - start)
+            let length = min(Int(size) - inBlock, count - position)
+            let mismatch = zip(
+                old.viewBytes(at: old.readerIndex + inBlock, length: length) ?? old.readableBytesView,
+                compared.viewBytes(at: compared.readerIndex + position, length: length) ?? compared.readableBytesView
+            ).enumerated().first { $0.element.0 != $0.element.1 }
+            if let mismatch {
+                if let ticket = command.ticket {
+                    let at = UInt64(position + mismatch.offset)
+                    actions.append(.answer(ticket, .miscompare(stamp(volume, now), offset: at)))
+                }
+                finish(command, of: volume, now: now)
+                return
+            }
+            guard let piece = replacement.readSlice(length: length) else {
+                preconditionFailure("the second half is as long as the first")
+            }
+            writes.append(overlay(piece, at: inBlock, on: block, for: command, of: volume))
+            position += length
+        }
+        command.writes = writes
+        makeReady(command, of: volume)
+    }
+
+    private mutating func prepareZero(
+        _ command: Command, ranges: [ByteRange], of volume: VolumeOwner, now: MonotonicTime
+    ) {
+        let size = UInt64(volume.geometry.blockSizeBytes)
+        let edges = partialBlocks(of: ranges, in: volume.geometry)
+        guard gather(edges, for: command, of: volume) else { return }
+        command.zeros = Self.normalized(
+            ranges.map { volume.geometry.blocks(inside: $0) }.filter { !$0.isEmpty })
+        // Several ranges of one command may touch the same block at its two ends, or cover what another cuts.
+        command.writes = edges.filter { block in !command.zeros.contains { $0.contains(block) } }.map { block in
+            guard let old = command.fetched[block] else { preconditionFailure("a partial block is gathered first") }
+            var merged = old.compacted
+            let start = block.rawValue * size
+            for range in ranges where range.count > 0 {
+                let low = max(range.offset, start)
+                let high = min(range.end, start + size)
+                guard high > low else { continue }
+                merged.setRepeatingByte(0, count: Int(high - low), at: merged.readerIndex + Int(low - start))
+            }
+            return ItemWrite(block: block, version: volume.takeVersion(), checksum: merged.checksum, bytes: merged)
+        }
+        makeReady(command, of: volume)
+    }
+
+    /// Blocks that a set of byte ranges touches without covering, ascending.
+    func partialBlocks(of ranges: [ByteRange], in geometry: Geometry) -> [BlockID] {
+        var result: Set<BlockID> = []
+        for range in ranges where range.count > 0 {
+            let touched = geometry.blocks(touching: range)
+            let inside = geometry.blocks(inside: range)
+            if !inside.contains(touched.first) { result.insert(touched.first) }
+            let last = BlockID(touched.end.rawValue - 1)
+            if !inside.contains(last) { result.insert(last) }
+        }
+        return result.sorted()
+    }
+}
+
+extension ByteBuffer {
+    /// The CRC-32C of the readable bytes.
+    var checksum: Checksum { withUnsafeReadableBytes { Checksum(of: $0) } }
+
+    /// A copy in storage of its own, so that it does not keep a large read buffer alive.
+    var compacted: ByteBuffer { ByteBuffer(bytes: readableBytesView) }
+
+    func viewBytes(at index: Int, length: Int) -> ByteBufferView? {
+        getSlice(at: index, length: length)?.readableBytesView
+    }
+}

@@ -1,0 +1,278 @@
+public import AshlarCore
+import DequeModule
+import NIOCore
+
+// Group commit: what is ready goes to the store as one transaction as soon as a commit slot is free; while it is on its way
+// the next batch fills.
+extension CacheOwner {
+    /// Sends a batch if something is ready and a commit slot is free.
+    mutating func flush(now: MonotonicTime) {
+        guard now >= noCommitBefore else { return }
+        while commitsInFlight < Limits.commitsInFlightMaximum, !ready.isEmpty {
+            guard let (flight, commits) = makeBatch(now: now) else { return }
+            commitsInFlight += 1
+            self.commits += 1
+            actions.append(.commit(operation(.commit(flight)), commits))
+        }
+    }
+
+    /// Takes ready commands up to the limits of a batch; nil where nothing may go now.
+    private mutating func makeBatch(now: MonotonicTime) -> (Flight, [VolumeCommit])? {
+        let isFull = unmovedBytes >= configuration.unmovedHardLimitBytes
+        let flight = Flight()
+        var indices: [VolumeID: Int] = [:]
+        var commits: [VolumeCommit] = []
+        var bytes = 0
+        var blocks = 0
+        var held: Deque<(volume: VolumeOwner, command: Command)> = []
+        while bytes < Limits.batchMaximumBytes, blocks < Limits.batchMaximumBlocks, let next = ready.popFirst() {
+            let (volume, command) = next
+            if let context = command.context {
+                guard volume.nexuses[context.nexus]?.state == .open else {
+                    cancelReady(command, of: volume, refusal: .nexusClosed, now: now)
+                    continue
+                }
+                if isFull, !command.writes.isEmpty {
+                    held.append(next)
+                    continue
+                }
+            }
+            let index: Int
+            if let known = indices[volume.id] {
+                index = known
+            } else {
+                index = commits.count
+                indices[volume.id] = index
+                commits.append(VolumeCommit(volume: volume.id, epoch: volume.epoch))
+                flight.parts.append((volume, []))
+            }
+            command.phase = .committing
+            flight.parts[index].commands.append(command)
+            add(command, to: &commits[index])
+            blocks += command.writes.count
+            bytes += command.writes.reduce(0) { $0 + $1.bytes.readableBytes }
+        }
+        ready.insert(contentsOf: held, at: 0)
+        guard !commits.isEmpty else { return nil }
+        for index in commits.indices { complete(&commits[index], flight: flight, index: index) }
+        return (flight, commits)
+    }
+
+    /// A ready command that ends without effect; it has left `ready` already.
+    private mutating func cancelReady(
+        _ command: Command, of volume: VolumeOwner, refusal: Refusal, now: MonotonicTime
+    ) {
+        command.phase = .loading
+        cancel(command, of: volume, refusal: refusal, now: now)
+    }
+
+    private func add(_ command: Command, to commit: inout VolumeCommit) {
+        switch command.kind {
+        case .client:
+            commit.zeros.append(contentsOf: command.zeros)
+            commit.writes.append(contentsOf: command.writes)
+        case .map(let map): commit.maps.append(map)
+        case .evict(let evictions): commit.evictions.append(contentsOf: evictions)
+        case .fill(let fills): commit.fills.append(contentsOf: fills)
+        }
+    }
+
+    /// Puts the parts into the order that the store wants, and adds marks and the version ceiling.
+    private func complete(_ commit: inout VolumeCommit, flight: Flight, index: Int) {
+        let (volume, commands) = flight.parts[index]
+        commit.zeros = Self.normalized(commit.zeros)
+        commit.writes.sort { $0.block < $1.block }
+        commit.evictions.sort { $0.block < $1.block }
+        commit.fills.sort { $0.block < $1.block }
+        var marks: [NexusNumber: NexusMark] = [:]
+        for command in commands {
+            guard let context = command.context, let nexus = volume.nexuses[context.nexus] else { continue }
+            marks[
+                context.nexus, default: NexusMark(nexus: context.nexus, lowWater: nexus.lowWater, done: [])
+            ].done.append(context.command)
+        }
+        commit.marks = marks.values.sorted { $0.nexus < $1.nexus }.map {
+            NexusMark(nexus: $0.nexus, lowWater: $0.lowWater, done: $0.done.sorted())
+        }
+        // M2: versions above what is durable may be used only in a transaction that makes them so.
+        var ceiling: Version?
+        if volume.nextVersion > volume.durableCeiling {
+            ceiling = Version(volume.nextVersion.rawValue + OwnerLimits.versionsAhead)
+            commit.versionCeiling = ceiling
+        }
+        flight.ceilings.append(ceiling)
+    }
+
+    /// The store committed a batch, or not.
+    public mutating func commitCompleted(
+        _ id: OperationID, _ result: Result<[VolumeCommitResult], StoreFailure>, now: MonotonicTime
+    ) {
+        guard case .commit(let flight)? = operations.removeValue(forKey: id) else { return }
+        commitsInFlight -= 1
+        switch result {
+        case .success(let results):
+            precondition(results.count == flight.parts.count, "a store answers every part of a commit")
+            noCommitBefore = MonotonicTime(0)
+            for (index, outcome) in results.enumerated() {
+                let (volume, commands) = flight.parts[index]
+                guard !volume.isLost else { continue }
+                switch outcome {
+                case .committed(let detail):
+                    if let ceiling = flight.ceilings[index] {
+                        volume.durableCeiling = max(volume.durableCeiling, ceiling)
+                    }
+                    apply(commands, detail, to: volume, now: now)
+                case .fenced:
+                    actions.append(.note("volume \(volume.id): epoch \(volume.epoch) is over, a batch was fenced (I3)"))
+                    lose(volume, retake: false, now: now)
+                }
+            }
+        case .failure(.refused(let why)), .failure(.broken(let why)):
+            // Nothing was changed: the commands go back to the head of what is ready, as they are.
+            actions.append(.note("a commit was refused: \(why)"))
+            noCommitBefore = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
+            for (volume, commands) in flight.parts.reversed() where !volume.isLost {
+                for command in commands.reversed() where command.phase == .committing {
+                    command.phase = .ready
+                    ready.prepend((volume, command))
+                }
+            }
+        case .failure(.unknownOutcome(let why)):
+            // What was committed is known only to PostgreSQL: take the volumes over and read it there (R6).
+            actions.append(.note("the outcome of a commit is unknown: \(why)"))
+            for (volume, _) in flight.parts { lose(volume, retake: true, now: now) }
+        }
+        flush(now: now)
+    }
+
+    /// Brings image, marks and numbers up to what has become durable, and answers.
+    private mutating func apply(
+        _ commands: [Command], _ detail: VolumeCommitResult.CommitDetail, to volume: VolumeOwner, now: MonotonicTime
+    ) {
+        var mapIndex = 0
+        var evicted: [BlockID: Bool] = [:]
+        var filled: [BlockID: Bool] = [:]
+        // The store's order is that of the sorted commit; here by block.
+        let evictions = commands.flatMap { command -> [Eviction] in
+            if case .evict(let list) = command.kind { list } else { [] }
+        }.sorted { $0.block < $1.block }
+        for (eviction, done) in zip(evictions, detail.evicted) { evicted[eviction.block] = done }
+        let fills = commands.flatMap { command -> [ItemWrite] in
+            if case .fill(let list) = command.kind { list } else { [] }
+        }.sorted { $0.block < $1.block }
+        for (fill, done) in zip(fills, detail.filled) { filled[fill.block] = done }
+
+        for command in commands {
+            switch command.kind {
+            case .client(_, let context):
+                for range in command.zeros { applyZero(range, to: volume) }
+                for write in command.writes { applyWrite(write, to: volume) }
+                committedBlocks += UInt64(command.writes.count)
+                volume.nexuses[context.nexus]?.done.insert(context.command)
+                if let ticket = command.ticket { actions.append(.answer(ticket, .done(stamp(volume, now)))) }
+            case .map(let map):
+                let mapped = mapIndex < detail.mapped.count ? detail.mapped[mapIndex] : nil
+                mapIndex += 1
+                let count = applyMap(map, mapped, to: volume)
+                if let ticket = command.ticket {
+                    actions.append(.answer(ticket, .count(UInt64(count), left: volume.unmovedItems)))
+                }
+            case .evict(let list):
+                let gone = list.filter { evicted[$0.block] == true }
+                for eviction in gone { applyEviction(eviction, to: volume) }
+                if let ticket = command.ticket {
+                    actions.append(.answer(ticket, .count(UInt64(gone.count), left: volume.cachedItems)))
+                }
+            case .fill(let list):
+                for write in list where filled[write.block] == true { applyFill(write, to: volume) }
+                volume.fillsInFlight -= list.count
+            }
+            finish(command, of: volume, now: now)
+        }
+    }
+
+    private mutating func applyWrite(_ write: ItemWrite, to volume: VolumeOwner) {
+        guard let region = volume.image.region(MemoryImage.regionIndex(of: write.block)), !region.isLoading else {
+            preconditionFailure("a write pins its regions")
+        }
+        if let old = region.items[write.block] {
+            if old.isMoved { volume.unmovedItems += 1 }
+            if let bytes = old.bytes { account(-bytes.readableBytes, to: volume) }
+        } else {
+            volume.unmovedItems += 1
+            volume.cachedItems += 1
+            account(OwnerLimits.imageItemBytes, to: volume)
+        }
+        region.items[write.block] = CachedItem(
+            version: write.version, checksum: write.checksum, isMoved: false, isVisited: true, bytes: write.bytes)
+        noteBytes(of: write.block, version: write.version, count: write.bytes.readableBytes, volume: volume)
+    }
+
+    private mutating func applyFill(_ write: ItemWrite, to volume: VolumeOwner) {
+        volume.cachedItems += 1
+        guard
+            let region = volume.image.region(MemoryImage.regionIndex(of: write.block)), !region.isLoading,
+            region.items[write.block] == nil
+        else { return }
+        account(OwnerLimits.imageItemBytes, to: volume)
+        region.items[write.block] = CachedItem(
+            version: write.version, checksum: write.checksum, isMoved: true, isVisited: false, bytes: write.bytes)
+        noteBytes(of: write.block, version: write.version, count: write.bytes.readableBytes, volume: volume)
+    }
+
+    private mutating func remove(_ block: BlockID, from region: Region, of volume: VolumeOwner) {
+        guard let old = region.items.removeValue(forKey: block) else { return }
+        account(-(OwnerLimits.imageItemBytes + (old.bytes?.readableBytes ?? 0)), to: volume)
+        if volume.cachedItems > 0 { volume.cachedItems -= 1 }
+        if !old.isMoved, volume.unmovedItems > 0 { volume.unmovedItems -= 1 }
+    }
+
+    private mutating func applyZero(_ range: BlockRange, to volume: VolumeOwner) {
+        for region in volume.image.regions.values where !region.isLoading && region.range.overlaps(range) {
+            region.extents.cut(range)
+            if range.count < UInt64(region.items.count) {
+                for offset in 0..<range.count { remove(range.first + offset, from: region, of: volume) }
+            } else {
+                for block in Array(region.items.keys) where range.contains(block) {
+                    remove(block, from: region, of: volume)
+                }
+            }
+        }
+    }
+
+    private mutating func applyEviction(_ eviction: Eviction, to volume: VolumeOwner) {
+        if let region = volume.image.region(MemoryImage.regionIndex(of: eviction.block)), !region.isLoading,
+            region.items[eviction.block] != nil
+        {
+            remove(eviction.block, from: region, of: volume)
+        } else if volume.cachedItems > 0 {
+            volume.cachedItems -= 1
+        }
+    }
+
+    /// Enters a map that the store has made; returns the number of slots mapped.
+    private mutating func applyMap(_ map: ObjectMap, _ mapped: [Bool]?, to volume: VolumeOwner) -> Int {
+        for slot in map.slots { volume.moving[slot.block] = nil }
+        guard let mapped else { return 0 }
+        var count = 0
+        for (index, slot) in map.slots.enumerated() where index < mapped.count && mapped[index] {
+            count += 1
+            let region = volume.image.region(MemoryImage.regionIndex(of: slot.block))
+            if let region, !region.isLoading {
+                region.extents.insert(
+                    Extent(
+                        blocks: BlockRange(first: slot.block, count: 1), object: map.object, server: map.server,
+                        firstSlot: SlotIndex(UInt32(index))))
+            }
+            switch slot.condition {
+            case .itemHasVersion:
+                if volume.unmovedItems > 0 { volume.unmovedItems -= 1 }
+                if let region, !region.isLoading { region.items[slot.block]?.isMoved = true }
+            case .extentNames: break
+            case .always:
+                if let region, !region.isLoading { remove(slot.block, from: region, of: volume) }
+            }
+        }
+        return count
+    }
+}

@@ -1,0 +1,262 @@
+public import AshlarCore
+import DequeModule
+public import NIOCore
+
+// What commands need before they can go on: regions of the map, bytes of items, slots of objects.
+extension CacheOwner {
+    /// Brings the regions that a command needs into memory, then goes on with it.
+    mutating func load(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard command.phase == .loading, !volume.isLost else { return }
+        if case .client(.zero(let ranges), _) = command.kind {
+            // First the blocks that are only partly zeroed, whose bytes have to be known; then the rest in bulk.
+            let edges = partialBlocks(of: ranges, in: volume.geometry)
+            let isBulkAlready = volume.bulk.contains { $0 === command }
+            if !edges.isEmpty, !isBulkAlready {
+                let needed = edges.map { BlockRange(first: $0, count: 1) }
+                guard loadRegions(of: needed, for: command, of: volume) else { return }
+            }
+        }
+        if command.isBulk {
+            beginBulk(command, of: volume)
+        } else {
+            guard loadRegions(of: command.ranges, for: command, of: volume) else { return }
+        }
+        if command.outstanding == 0 { proceed(command, of: volume, now: now) }
+    }
+
+    /// Pins loaded regions and asks for those that are not; `false` while a bulk command is in the way or something is
+    /// still to come.
+    private mutating func loadRegions(of ranges: [BlockRange], for command: Command, of volume: VolumeOwner) -> Bool {
+        for range in ranges where !range.isEmpty {
+            for index in MemoryImage.regionIndices(of: range) {
+                if let region = volume.image.region(index) {
+                    if region.isLoading {
+                        guard !region.waiters.contains(where: { $0 === command }) else { continue }
+                        region.waiters.append(command)
+                        command.outstanding += 1
+                    } else {
+                        pin(region, index: index, for: command, of: volume)
+                    }
+                    continue
+                }
+                let target = MemoryImage.regionRange(index)
+                let isBulk = volume.bulk.contains { other in
+                    other !== command && other.ranges.contains { $0.overlaps(target) }
+                }
+                if isBulk {
+                    volume.blockedByBulk.append(command)
+                    return false
+                }
+                let region = volume.image.add(index)
+                region.waiters.append(command)
+                command.outstanding += 1
+                account(OwnerLimits.imageRegionBytes, to: volume)
+                actions.append(.loadRegion(operation(.region(volume, region)), volume.id, region.range))
+            }
+        }
+        return command.outstanding == 0
+    }
+
+    private mutating func pin(_ region: Region, index: UInt64, for command: Command, of volume: VolumeOwner) {
+        useCounter += 1
+        region.lastUse = useCounter
+        guard !command.pinned.contains(where: { $0 === region }) else { return }
+        region.pins += 1
+        command.pinned.append(region)
+    }
+
+    /// Registers a command that changes blocks without loading them: regions in memory are pinned and will be kept true,
+    /// those on their way are waited for, others are kept out until it has finished.
+    private mutating func beginBulk(_ command: Command, of volume: VolumeOwner) {
+        guard !volume.bulk.contains(where: { $0 === command }) else { return }
+        volume.bulk.append(command)
+        for (index, region) in volume.image.regions
+        where command.ranges.contains(where: { $0.overlaps(region.range) }) {
+            if region.isLoading {
+                region.waiters.append(command)
+                command.outstanding += 1
+            } else {
+                pin(region, index: index, for: command, of: volume)
+            }
+        }
+    }
+
+    /// The store read the map of a region.
+    public mutating func regionLoaded(_ id: OperationID, _ result: Result<RegionRows, StoreFailure>, now: MonotonicTime) {
+        guard case .region(let volume, let region)? = operations.removeValue(forKey: id), !volume.isLost else { return }
+        switch result {
+        case .success(let rows):
+            for row in rows.items {
+                region.items[row.block] = CachedItem(
+                    version: row.version, checksum: row.checksum, isMoved: row.isMoved, isVisited: false, bytes: nil)
+            }
+            account(OwnerLimits.imageItemBytes * rows.items.count, to: volume)
+            region.extents = ExtentList(rows.extents)
+            region.isLoading = false
+            useCounter += 1
+            region.lastUse = useCounter
+            let index = MemoryImage.regionIndex(of: region.range.first)
+            regionQueue.append((volume, index, region.lastUse))
+            let waiters = region.waiters
+            region.waiters = []
+            for command in waiters where command.phase == .loading { pin(region, index: index, for: command, of: volume) }
+            for command in waiters where command.phase == .loading {
+                command.outstanding -= 1
+                if command.outstanding == 0 { load(command, of: volume, now: now) }
+            }
+        case .failure(let failure):
+            actions.append(.note("map of volume \(volume.id) could not be read: \(failure)"))
+            retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .region(volume, region)))
+        }
+    }
+
+    /// Collects the whole content of blocks in `command.fetched`; `false` while something is still to come.
+    mutating func gather(_ blocks: [BlockID], for command: Command, of volume: VolumeOwner) -> Bool {
+        var missing: [BlockID] = []
+        for block in blocks where command.fetched[block] == nil {
+            switch volume.image.content(of: block) {
+            case .bytes(let bytes, _): command.fetched[block] = bytes
+            case .zeros:
+                command.fetched[block] = ByteBuffer(repeating: 0, count: Int(volume.geometry.blockSizeBytes))
+            case .notInMemory: missing.append(block)
+            case .object(let extent):
+                command.outstanding += 1
+                let id = operation(.slot(volume, command, extent))
+                actions.append(.fetchSlot(id, extent, blockSizeBytes: volume.geometry.blockSizeBytes))
+            }
+        }
+        if !missing.isEmpty {
+            command.outstanding += 1
+            actions.append(.loadBytes(operation(.bytes(volume, command, missing)), volume.id, missing))
+        }
+        return command.outstanding == 0
+    }
+
+    /// The store read the bytes of items.
+    public mutating func bytesLoaded(_ id: OperationID, _ result: Result<[ItemBytes], StoreFailure>, now: MonotonicTime) {
+        switch operations.removeValue(forKey: id) {
+        case .bytes(let volume, let command, let blocks):
+            guard !volume.isLost, command.phase == .loading else { return }
+            command.outstanding -= 1
+            switch result {
+            case .success(let items):
+                for item in items {
+                    guard item.bytes.checksum == item.row.checksum else {
+                        actions.append(.note("volume \(volume.id) block \(item.row.block): item damaged (I11)"))
+                        let offset = item.row.block.rawValue * volume.blockBytes
+                        return cancel(command, of: volume, refusal: .mediumError(offset), now: now)
+                    }
+                    keep(item, of: volume)
+                    command.fetched[item.row.block] = item.bytes
+                }
+                if items.count < blocks.count {
+                    // The image says that there are items, the table does not: the image cannot be trusted any more.
+                    actions.append(.note("volume \(volume.id): items of the memory image are not in PostgreSQL"))
+                    return lose(volume, retake: true, now: now)
+                }
+                proceed(command, of: volume, now: now)
+            case .failure(let failure):
+                actions.append(.note("bytes of volume \(volume.id) could not be read: \(failure)"))
+                command.outstanding += 1
+                retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .bytes(volume, command, blocks)))
+            }
+        case .moveBytes(let search): moveBytesLoaded(search, result, now: now)
+        default: return
+        }
+    }
+
+    /// Keeps bytes that were read from the store in the image, if they are still what it describes.
+    private mutating func keep(_ item: ItemBytes, of volume: VolumeOwner) {
+        guard
+            let region = volume.image.region(MemoryImage.regionIndex(of: item.row.block)), !region.isLoading,
+            var cached = region.items[item.row.block], cached.version == item.row.version, cached.bytes == nil
+        else { return }
+        cached.bytes = item.bytes
+        cached.isVisited = true
+        region.items[item.row.block] = cached
+        noteBytes(of: item.row.block, version: cached.version, count: item.bytes.readableBytes, volume: volume)
+    }
+
+    /// An object server returned a block, or said why not.
+    public mutating func slotFetched(_ id: OperationID, _ result: Result<ByteBuffer, SlotFailure>, now: MonotonicTime) {
+        switch operations.removeValue(forKey: id) {
+        case .slot(let volume, let command, let extent):
+            guard !volume.isLost, command.phase == .loading else { return }
+            command.outstanding -= 1
+            switch result {
+            case .success(let bytes):
+                command.fetched[extent.blocks.first] = bytes
+                if command.outstanding == 0 { proceed(command, of: volume, now: now) }
+            case .failure(.unavailable(let why)):
+                actions.append(.note("object \(extent.object) cannot be reached: \(why)"))
+                command.outstanding += 1
+                retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .slot(volume, command, extent)))
+            case .failure(.damaged(let why)):
+                // The map cannot have changed: the command holds the block (I7).
+                actions.append(.note("volume \(volume.id) block \(extent.blocks.first) is lost: \(why)"))
+                let offset = extent.blocks.first.rawValue * volume.blockBytes
+                cancel(command, of: volume, refusal: .mediumError(offset), now: now)
+            }
+        case .fillSlot(let volume, let extent):
+            volume.fillsInFlight -= 1
+            if case .success(let bytes) = result, !volume.isLost { fill(extent, bytes: bytes, of: volume, now: now) }
+        default: return
+        }
+    }
+
+    // MARK: Memory
+
+    mutating func account(_ bytes: Int, to volume: VolumeOwner) {
+        imageBytes += bytes
+        volume.imageBytes += bytes
+    }
+
+    mutating func noteBytes(of block: BlockID, version: Version, count: Int, volume: VolumeOwner) {
+        account(count, to: volume)
+        dropQueue.append(DropEntry(volume: volume.id, epoch: volume.epoch, block: block, version: version))
+    }
+
+    /// Drops bytes, then whole regions, until the image fits its memory: a queue with a second chance for what was used.
+    mutating func shrinkImage() {
+        guard imageBytes > configuration.memoryBytes else { return }
+        var chances = dropQueue.count * 2
+        while imageBytes > configuration.memoryBytes, chances > 0, let entry = dropQueue.popFirst() {
+            chances -= 1
+            guard
+                let volume = owned(entry.volume), volume.epoch == entry.epoch,
+                let region = volume.image.region(MemoryImage.regionIndex(of: entry.block)),
+                var item = region.items[entry.block], item.version == entry.version, let bytes = item.bytes
+            else { continue }
+            if item.isVisited {
+                item.isVisited = false
+                dropQueue.append(entry)
+            } else {
+                item.bytes = nil
+                account(-bytes.readableBytes, to: volume)
+            }
+            region.items[entry.block] = item
+        }
+        var regionChances = regionQueue.count * 2
+        while imageBytes > configuration.memoryBytes, regionChances > 0, let entry = regionQueue.popFirst() {
+            regionChances -= 1
+            guard !entry.volume.isLost, let region = entry.volume.image.region(entry.index) else { continue }
+            if region.isLoading || region.pins > 0 || region.lastUse != entry.lastUse {
+                regionQueue.append((entry.volume, entry.index, region.lastUse))
+                continue
+            }
+            let bytes = region.items.values.reduce(0) { $0 + ($1.bytes?.readableBytes ?? 0) }
+            account(
+                -(bytes + region.items.count * OwnerLimits.imageItemBytes + OwnerLimits.imageRegionBytes),
+                to: entry.volume)
+            entry.volume.image.remove(entry.index)
+        }
+    }
+}
+
+/// Why a slot of an object could not be had.
+public enum SlotFailure: Error, Sendable, Hashable {
+    /// The object server cannot be reached, or is busy: worth another try.
+    case unavailable(String)
+    /// The object is missing, or its bytes do not agree with their checksum.
+    case damaged(String)
+}

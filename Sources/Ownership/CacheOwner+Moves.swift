@@ -1,0 +1,415 @@
+public import AshlarCore
+import DequeModule
+import NIOCore
+
+/// A search for blocks to move, through its steps: candidates by the policy, their neighbours in address order, bytes.
+final class MoveSearch {
+    enum Step {
+        /// The head of the queue of unmoved items.
+        case queue
+        /// Unmoved items from the chosen block on, in address order.
+        case neighbours
+        case bytes
+    }
+
+    let volume: VolumeOwner
+    let ticket: Ticket
+    var step = Step.queue
+    /// Most blocks to hand out.
+    var limit: Int
+    var chosen: [ItemBytes] = []
+    var missing: [BlockID] = []
+
+    init(volume: VolumeOwner, ticket: Ticket, limit: Int) {
+        self.volume = volume
+        self.ticket = ticket
+        self.limit = limit
+    }
+}
+
+// Moving, evicting, compacting: what agents ask for (I5 to I8, M1 to M7).
+extension CacheOwner {
+    // MARK: Work for agents
+
+    /// Finds blocks to move in any owned volume, by its policy; answered with `moveWork`.
+    public mutating func requestMoveWork(_ ticket: Ticket, now: MonotonicTime) {
+        for _ in 0..<moveRound.count {
+            let id = moveRound.removeFirst()
+            moveRound.append(id)
+            guard let volume = owned(id), let limit = moveLimit(of: volume, now: now) else { continue }
+            if volume.objectPool.isEmpty {
+                reserveObjects(for: volume)
+                continue
+            }
+            volume.isLookingForMoves = true
+            let search = MoveSearch(volume: volume, ticket: ticket, limit: limit)
+            let operation = operation(.moveCandidates(search))
+            actions.append(
+                .fetchMoveCandidates(operation, id, from: nil, limit: OwnerLimits.moveCandidates))
+            return
+        }
+        actions.append(.answer(ticket, .moveWork(nil)))
+    }
+
+    private mutating func reserveObjects(for volume: VolumeOwner) {
+        guard !volume.isReservingObjects else { return }
+        volume.isReservingObjects = true
+        actions.append(
+            .reserveObjects(operation(.objects(volume)), volume.id, OwnerLimits.objectsReservedAtOnce))
+    }
+
+    /// The store committed intents for objects (I6).
+    public mutating func objectsReserved(_ id: OperationID, _ result: Result<[ObjectID], StoreFailure>, now: MonotonicTime) {
+        guard case .objects(let volume)? = operations.removeValue(forKey: id) else { return }
+        volume.isReservingObjects = false
+        switch result {
+        case .success(let objects): volume.objectPool.append(contentsOf: objects)
+        case .failure(let failure): actions.append(.note("objects could not be reserved: \(failure)"))
+        }
+    }
+
+    /// How many blocks the policy wants moved now, at most an object's worth; nil for none.
+    private func moveLimit(of volume: VolumeOwner, now: MonotonicTime) -> Int? {
+        guard !volume.isLookingForMoves, now >= volume.nextMoveLook else { return nil }
+        let waiting = volume.unmovedItems
+        guard waiting > UInt64(volume.moving.count) else { return nil }
+        let perObject = min(
+            Limits.objectTargetBytes / Int(volume.geometry.blockSizeBytes), Int(Limits.objectSlotsMaximum))
+        return perObject
+    }
+
+    /// The blocks that exceed a policy's bound; nil where the policy has none.
+    private func excess(of volume: VolumeOwner) -> UInt64? {
+        let policy = volume.description.policy
+        let unmoved = volume.unmovedItems
+        switch policy.move {
+        case .lru, .fifo: return nil
+        case .count: return unmoved > policy.unmovedItemsMaximum ? unmoved - policy.unmovedItemsMaximum : 0
+        case .bytes:
+            let maximum = policy.unmovedBytesMaximum / volume.blockBytes
+            return unmoved > maximum ? unmoved - maximum : 0
+        case .age: return 0
+        }
+    }
+
+    /// The store read a page of unmoved items.
+    public mutating func moveCandidatesFetched(
+        _ id: OperationID, _ result: Result<MoveCandidates, StoreFailure>, now: MonotonicTime
+    ) {
+        guard case .moveCandidates(let search)? = operations.removeValue(forKey: id) else { return }
+        let volume = search.volume
+        guard !volume.isLost else { return actions.append(.answer(search.ticket, .moveWork(nil))) }
+        guard case .success(let candidates) = result else {
+            if case .failure(let failure) = result {
+                actions.append(.note("unmoved items of volume \(volume.id) could not be read: \(failure)"))
+            }
+            return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
+        }
+        switch search.step {
+        case .queue: chooseOldest(candidates, search, now: now)
+        case .neighbours: chooseNeighbours(candidates, search, now: now)
+        case .bytes: preconditionFailure("bytes come by another event")
+        }
+    }
+
+    private mutating func endSearch(_ search: MoveSearch, nextLook: MonotonicTime) {
+        search.volume.isLookingForMoves = false
+        search.volume.nextMoveLook = nextLook
+        actions.append(.answer(search.ticket, .moveWork(nil)))
+    }
+
+    private mutating func chooseOldest(_ candidates: MoveCandidates, _ search: MoveSearch, now: MonotonicTime) {
+        let volume = search.volume
+        guard let age = candidates.agesMilliseconds.first else {
+            // Nothing is unmoved: put right what zeroing regions outside memory made drift.
+            volume.unmovedItems = 0
+            volume.isDraining = false
+            return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
+        }
+        let free = candidates.items.filter { item in
+            guard let moving = volume.moving[item.block] else { return true }
+            return moving.version != item.version || moving.until <= now
+        }
+        guard !free.isEmpty else {
+            return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
+        }
+        let maximumAge = UInt64(volume.description.policy.unmovedAgeMaximumSeconds) * 1_000
+        if !volume.isDraining, age < maximumAge {
+            if let excess = excess(of: volume) {
+                guard excess > 0 else {
+                    // Only age can make work here, or new writes; look again soon, no sooner than needed.
+                    let wait = min((maximumAge - age) * 1_000_000, 5 * OwnerLimits.idleLook)
+                    return endSearch(search, nextLook: now.advanced(byNanoseconds: wait))
+                }
+                search.limit = min(search.limit, Int(min(excess, UInt64(Int32.max))))
+            } else if free.count < min(search.limit, candidates.items.count), age < OwnerLimits.settleMilliseconds {
+                return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook / 4))
+            } else if candidates.items.count < search.limit, age < OwnerLimits.settleMilliseconds {
+                return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook / 4))
+            }
+        }
+        let first = volume.description.policy.move == .lru ? leastRecent(free, of: volume) : free[0]
+        // Neighbours in address order make long extents: start where the object-sized window of the chosen block starts.
+        let window = UInt64(search.limit)
+        let start = BlockID(first.block.rawValue / window * window)
+        search.step = .neighbours
+        let operation = operation(.moveCandidates(search))
+        actions.append(.fetchMoveCandidates(operation, volume.id, from: start, limit: search.limit))
+    }
+
+    /// The candidate whose bytes were not used since the image last looked, else the first.
+    private func leastRecent(_ items: [ItemRow], of volume: VolumeOwner) -> ItemRow {
+        items.first { item in
+            guard let cached = volume.image.item(item.block) else { return true }
+            return !cached.isVisited
+        } ?? items[0]
+    }
+
+    private mutating func chooseNeighbours(_ candidates: MoveCandidates, _ search: MoveSearch, now: MonotonicTime) {
+        let volume = search.volume
+        for item in candidates.items where search.chosen.count + search.missing.count < search.limit {
+            if let moving = volume.moving[item.block], moving.until > now, moving.version == item.version { continue }
+            if let cached = volume.image.item(item.block), !cached.isMoved, let bytes = cached.bytes {
+                let row = ItemRow(
+                    block: item.block, version: cached.version, checksum: cached.checksum, isMoved: false)
+                search.chosen.append(ItemBytes(row: row, bytes: bytes))
+            } else {
+                search.missing.append(item.block)
+            }
+        }
+        guard search.missing.isEmpty else {
+            search.step = .bytes
+            let operation = operation(.moveBytes(search))
+            actions.append(.loadBytes(operation, volume.id, search.missing))
+            return
+        }
+        assign(search, now: now)
+    }
+
+    mutating func moveBytesLoaded(_ search: MoveSearch, _ result: Result<[ItemBytes], StoreFailure>, now: MonotonicTime) {
+        let volume = search.volume
+        guard !volume.isLost else { return actions.append(.answer(search.ticket, .moveWork(nil))) }
+        switch result {
+        case .success(let items):
+            for item in items where !item.row.isMoved {
+                // A damaged item is never spread by a move (I11).
+                guard item.bytes.checksum == item.row.checksum else {
+                    actions.append(.note("volume \(volume.id) block \(item.row.block): item damaged, not moved (I11)"))
+                    continue
+                }
+                search.chosen.append(item)
+            }
+            search.chosen.sort { $0.row.block < $1.row.block }
+            assign(search, now: now)
+        case .failure(let failure):
+            actions.append(.note("bytes to move of volume \(volume.id) could not be read: \(failure)"))
+            endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
+        }
+    }
+
+    private mutating func assign(_ search: MoveSearch, now: MonotonicTime) {
+        let volume = search.volume
+        guard !search.chosen.isEmpty, let object = volume.objectPool.popFirst() else {
+            return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook / 4))
+        }
+        if volume.objectPool.count < OwnerLimits.objectsReservedAtOnce / 4 { reserveObjects(for: volume) }
+        let until = now.advanced(byNanoseconds: OwnerLimits.moveTimeout)
+        for item in search.chosen { volume.moving[item.row.block] = (item.row.version, until) }
+        volume.isLookingForMoves = false
+        let assignment = MoveAssignment(volume: volume.description, object: object, blocks: search.chosen)
+        actions.append(.answer(search.ticket, .moveWork(assignment)))
+    }
+
+    // MARK: Maps
+
+    /// Maps an object (M1, M4, M6) in the owner's order; answered with `count`.
+    public mutating func map(_ ticket: Ticket, volume id: VolumeID, map: ObjectMap, deadline: MonotonicTime, now: MonotonicTime) {
+        guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        guard !map.slots.isEmpty, map.slots.allSatisfy({ $0.block.rawValue < volume.geometry.blockCount }) else {
+            return refuse(ticket, .invalid("a map without slots, or of blocks beyond the volume"))
+        }
+        volume.compacting[map.object] = nil
+        let ranges = Self.normalized(map.slots.map { BlockRange(first: $0.block, count: 1) })
+        let command = Command(
+            kind: .map(map), ticket: ticket, ranges: ranges, isExclusive: true, deadline: deadline)
+        enter(command, of: volume, now: now)
+    }
+
+    // MARK: Eviction
+
+    /// Evicts moved items of all owned volumes down to their policies' limits, a batch at a time; answered at once with
+    /// the number of evictions begun and of items above the limits.
+    public mutating func requestEviction(_ ticket: Ticket, now: MonotonicTime) {
+        var begun: UInt64 = 0
+        var left: UInt64 = 0
+        for slot in volumes.values {
+            guard case .owned(let volume) = slot else { continue }
+            let maximum = volume.description.policy.cachedBytesMaximum / volume.blockBytes
+            guard volume.cachedItems > maximum, volume.cachedItems > volume.unmovedItems else { continue }
+            let excess = min(volume.cachedItems - maximum, volume.cachedItems - volume.unmovedItems)
+            left += excess
+            guard !volume.isLookingForEvictions, now >= volume.nextEvictionLook else { continue }
+            volume.isLookingForEvictions = true
+            let limit = Int(min(excess, UInt64(OwnerLimits.evictionsAtOnce)))
+            begun += UInt64(limit)
+            actions.append(
+                .fetchEvictionCandidates(operation(.evictions(volume)), volume.id, limit: limit))
+        }
+        actions.append(.answer(ticket, .count(begun, left: left)))
+    }
+
+    /// The store read moved items.
+    public mutating func evictionCandidatesFetched(
+        _ id: OperationID, _ result: Result<[ItemRow], StoreFailure>, now: MonotonicTime
+    ) {
+        guard case .evictions(let volume)? = operations.removeValue(forKey: id), !volume.isLost else { return }
+        volume.isLookingForEvictions = false
+        guard case .success(let rows) = result else {
+            volume.nextEvictionLook = now.advanced(byNanoseconds: OwnerLimits.idleLook)
+            return
+        }
+        guard !rows.isEmpty else {
+            volume.cachedItems = volume.unmovedItems
+            return
+        }
+        let evictions = rows.map { Eviction(block: $0.block, version: $0.version) }.sorted { $0.block < $1.block }
+        let ranges = Self.normalized(evictions.map { BlockRange(first: $0.block, count: 1) })
+        let command = Command(
+            kind: .evict(evictions), ticket: nil, ranges: ranges, isExclusive: true, deadline: MonotonicTime(.max))
+        enter(command, of: volume, now: now)
+    }
+
+    // MARK: Compaction
+
+    /// Finds a sparse object to rewrite; answered with `compactionWork`.
+    public mutating func requestCompactionWork(_ ticket: Ticket, now: MonotonicTime) {
+        for slot in volumes.values {
+            guard case .owned(let volume) = slot else { continue }
+            let percent = volume.description.policy.compactBelowPercent
+            guard percent > 0, !volume.isLookingForCompactions, now >= volume.nextCompactionLook else { continue }
+            guard !volume.objectPool.isEmpty else {
+                reserveObjects(for: volume)
+                continue
+            }
+            volume.isLookingForCompactions = true
+            let operation = operation(.compactions(volume, ticket))
+            actions.append(
+                .fetchCompactionCandidates(operation, volume.id, belowPercent: percent, limit: 16))
+            return
+        }
+        actions.append(.answer(ticket, .compactionWork(nil)))
+    }
+
+    /// The store read sparse objects and their extents.
+    public mutating func compactionCandidatesFetched(
+        _ id: OperationID, _ result: Result<[(ObjectRow, [Extent])], StoreFailure>, now: MonotonicTime
+    ) {
+        guard case .compactions(let volume, let ticket)? = operations.removeValue(forKey: id) else { return }
+        volume.isLookingForCompactions = false
+        guard !volume.isLost, case .success(let rows) = result else {
+            return actions.append(.answer(ticket, .compactionWork(nil)))
+        }
+        volume.compacting = volume.compacting.filter { $0.value > now }
+        let slotsMaximum = min(
+            UInt64(Limits.objectTargetBytes) / volume.blockBytes, UInt64(Limits.objectSlotsMaximum))
+        var extents: [Extent] = []
+        var slots: UInt64 = 0
+        for (row, live) in rows where volume.compacting[row.object] == nil {
+            let count = live.reduce(0) { $0 + $1.blocks.count }
+            guard count > 0, slots + count <= slotsMaximum else { continue }
+            extents.append(contentsOf: live)
+            slots += count
+            volume.compacting[row.object] = now.advanced(byNanoseconds: OwnerLimits.moveTimeout)
+        }
+        guard !extents.isEmpty, let object = volume.objectPool.popFirst() else {
+            volume.nextCompactionLook = now.advanced(byNanoseconds: 5 * OwnerLimits.idleLook)
+            return actions.append(.answer(ticket, .compactionWork(nil)))
+        }
+        extents.sort { $0.blocks.first < $1.blocks.first }
+        let assignment = CompactionAssignment(volume: volume.description, object: object, extents: extents)
+        actions.append(.answer(ticket, .compactionWork(assignment)))
+    }
+
+    // MARK: Read-fill
+
+    /// Takes note of a block that is read from its object, and fetches a copy for the cache where the policy says so.
+    mutating func noteObjectRead(_ extent: Extent, of volume: VolumeOwner) {
+        let block = extent.blocks.first
+        switch volume.description.policy.readFill {
+        case .never: return
+        case .always: break
+        case .second:
+            guard volume.readOnce.contains(block) else {
+                if volume.readOnce.count >= OwnerLimits.readOnceMaximum { volume.readOnce = [] }
+                volume.readOnce.insert(block)
+                return
+            }
+            volume.readOnce.remove(block)
+        }
+        guard volume.fillsInFlight < OwnerLimits.fillsInFlightMaximum else { return }
+        volume.fillsInFlight += 1
+        let id = operation(.fillSlot(volume, extent))
+        actions.append(.fetchSlot(id, extent, blockSizeBytes: volume.geometry.blockSizeBytes))
+    }
+
+    /// Enters a fetched block as a moved item, where its place in the map is still the one it was fetched from.
+    mutating func fill(_ extent: Extent, bytes: ByteBuffer, of volume: VolumeOwner, now: MonotonicTime) {
+        let block = extent.blocks.first
+        guard
+            let region = volume.image.region(MemoryImage.regionIndex(of: block)), !region.isLoading,
+            region.items[block] == nil, region.extents.extent(holding: block)?.object == extent.object
+        else { return }
+        volume.fillsInFlight += 1
+        let write = ItemWrite(block: block, version: volume.takeVersion(), checksum: bytes.checksum, bytes: bytes.compacted)
+        let command = Command(
+            kind: .fill([write]), ticket: nil, ranges: [extent.blocks], isExclusive: true,
+            deadline: MonotonicTime(.max))
+        enter(command, of: volume, now: now)
+    }
+
+    // MARK: Administration
+
+    /// Moves every unmoved item of a volume, whatever its policy; answered with `count`.
+    public mutating func moveNow(_ ticket: Ticket, volume id: VolumeID, now: MonotonicTime) {
+        guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        if volume.unmovedItems > 0, !volume.isDraining {
+            volume.isDraining = true
+            volume.nextMoveLook = now
+        }
+        actions.append(.answer(ticket, .count(0, left: volume.unmovedItems)))
+    }
+
+    /// Gives a volume up that is being deleted: its epoch serves no more.
+    public mutating func giveUp(_ id: VolumeID, now: MonotonicTime) {
+        if let volume = owned(id) { lose(volume, retake: false, now: now) }
+    }
+
+    /// Numbers of one owned volume.
+    public struct VolumeNumbers: Sendable {
+        /// The volume.
+        public var volume: VolumeID
+        /// The epoch served.
+        public var epoch: Epoch
+        /// Open nexuses.
+        public var nexuses: Int
+        /// Unmoved items.
+        public var unmovedItems: UInt64
+        /// Bytes of items.
+        public var cachedBytes: UInt64
+        /// Reads since the takeover.
+        public var reads: UInt64
+        /// Writes since the takeover.
+        public var writes: UInt64
+    }
+
+    /// Numbers of all owned volumes.
+    public func numbers() -> [VolumeNumbers] {
+        volumes.values.compactMap { slot in
+            guard case .owned(let volume) = slot else { return nil }
+            return VolumeNumbers(
+                volume: volume.id, epoch: volume.epoch, nexuses: volume.nexuses.count,
+                unmovedItems: volume.unmovedItems, cachedBytes: volume.cachedItems * volume.blockBytes,
+                reads: volume.reads, writes: volume.writes)
+        }
+    }
+}

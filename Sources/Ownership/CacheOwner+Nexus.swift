@@ -1,0 +1,167 @@
+public import AshlarCore
+
+// Nexuses: rules R1 to R4 and R6 of design section 6.
+extension CacheOwner {
+    /// Logs an initiator port in: closes every older nexus between the same ports in the owner's order, then records the
+    /// new one; answered with `nexusOpened` (R3).
+    public mutating func openNexus(
+        _ ticket: Ticket, volume id: VolumeID, ports: InitiatorTargetNexus, node: String, now: MonotonicTime
+    ) {
+        guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        for nexus in volume.nexuses.values where nexus.ports == ports {
+            close(nexus, of: volume, now: now)
+        }
+        guard volume.nexuses.count < OwnerLimits.nexusesPerVolumeMaximum else {
+            return refuse(ticket, .busy("volume has \(volume.nexuses.count) sessions, the most there may be"))
+        }
+        let number = volume.nextNexus
+        volume.nextNexus = NexusNumber(number.rawValue + 1)
+        let mark = NexusMark(nexus: number, lowWater: CommandID(0), done: [])
+        let row = NexusRow(number: number, ports: ports, node: node, mark: mark)
+        // It stays closed until it is durable: a command cannot come before the login's answer.
+        let nexus = Nexus(row: row, state: .unresumed)
+        volume.nexuses[number] = nexus
+        let id = operation(.openNexus(volume, nexus, ticket))
+        actions.append(.openNexus(id, volume.id, volume.epoch, row))
+    }
+
+    /// Logs an initiator port out; answered with `done`.
+    public mutating func closeNexus(_ ticket: Ticket, volume id: VolumeID, nexus number: NexusNumber, now: MonotonicTime) {
+        guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        if let nexus = volume.nexuses[number] { close(nexus, of: volume, now: now) }
+        actions.append(.closeNexus(operation(.closeNexus(volume, ticket)), id, volume.epoch, number))
+    }
+
+    /// The store recorded a login or a logout; `false`: the epoch is over.
+    public mutating func nexusStored(_ id: OperationID, _ result: Result<Bool, StoreFailure>, now: MonotonicTime) {
+        switch operations.removeValue(forKey: id) {
+        case .openNexus(let volume, let nexus, let ticket):
+            guard !volume.isLost else { return refuse(ticket, .notOwner(nil)) }
+            switch result {
+            case .success(true):
+                // A newer login between the same ports may have closed it meanwhile.
+                guard nexus.state == .unresumed else { return refuse(ticket, .nexusClosed) }
+                nexus.state = .open
+                actions.append(.answer(ticket, .nexusOpened(nexus.number, stamp(volume, now))))
+            case .success(false):
+                refuse(ticket, .notOwner(nil))
+                lose(volume, retake: true, now: now)
+            case .failure(let failure):
+                // The row may be there all the same; the next login between these ports removes it.
+                close(nexus, of: volume, now: now)
+                actions.append(.note("login to volume \(volume.id) could not be recorded: \(failure)"))
+                refuse(ticket, .busy("the login could not be recorded"))
+            }
+        case .closeNexus(let volume, let ticket):
+            if case .success(false) = result { lose(volume, retake: true, now: now) }
+            if case .failure(let failure) = result {
+                actions.append(.note("logout from volume \(volume.id) could not be recorded: \(failure)"))
+            }
+            if let ticket { actions.append(.answer(ticket, .done(stamp(volume, now)))) }
+        default: return
+        }
+    }
+
+    /// Takes a nexus up again after a takeover (R2); answered with `nexusResumed`.
+    public mutating func resumeNexus(
+        _ ticket: Ticket, volume id: VolumeID, nexus number: NexusNumber, proved: Stamp, now: MonotonicTime
+    ) {
+        guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        let current = stamp(volume, now)
+        guard proved.epoch == volume.epoch else { return refuse(ticket, .wrongEpoch, current) }
+        guard let nexus = volume.nexuses[number], nexus.state != .closed else {
+            return refuse(ticket, .nexusClosed, current)
+        }
+        guard isFresh(proved, now: now) else { return refuse(ticket, .unproved, current) }
+        nexus.state = .open
+        actions.append(.answer(ticket, .nexusResumed(nexus.done.sorted(), current)))
+    }
+
+    /// Whether a proved stamp of the current epoch is younger than the time to live, on the owner's clock (R1).
+    func isFresh(_ proved: Stamp, now: MonotonicTime) -> Bool {
+        now.nanoseconds(since: proved.time) < configuration.nexusTimeToLive
+    }
+
+    /// Closes a nexus in memory: what has not begun to be committed never will be.
+    mutating func close(_ nexus: Nexus, of volume: VolumeOwner, now: MonotonicTime) {
+        nexus.state = .closed
+        volume.nexuses[nexus.number] = nil
+        for command in Array(nexus.inFlight.values) where command.phase != .committing {
+            cancel(command, of: volume, refusal: .nexusClosed, now: now)
+        }
+    }
+
+    /// Takes commands of a nexus back that have not begun to be committed, refuses those that arrive later, and answers
+    /// `done` once those in a commit are finished: task management (R6).
+    public mutating func fence(_ ticket: Ticket, context: CommandContext, commands: [CommandID], now: MonotonicTime) {
+        guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
+        let current = stamp(volume, now)
+        guard context.proved.epoch == volume.epoch else { return refuse(ticket, .wrongEpoch, current) }
+        guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
+            return refuse(ticket, .nexusClosed, current)
+        }
+        nexus.raiseLowWater(to: context.lowWater)
+        let hit: [Command]
+        if commands.isEmpty {
+            nexus.fencedBelow = max(nexus.fencedBelow, context.command)
+            hit = nexus.inFlight.filter { $0.key < context.command }.map(\.value)
+        } else {
+            nexus.fenced.formUnion(commands.filter { $0 >= nexus.lowWater })
+            hit = commands.compactMap { nexus.inFlight[$0] }
+        }
+        var committing: [Command] = []
+        for command in hit {
+            if command.phase == .committing {
+                committing.append(command)
+            } else {
+                cancel(command, of: volume, refusal: .aborted, now: now)
+            }
+        }
+        guard !committing.isEmpty else { return actions.append(.answer(ticket, .done(current))) }
+        let fence = Fence(ticket: ticket, remaining: committing.count)
+        for command in committing { command.fences.append(fence) }
+    }
+
+    /// Ends a command that is not in a commit, without any effect.
+    mutating func cancel(_ command: Command, of volume: VolumeOwner, refusal: Refusal, now: MonotonicTime) {
+        guard command.phase != .finished else { return }
+        precondition(command.phase != .committing, "what is in a commit cannot be taken back")
+        if command.phase == .ready { ready.removeAll { $0.command === command } }
+        if let ticket = command.ticket { refuse(ticket, refusal, stamp(volume, now)) }
+        finish(command, of: volume, now: now)
+    }
+
+    /// Takes a command out of the order and begins those that it held back.
+    mutating func finish(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        command.phase = .finished
+        for region in command.pinned { region.pins -= 1 }
+        command.pinned = []
+        command.fetched = [:]
+        if let context = command.context, let nexus = volume.nexuses[context.nexus] {
+            if nexus.inFlight[context.command] === command { nexus.inFlight[context.command] = nil }
+        }
+        if !command.fences.isEmpty {
+            for fence in command.fences { settle(fence, stamp: stamp(volume, now)) }
+            command.fences = []
+        }
+        if !parkedReads.isEmpty { parkedReads.removeAll { $0.1 === command } }
+        if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {
+            volume.bulk.remove(at: index)
+            let blocked = volume.blockedByBulk
+            volume.blockedByBulk = []
+            for other in blocked where other.phase == .loading { load(other, of: volume, now: now) }
+        }
+        for next in volume.order.leave(command) { begin(next, of: volume, now: now) }
+    }
+
+    /// Fails commands that have waited as long as they may; those in a commit are not touched.
+    mutating func expireWaiting(now: MonotonicTime) {
+        for slot in volumes.values {
+            guard case .owned(let volume) = slot else { continue }
+            let expired = (volume.order.waiting + volume.order.active).filter {
+                $0.deadline <= now && $0.phase != .committing && $0.phase != .finished && $0.ticket != nil
+            }
+            for command in expired { cancel(command, of: volume, refusal: .deadline, now: now) }
+        }
+    }
+}

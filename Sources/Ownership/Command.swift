@@ -1,0 +1,251 @@
+public import AshlarCore
+public import NIOCore
+
+/// Names a request to the shell that has to answer it.
+public struct Ticket: Identifier {
+    public let rawValue: UInt64
+    public init(_ rawValue: UInt64) { self.rawValue = rawValue }
+}
+
+/// Names something that the core has asked its shell to do and that is not finished.
+public struct OperationID: Identifier {
+    public let rawValue: UInt64
+    public init(_ rawValue: UInt64) { self.rawValue = rawValue }
+}
+
+/// What each command of an initiator carries beside what it does (R1, R4, R5).
+public struct CommandContext: Sendable, Hashable {
+    /// The volume.
+    public var volume: VolumeID
+    /// The nexus it came through.
+    public var nexus: NexusNumber
+    /// Its number in the nexus.
+    public var command: CommandID
+    /// Every command of the nexus below this one is answered or given up.
+    public var lowWater: CommandID
+    /// The newest stamp that the initiator has proved; its epoch is the one the command was made for.
+    public var proved: Stamp
+
+    /// The context of a command.
+    public init(volume: VolumeID, nexus: NexusNumber, command: CommandID, lowWater: CommandID, proved: Stamp) {
+        self.volume = volume
+        self.nexus = nexus
+        self.command = command
+        self.lowWater = lowWater
+        self.proved = proved
+    }
+}
+
+/// What an initiator's command does.
+public enum CommandOperation: Sendable {
+    /// Reads bytes.
+    case read(ByteRange)
+    /// Writes bytes; a checksum for each piece between the borders of data blocks (I11).
+    case write(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
+    /// Makes bytes zeros.
+    case zero([ByteRange])
+    /// Compares the first half of `bytes` with the volume, and writes the second half where they agree.
+    case compareAndWrite(offset: UInt64, checksum: Checksum, bytes: ByteBuffer)
+}
+
+/// A run of whole data blocks in the answer to a read.
+public enum ReadRun: Sendable, Hashable {
+    /// Their bytes are the next elements of the payload, one a block.
+    case bytes([Checksum])
+    /// They lie in an object.
+    case object(ObjectID, server: ObjectServerID, firstSlot: SlotIndex, count: UInt32)
+    /// They were never written, or unmapped.
+    case zeros(UInt32)
+}
+
+/// Why the owner did not do what it was asked.
+public enum Refusal: Sendable, Hashable {
+    /// The proof of the initiator's life is too old (R1): nothing was done; prove, and send again under the same id.
+    case unproved
+    /// The request was made for another epoch (R5).
+    case wrongEpoch
+    /// This server does not own the volume; the endpoint of who does, where it is known.
+    case notOwner(String?)
+    /// The nexus is closed, was never opened, or has to be resumed first.
+    case nexusClosed
+    /// The command was answered, or given up, before (R4).
+    case belowLowWater
+    /// Task management took the command back before it began.
+    case aborted
+    /// The command was sent again under the same id: the answer goes there.
+    case superseded
+    /// Beyond the end of the volume.
+    case outOfRange
+    /// The volume is read-only.
+    case readOnly
+    /// A block's bytes do not agree with its checksum, or cannot be had; the byte offset of the block.
+    case mediumError(UInt64)
+    /// The command waited as long as it may; nothing was done.
+    case deadline
+    /// No room to take the request; nothing was done.
+    case busy(String)
+    /// There is no such volume.
+    case noSuchVolume
+    /// The request breaks the protocol.
+    case invalid(String)
+}
+
+/// A piece of moving work.
+public struct MoveAssignment: Sendable {
+    /// The volume.
+    public var volume: VolumeDescription
+    /// The object to fill.
+    public var object: ObjectID
+    /// The blocks, ascending, with their bytes.
+    public var blocks: [ItemBytes]
+}
+
+/// A piece of compaction work.
+public struct CompactionAssignment: Sendable {
+    /// The volume.
+    public var volume: VolumeDescription
+    /// The object to fill.
+    public var object: ObjectID
+    /// What to copy, ascending by block.
+    public var extents: [Extent]
+}
+
+/// What the owner answers.
+public enum OwnerAnswer: Sendable {
+    /// A command that returns nothing is done and durable.
+    case done(Stamp)
+    /// The blocks that a read touches.
+    case read(Stamp, [ReadRun], payload: [ByteBuffer])
+    /// COMPARE AND WRITE found a difference at this offset of its data.
+    case miscompare(Stamp, offset: UInt64)
+    /// A nexus was opened.
+    case nexusOpened(NexusNumber, Stamp)
+    /// A nexus was resumed: these of its commands are durable, no other that was sent in an earlier epoch.
+    case nexusResumed([CommandID], Stamp)
+    /// The volume is owned here; its description and the owner's time.
+    case volume(VolumeDescription, Stamp)
+    /// Work for an agent; nil: none now.
+    case moveWork(MoveAssignment?)
+    /// Work for an agent; nil: none now.
+    case compactionWork(CompactionAssignment?)
+    /// So many were done, so many are left.
+    case count(UInt64, left: UInt64)
+    /// Nothing was done, and why.
+    case refused(Refusal, Stamp?)
+}
+
+/// One command or internal change in the owner's order, with what it holds and waits for.
+///
+/// Life: entered → (waiting in ``RangeOrder``) → begun → loading what it needs → ready with its effects → in a commit →
+/// finished. A read ends without a commit.
+final class Command {
+    enum Kind {
+        case client(CommandOperation, CommandContext)
+        case map(ObjectMap)
+        case evict([Eviction])
+        case fill([ItemWrite])
+    }
+
+    enum Phase {
+        case waiting
+        case loading
+        case ready
+        case committing
+        case finished
+    }
+
+    let kind: Kind
+    /// Where the answer goes; a command that is sent again takes its new ticket here.
+    var ticket: Ticket?
+    /// Ascending, without overlap.
+    let ranges: [BlockRange]
+    let hull: BlockRange
+    let isExclusive: Bool
+    let deadline: MonotonicTime
+    var phase = Phase.waiting
+    var pinned: [Region] = []
+    /// Loads and fetches that have been asked for and not answered.
+    var outstanding = 0
+    /// Bytes that were fetched for this command alone.
+    var fetched: [BlockID: ByteBuffer] = [:]
+    var writes: [ItemWrite] = []
+    var zeros: [BlockRange] = []
+    /// Task management requests that wait for this command to finish.
+    var fences: [Fence] = []
+
+    init(
+        kind: Kind, ticket: Ticket?, ranges: [BlockRange], isExclusive: Bool, deadline: MonotonicTime
+    ) {
+        self.kind = kind
+        self.ticket = ticket
+        self.ranges = ranges
+        self.isExclusive = isExclusive
+        self.deadline = deadline
+        hull = ranges.isEmpty
+            ? BlockRange(first: BlockID(0), count: 0)
+            : BlockRange(from: ranges[0].first, to: ranges[ranges.count - 1].end)
+    }
+
+    var context: CommandContext? {
+        if case .client(_, let context) = kind { context } else { nil }
+    }
+
+    /// Whether the command changes blocks without knowing what they held: it needs no region loaded, but no region may be
+    /// loaded while it is under way.
+    var isBulk: Bool {
+        switch kind {
+        case .client(.zero, _), .map, .evict, .fill: true
+        case .client: false
+        }
+    }
+}
+
+/// A task management request that waits for commands to finish.
+final class Fence {
+    let ticket: Ticket
+    var remaining: Int
+
+    init(ticket: Ticket, remaining: Int) {
+        self.ticket = ticket
+        self.remaining = remaining
+    }
+}
+
+/// One nexus as the owner knows it.
+final class Nexus {
+    enum State {
+        case open
+        /// Known from the store after a takeover; nothing is executed before it is resumed (R2).
+        case unresumed
+        case closed
+    }
+
+    let number: NexusNumber
+    let ports: InitiatorTargetNexus
+    let node: String
+    var state: State
+    var lowWater: CommandID
+    /// Commands at or above the low-water mark whose effects are durable (R4).
+    var done: Set<CommandID>
+    var inFlight: [CommandID: Command] = [:]
+    /// Commands that task management took back before they arrived: all below this one that are not known…
+    var fencedBelow = CommandID(0)
+    /// …and these.
+    var fenced: Set<CommandID> = []
+
+    init(row: NexusRow, state: State) {
+        number = row.number
+        ports = row.ports
+        node = row.node
+        lowWater = row.mark.lowWater
+        done = Set(row.mark.done)
+        self.state = state
+    }
+
+    func raiseLowWater(to mark: CommandID) {
+        guard mark > lowWater else { return }
+        lowWater = mark
+        if !done.isEmpty { done = done.filter { $0 >= mark } }
+        if !fenced.isEmpty { fenced = fenced.filter { $0 >= mark } }
+    }
+}

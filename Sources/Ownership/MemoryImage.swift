@@ -1,0 +1,97 @@
+import AshlarCore
+import NIOCore
+
+/// What memory holds of one item. The bytes are a copy of what is durable, so they may be dropped at any time.
+struct CachedItem {
+    var version: Version
+    var checksum: Checksum
+    var isMoved: Bool
+    /// Set by a read or a write, cleared when the bytes are next considered for dropping.
+    var isVisited: Bool
+    /// Whether the drop queue has an entry for these bytes.
+    var bytes: ByteBuffer?
+}
+
+/// The map of ``Limits/regionBlocks`` consecutive blocks.
+///
+/// States: `loading` from the store (commands wait), then loaded. A loaded region agrees with what is durable, but for the
+/// commits in flight, whose commands hold `pins`.
+final class Region {
+    let range: BlockRange
+    var isLoading = true
+    var items: [BlockID: CachedItem] = [:]
+    var extents = ExtentList()
+    var pins = 0
+    var lastUse: UInt64 = 0
+    var waiters: [Command] = []
+
+    init(range: BlockRange) { self.range = range }
+}
+
+/// Where a block's bytes are.
+enum BlockContent {
+    case bytes(ByteBuffer, Checksum)
+    /// There is an item, but its bytes are not in memory.
+    case notInMemory
+    case object(Extent)
+    case zeros
+}
+
+/// A place in the queue of bytes that may be dropped.
+struct DropEntry {
+    var volume: VolumeID
+    var epoch: Epoch
+    var block: BlockID
+    var version: Version
+}
+
+/// The memory image of one volume, by regions.
+struct MemoryImage {
+    private(set) var regions: [UInt64: Region] = [:]
+
+    static func regionIndex(of block: BlockID) -> UInt64 { block.rawValue / Limits.regionBlocks }
+
+    static func regionRange(_ index: UInt64) -> BlockRange {
+        BlockRange(first: BlockID(index * Limits.regionBlocks), count: Limits.regionBlocks)
+    }
+
+    static func regionIndices(of range: BlockRange) -> ClosedRange<UInt64> {
+        precondition(!range.isEmpty, "an empty range touches no region")
+        return regionIndex(of: range.first)...regionIndex(of: BlockID(range.end.rawValue - 1))
+    }
+
+    func region(_ index: UInt64) -> Region? { regions[index] }
+
+    mutating func add(_ index: UInt64) -> Region {
+        let region = Region(range: Self.regionRange(index))
+        regions[index] = region
+        return region
+    }
+
+    mutating func remove(_ index: UInt64) { regions[index] = nil }
+
+    /// What a block holds; its region must be loaded.
+    func content(of block: BlockID) -> BlockContent {
+        guard let region = regions[Self.regionIndex(of: block)], !region.isLoading else {
+            preconditionFailure("the region of a block is loaded before its content is asked for")
+        }
+        if var item = region.items[block] {
+            guard let bytes = item.bytes else { return .notInMemory }
+            if !item.isVisited {
+                item.isVisited = true
+                region.items[block] = item
+            }
+            return .bytes(bytes, item.checksum)
+        }
+        if let extent = region.extents.extent(holding: block) {
+            return .object(extent.clipped(to: BlockRange(first: block, count: 1)))
+        }
+        return .zeros
+    }
+
+    /// The item of a block whose region is loaded.
+    func item(_ block: BlockID) -> CachedItem? {
+        guard let region = regions[Self.regionIndex(of: block)], !region.isLoading else { return nil }
+        return region.items[block]
+    }
+}

@@ -1,0 +1,309 @@
+public import AshlarCore
+import DequeModule
+
+/// How a command of a nexus ended, as far as the owner and the rules of epochs decide.
+public enum NexusOutcome<Answer> {
+    /// The owner answered.
+    case answered(Answer)
+    /// It was committed in an earlier epoch, and the answer was lost on its way (R4).
+    case committedEarlier
+    /// It was sent in an earlier epoch and was not committed, nor ever will be: ABORTED COMMAND (R6).
+    case aborted
+}
+
+/// What a target does for one nexus.
+public enum NexusAction<Request, Answer> {
+    /// Send a command to the owner; the answer comes back by `answered` with the same id and attempt.
+    case send(CommandID, attempt: UInt32, Request, CommandContext)
+    /// Tell the initiator.
+    case complete(Request, NexusOutcome<Answer>)
+    /// Evidence arrived: the connection machine has to say when the initiator has proved that it lives since (R1).
+    case stampArrived(token: UInt64)
+    /// Ask the initiator for a proof now.
+    case ping
+    /// Take the nexus up again under the new epoch; answered by `resumed`, `resumeRefused` or `ownerLost`.
+    case resume(NexusNumber, Stamp)
+    /// Find the owner; answered by `ownerFound`.
+    case locate
+    /// End the session without an answer to what is under way: its outcome is not known in time.
+    case drop(reason: String)
+}
+
+/// How the owner disposed of one request, as far as the nexus's rules are concerned.
+public enum NexusDisposition<Answer> {
+    /// A last word, with the stamp that came along.
+    case final(Answer, Stamp?)
+    /// Too old a proof: nothing was done (R1).
+    case unproved(Stamp?)
+    /// Another epoch serves, or another server, or the connection broke: find the owner.
+    case ownerLost
+    /// The nexus is gone: a newer login took its place, or the volume was given up.
+    case nexusClosed
+}
+
+/// The target's side of one nexus: rules R1, R2, R4, R5 and R6 of design section 6, as a value.
+///
+/// States: `serving` (commands are sent as they come), `locating` (the owner is being looked for; commands wait), `proving` (a
+/// new epoch serves, and the initiator has not yet proved a stamp of it), `resuming`, `ended`.
+///
+/// Request: whatever the shell needs to send a command again. Answer: whatever it needs to tell the initiator.
+public struct NexusClient<Request, Answer> {
+    enum State: Hashable {
+        case serving
+        case locating
+        case proving
+        case resuming
+        case ended
+    }
+
+    struct Outstanding {
+        var request: Request
+        /// Whether it changes the volume: such a command is never sent in two epochs (R6).
+        var isChange: Bool
+        var deadline: MonotonicTime
+        /// The epoch in which it was last sent; nil where it never was.
+        var sentIn: Epoch?
+        /// Waits for a newer proof before it is sent again.
+        var isUnproved = false
+        /// How often it was sent; only the answer to the last time counts.
+        var attempt: UInt32 = 0
+    }
+
+    /// The volume.
+    public let volume: VolumeID
+    /// The nexus's number.
+    public let nexus: NexusNumber
+    private(set) var state = State.serving
+    private(set) var epoch: Epoch
+    private var proved: Stamp
+    private var outstanding: [CommandID: Outstanding] = [:]
+    private var order: Deque<CommandID> = []
+    private var next = CommandID(1)
+    private var actions: Deque<NexusAction<Request, Answer>> = []
+
+    // Evidence on its way to be proved, oldest first.
+    private var evidence: Deque<(token: UInt64, stamp: Stamp)> = []
+    private var nextToken: UInt64 = 1
+    private var latest: Stamp
+
+    /// A nexus that was opened with a stamp, which the login itself proves.
+    public init(volume: VolumeID, nexus: NexusNumber, opened stamp: Stamp) {
+        self.volume = volume
+        self.nexus = nexus
+        epoch = stamp.epoch
+        proved = stamp
+        latest = stamp
+    }
+
+    /// The next thing to do; nil when there is nothing until the next event.
+    public mutating func nextAction() -> NexusAction<Request, Answer>? { actions.popFirst() }
+
+    /// Commands without an answer.
+    public var outstandingCount: Int { outstanding.count }
+
+    /// Every command below this one is answered.
+    private mutating func lowWater() -> CommandID {
+        while let first = order.first, outstanding[first] == nil { order.removeFirst() }
+        return order.first ?? next
+    }
+
+    // MARK: Commands
+
+    /// Takes a command of the initiator.
+    ///
+    /// - Returns: its id in the nexus, by which task management names it.
+    public mutating func submit(_ request: Request, isChange: Bool, deadline: MonotonicTime) -> CommandID {
+        let id = next
+        next = CommandID(id.rawValue + 1)
+        outstanding[id] = Outstanding(request: request, isChange: isChange, deadline: deadline)
+        order.append(id)
+        if state == .serving { send(id) }
+        return id
+    }
+
+    /// The id of the next command: task management of the whole nexus names all below it.
+    public var nextCommand: CommandID { next }
+
+    /// What a message about the nexus itself carries (task management).
+    public mutating func context() -> CommandContext {
+        CommandContext(volume: volume, nexus: nexus, command: next, lowWater: lowWater(), proved: proved)
+    }
+
+    private mutating func send(_ id: CommandID) {
+        guard var command = outstanding[id] else { return }
+        command.sentIn = epoch
+        command.attempt += 1
+        command.isUnproved = false
+        outstanding[id] = command
+        let context = CommandContext(
+            volume: volume, nexus: nexus, command: id, lowWater: lowWater(), proved: proved)
+        actions.append(.send(id, attempt: command.attempt, command.request, context))
+    }
+
+    /// The owner answered, or will not.
+    public mutating func answered(_ id: CommandID, attempt: UInt32, _ disposition: NexusDisposition<Answer>) {
+        guard state != .ended, var command = outstanding[id], command.attempt == attempt else { return }
+        switch disposition {
+        case .final(let answer, let stamp):
+            if let stamp { stampArrived(stamp) }
+            outstanding[id] = nil
+            actions.append(.complete(command.request, .answered(answer)))
+        case .unproved(let stamp):
+            if let stamp { stampArrived(stamp) }
+            command.isUnproved = true
+            outstanding[id] = command
+            actions.append(.ping)
+        case .ownerLost: ownerLost()
+        case .nexusClosed: end("the nexus was closed by its owner")
+        }
+    }
+
+    /// Forgets a command that task management has ended; its answer, if one comes, goes nowhere.
+    public mutating func forget(_ id: CommandID) { outstanding[id] = nil }
+
+    // MARK: Evidence (R1)
+
+    /// A stamp of the owner arrived, with an answer or by itself.
+    public mutating func stampArrived(_ stamp: Stamp) {
+        guard state != .ended, stamp.isNewer(than: latest) else { return }
+        // A few a second are enough: each one costs the connection machine a look at every PDU that follows.
+        let isOtherEpoch = stamp.epoch != latest.epoch
+        guard isOtherEpoch || stamp.time.nanoseconds(since: latest.time) >= NexusClientLimits.stampInterval else {
+            return
+        }
+        latest = stamp
+        if evidence.count >= NexusClientLimits.evidenceMaximum { evidence.removeLast() }
+        evidence.append((nextToken, stamp))
+        actions.append(.stampArrived(token: nextToken))
+        nextToken += 1
+    }
+
+    /// The initiator has proved that it received something sent after the evidence `token` arrived.
+    public mutating func proved(token: UInt64) {
+        var newest: Stamp?
+        while let first = evidence.first, first.token <= token {
+            newest = first.stamp
+            evidence.removeFirst()
+        }
+        guard state != .ended, let newest, newest.isNewer(than: proved) else { return }
+        proved = newest
+        if state == .proving, proved.epoch == epoch {
+            state = .resuming
+            actions.append(.resume(nexus, proved))
+        }
+        guard state == .serving else { return }
+        for id in order where outstanding[id]?.isUnproved == true { send(id) }
+    }
+
+    // MARK: Owner
+
+    /// The owner cannot be reached, or is the owner no more.
+    public mutating func ownerLost() {
+        guard state != .ended, state != .locating else { return }
+        state = .locating
+        actions.append(.locate)
+    }
+
+    /// The owner was found, with a stamp of the epoch that it serves.
+    public mutating func ownerFound(_ stamp: Stamp) {
+        guard state == .locating || state == .proving else { return }
+        guard stamp.epoch >= epoch else {
+            // An old owner that does not know yet.
+            state = .serving
+            return ownerLost()
+        }
+        stampArrived(stamp)
+        if stamp.epoch == epoch {
+            if proved.epoch == epoch {
+                // R4: the same epoch serves; what had no answer is sent again under the same ids.
+                state = .serving
+                for id in order where outstanding[id] != nil { send(id) }
+            } else {
+                state = .proving
+                actions.append(.ping)
+            }
+            return
+        }
+        epoch = stamp.epoch
+        state = .proving
+        if latest.epoch != epoch {
+            latest = Stamp(epoch: epoch, time: MonotonicTime(0))
+            stampArrived(stamp)
+        }
+        actions.append(.ping)
+    }
+
+    /// The owner took the nexus up again: commands in `done` are durable, others of earlier epochs never will be (R2, R6).
+    public mutating func resumed(done: [CommandID], _ stamp: Stamp) {
+        guard state == .resuming else { return }
+        state = .serving
+        stampArrived(stamp)
+        let durable = Set(done)
+        for id in Array(order) {
+            guard let command = outstanding[id] else { continue }
+            guard command.isChange, let sentIn = command.sentIn, sentIn < epoch else {
+                send(id)
+                continue
+            }
+            outstanding[id] = nil
+            let outcome: NexusOutcome<Answer> = durable.contains(id) ? .committedEarlier : .aborted
+            actions.append(.complete(command.request, outcome))
+        }
+    }
+
+    /// The owner did not take the nexus up again.
+    public mutating func resumeRefused(unproved stamp: Stamp?) {
+        guard state == .resuming else { return }
+        guard let stamp else { return end("the nexus was not resumed by the new owner") }
+        state = .proving
+        stampArrived(stamp)
+        actions.append(.ping)
+    }
+
+    // MARK: Time
+
+    /// Ends what has waited as long as it may (`command-deadline`).
+    ///
+    /// - Parameter giveUp: an answer that says that nothing was done, for commands that never left.
+    public mutating func tick(now: MonotonicTime, giveUp: @autoclosure () -> Answer) {
+        guard state != .ended else { return }
+        for id in Array(order) {
+            guard let command = outstanding[id], command.deadline <= now else { continue }
+            if command.sentIn == nil || !command.isChange || command.isUnproved {
+                outstanding[id] = nil
+                actions.append(.complete(command.request, .answered(giveUp())))
+            } else {
+                // Its outcome is not known: only silence is true (R6).
+                return end("a command's outcome is not known within the deadline")
+            }
+        }
+    }
+
+    private mutating func end(_ reason: String) {
+        guard state != .ended else { return }
+        state = .ended
+        outstanding = [:]
+        actions.append(.drop(reason: reason))
+    }
+
+    /// Ends the nexus's client: logout, or the connection is gone.
+    public mutating func close() {
+        state = .ended
+        outstanding = [:]
+        actions = []
+    }
+}
+
+/// Bounds of a nexus's client.
+public enum NexusClientLimits {
+    /// Evidence closer together than this is not worth the trouble, in nanoseconds.
+    public static let stampInterval: UInt64 = 50_000_000
+    /// Evidence on its way to be proved.
+    public static let evidenceMaximum = 256
+}
+
+extension NexusClient.Outstanding: Sendable where Request: Sendable {}
+extension NexusClient: Sendable where Request: Sendable, Answer: Sendable {}
+extension NexusAction: Sendable where Request: Sendable, Answer: Sendable {}
+extension NexusOutcome: Sendable where Answer: Sendable {}
+extension NexusDisposition: Sendable where Answer: Sendable {}

@@ -1,0 +1,102 @@
+public import AshlarCore
+
+/// What the core of a cache server is told at its start. Times in nanoseconds.
+public struct OwnerConfiguration: Sendable {
+    /// The server's name: its registrations in PostgreSQL carry it.
+    public var name: String
+    /// `host:port` at which targets reach it.
+    public var endpoint: String
+    /// How long a proved stamp stays good (R1).
+    public var nexusTimeToLive: UInt64 = UInt64(Limits.nexusTimeToLiveMilliseconds) * 1_000_000
+    /// How long the server's lease lasts.
+    public var lease: UInt64 = UInt64(Limits.leaseMilliseconds) * 1_000_000
+    /// Bytes of memory for the image.
+    public var memoryBytes: Int
+    /// Unmoved bytes from which on writes are slowed down.
+    public var unmovedHighWatermarkBytes: UInt64
+    /// Unmoved bytes from which on writes wait.
+    public var unmovedHardLimitBytes: UInt64
+
+    /// A configuration with each part named.
+    public init(
+        name: String, endpoint: String, memoryBytes: Int = 256 << 20,
+        unmovedHighWatermarkBytes: UInt64 = 8 << 30, unmovedHardLimitBytes: UInt64 = 16 << 30
+    ) {
+        self.name = name
+        self.endpoint = endpoint
+        self.memoryBytes = memoryBytes
+        self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
+        self.unmovedHardLimitBytes = unmovedHardLimitBytes
+    }
+}
+
+/// Bounds of the owner that are no matter of configuration.
+public enum OwnerLimits {
+    /// Commands of one nexus that are known and not answered.
+    public static let commandsPerNexusMaximum = 4 * Int(Limits.commandWindow)
+    /// Commands of one nexus whose answers are kept; beyond it the nexus must raise its low-water mark first.
+    public static let answersPerNexusMaximum = 16_384
+    /// Nexuses open on one volume.
+    public static let nexusesPerVolumeMaximum = 4_096
+    /// Versions taken ahead with one commit.
+    public static let versionsAhead: UInt64 = 1 << 20
+    /// Object ids reserved at once.
+    public static let objectsReservedAtOnce = 32
+    /// Longest time that a write is slowed down at the high watermark, in nanoseconds.
+    public static let slowdownMaximum: UInt64 = 50_000_000
+    /// How long to wait before a refused request to the store is made again, in nanoseconds.
+    public static let storeRetry: UInt64 = 100_000_000
+    /// How long blocks stay with an agent before they are given out again, in nanoseconds.
+    public static let moveTimeout: UInt64 = 60_000_000_000
+    /// How long too little to fill an object is left to grow, in milliseconds.
+    public static let settleMilliseconds: UInt64 = 2_000
+    /// How often a volume without work is looked at again, in nanoseconds.
+    public static let idleLook: UInt64 = 1_000_000_000
+    /// Unmoved items looked at to choose what to move.
+    public static let moveCandidates = 2_048
+    /// Items evicted by one commit.
+    public static let evictionsAtOnce = 1_024
+    /// Bytes that an entry of the memory image is counted for, beside the block.
+    public static let imageItemBytes = 128
+    /// Bytes that a region of the memory image is counted for.
+    public static let imageRegionBytes = 1_024
+    /// Read-fills of one volume under way.
+    public static let fillsInFlightMaximum = 64
+    /// Blocks remembered as read once.
+    public static let readOnceMaximum = 65_536
+}
+
+/// What the core asks of its shell.
+public enum OwnerAction: Sendable {
+    /// Answer a request.
+    case answer(Ticket, OwnerAnswer)
+    /// ``BlockStore/commit(_:completion:)``, answered by `commitCompleted`.
+    case commit(OperationID, [VolumeCommit])
+    /// ``BlockStore/loadRegion(volume:range:completion:)``, answered by `regionLoaded`.
+    case loadRegion(OperationID, VolumeID, BlockRange)
+    /// ``BlockStore/loadBytes(volume:blocks:completion:)``, answered by `bytesLoaded`.
+    case loadBytes(OperationID, VolumeID, [BlockID])
+    /// Read one slot of an object, answered by `slotFetched`.
+    case fetchSlot(OperationID, Extent, blockSizeBytes: UInt32)
+    /// ``BlockStore/takeOver(volume:server:completion:)``, answered by `takeOverCompleted`.
+    case takeOver(OperationID, VolumeID, CacheServerID)
+    /// ``BlockStore/openNexus(volume:epoch:nexus:completion:)``, answered by `nexusStored`.
+    case openNexus(OperationID, VolumeID, Epoch, NexusRow)
+    /// ``BlockStore/closeNexus(volume:epoch:nexus:completion:)``, answered by `nexusStored`.
+    case closeNexus(OperationID, VolumeID, Epoch, NexusNumber)
+    /// ``BlockStore/reserveObjects(volume:count:completion:)``, answered by `objectsReserved`.
+    case reserveObjects(OperationID, VolumeID, Int)
+    /// ``BlockStore/fetchMoveCandidates(volume:from:limit:completion:)``, answered by `moveCandidatesFetched`.
+    case fetchMoveCandidates(OperationID, VolumeID, from: BlockID?, limit: Int)
+    /// ``BlockStore/fetchEvictionCandidates(volume:limit:completion:)``, answered by `evictionCandidatesFetched`.
+    case fetchEvictionCandidates(OperationID, VolumeID, limit: Int)
+    /// ``BlockStore/fetchCompactionCandidates(volume:belowPercent:limit:completion:)``, answered by
+    /// `compactionCandidatesFetched`.
+    case fetchCompactionCandidates(OperationID, VolumeID, belowPercent: UInt8, limit: Int)
+    /// ``BlockStore/registerServer(name:endpoint:leaseMilliseconds:completion:)``, answered by `serverRegistered`.
+    case registerServer(OperationID)
+    /// ``BlockStore/renewLease(server:leaseMilliseconds:completion:)``, answered by `leaseRenewed`.
+    case renewLease(OperationID, CacheServerID)
+    /// Something for the log.
+    case note(String)
+}

@@ -1,0 +1,74 @@
+import AshlarCore
+import DequeModule
+
+/// What the owner holds of one volume under one epoch. Dropped as a whole when the epoch ends.
+final class VolumeOwner {
+    var description: VolumeDescription
+    let epoch: Epoch
+    /// The next version to hand out (M2).
+    var nextVersion: Version
+    /// Versions below this one are covered by what is durable: a new owner starts at or above it.
+    var durableCeiling: Version
+    /// The next nexus number to hand out (R3).
+    var nextNexus: NexusNumber
+    var nexuses: [NexusNumber: Nexus] = [:]
+    var order = RangeOrder()
+    var image = MemoryImage()
+    /// Bulk commands under way: regions that they overlap are not loaded meanwhile.
+    var bulk: [Command] = []
+    /// Commands whose regions wait for a bulk command to finish.
+    var blockedByBulk: [Command] = []
+    /// Set when the epoch is over: whatever comes back for this object is ignored.
+    var isLost = false
+
+    // Numbers. Zeroing regions that are not in memory makes the first two drift; the candidates' queries put them right.
+    var unmovedItems: UInt64
+    var cachedItems: UInt64
+    var reads: UInt64 = 0
+    var writes: UInt64 = 0
+    /// What this volume has in the memory image.
+    var imageBytes = 0
+
+    // Moves.
+    /// Blocks that are with agents, with the time at which they are given out again.
+    var moving: [BlockID: (version: Version, until: MonotonicTime)] = [:]
+    /// Reserved object ids whose intents are committed.
+    var objectPool: Deque<ObjectID> = []
+    var isReservingObjects = false
+    /// No look for work before this time.
+    var nextMoveLook = MonotonicTime(0)
+    var nextCompactionLook = MonotonicTime(0)
+    var nextEvictionLook = MonotonicTime(0)
+    var isLookingForMoves = false
+    var isLookingForEvictions = false
+    var isLookingForCompactions = false
+    /// An operator asked for everything to be moved.
+    var isDraining = false
+    /// Objects being compacted, with the time at which they are given out again.
+    var compacting: [ObjectID: MonotonicTime] = [:]
+    /// Blocks read once from an object, for the read-fill policy `second`.
+    var readOnce: Set<BlockID> = []
+    var fillsInFlight = 0
+
+    init(_ ownership: Ownership) {
+        description = ownership.description
+        epoch = ownership.epoch
+        nextVersion = ownership.firstVersion
+        durableCeiling = ownership.firstVersion
+        nextNexus = ownership.firstNexus
+        unmovedItems = ownership.unmovedItems
+        cachedItems = ownership.cachedBytes / UInt64(ownership.description.geometry.blockSizeBytes)
+        for row in ownership.nexuses { nexuses[row.number] = Nexus(row: row, state: .unresumed) }
+    }
+
+    var id: VolumeID { description.id }
+    var geometry: Geometry { description.geometry }
+    var blockBytes: UInt64 { UInt64(description.geometry.blockSizeBytes) }
+    var unmovedBytes: UInt64 { unmovedItems * blockBytes }
+
+    func takeVersion() -> Version {
+        let version = nextVersion
+        nextVersion = Version(version.rawValue + 1)
+        return version
+    }
+}

@@ -1,0 +1,449 @@
+import CLibPQ
+import CLinux
+import Glibc
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import Ownership
+
+// A lane is a thread that owns one libpq connection in pipeline mode. It waits on epoll for the socket and for an eventfd
+// that announces requests in its mailbox.
+//
+// A job is sent whole, with one synchronisation point behind it, and has one outcome:
+//
+//   not handed to libpq           refused       nothing can have changed
+//   error before the COMMIT       refused/broken by SQLSTATE; the transaction is rolled back
+//   connection lost               refused for a read; unknownOutcome for a change, whose COMMIT may have arrived
+//   all results arrived           success
+
+/// The failure of a job.
+struct LaneFailure: Error, Sendable {
+    /// What it means for the request.
+    var store: StoreFailure
+    /// The SQLSTATE, where the server gave one.
+    var sqlState: String?
+}
+
+/// Statements that are sent together.
+struct Job: Sendable {
+    /// Whether they change something, so that a lost connection leaves the outcome open.
+    var isChange: Bool
+    /// Whether it came through the mailbox; the lane's own jobs did not.
+    var isCounted = true
+    /// Attempts that are left.
+    var attempts = PostgresStoreLimits.attemptsMaximum
+    /// Makes the calls, on the lane's thread; gets the lane's number.
+    var calls: @Sendable (Int) -> [Call]
+    /// Takes the results, one for each call, on the lane's thread.
+    var finish: @Sendable (Result<[QueryResult], LaneFailure>) -> Void
+
+    /// A single statement outside a transaction block.
+    static func single(
+        isChange: Bool,
+        _ call: @escaping @Sendable () -> Call,
+        finish: @escaping @Sendable (Result<[QueryResult], LaneFailure>) -> Void
+    ) -> Job {
+        Job(isChange: isChange, calls: { _ in [call()] }, finish: finish)
+    }
+
+    /// Statements between BEGIN and COMMIT; `finish` gets their results without those two.
+    static func transaction(
+        _ calls: @escaping @Sendable (Int) -> [Call],
+        finish: @escaping @Sendable (Result<[QueryResult], LaneFailure>) -> Void
+    ) -> Job {
+        Job(
+            isChange: true,
+            calls: { [Call(Statements.begin, capacity: 0)] + calls($0) + [Call(Statements.commit, capacity: 0)] },
+            finish: { outcome in finish(outcome.map { Array($0.dropFirst().dropLast()) }) }
+        )
+    }
+}
+
+/// A thread with one connection; see the head of the file.
+final class Lane: @unchecked Sendable {
+    // `lock` guards what stands in `shared`; the variables below `thread` belong to the lane's thread.
+    private struct Shared {
+        var mailbox: [Job] = []
+        var pending = 0
+        var isStopping = false
+    }
+
+    private struct InFlight {
+        var job: Job
+        /// Number of results that come before the one after which everything is committed: of the COMMIT, or of the
+        /// synchronisation point where there is no transaction block.
+        var commitPosition: Int
+        var hasBlock: Bool
+        var results: [QueryResult] = []
+        var failure: StatementFailure?
+        /// Where the failure came, as far as its consequences go.
+        var stage = CommitStage.before
+
+        /// What the next result to arrive belongs to.
+        var currentStage: CommitStage {
+            if !job.isChange || results.count < commitPosition { return .before }
+            return results.count == commitPosition ? .during : .after
+        }
+    }
+
+    let name: String
+    private let number: Int
+    private let depth: Int
+    private let configuration: PostgresConfiguration
+    private let statementTimeoutMilliseconds: Int
+    private let statements: [Statement]
+    private let logger: Logger
+
+    private let shared = NIOLockedValueBox(Shared())
+    private let wakeDescriptor: Int32
+    private let epollDescriptor: Int32
+    private var thread = pthread_t()
+
+    private var connection: OpaquePointer?
+    private var socket: Int32 = -1
+    private var waitsForWrite = false
+    private var waiting: CircularBuffer<Job> = []
+    private var inFlight: CircularBuffer<InFlight> = []
+    private var nextAttempt: UInt64 = 0
+    private var pauseMilliseconds: UInt64 = 0
+    private var lastFailure = "not connected yet"
+
+    private static let wakeToken: UInt64 = 0
+    private static let socketToken: UInt64 = 1
+
+    /// Starts the thread; it connects when the first job comes.
+    ///
+    /// `depth` is the number of jobs in flight; more than one only for jobs without transaction blocks.
+    init(
+        name: String,
+        number: Int,
+        depth: Int,
+        configuration: PostgresConfiguration,
+        statementTimeoutMilliseconds: Int,
+        statements: [Statement],
+        logger: Logger
+    ) {
+        self.name = name
+        self.number = number
+        self.depth = depth
+        self.configuration = configuration
+        self.statementTimeoutMilliseconds = statementTimeoutMilliseconds
+        self.statements = statements
+        self.logger = logger
+        wakeDescriptor = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+        epollDescriptor = epoll_create1(Int32(EPOLL_CLOEXEC))
+        precondition(wakeDescriptor >= 0 && epollDescriptor >= 0, "no descriptors for a PostgreSQL connection")
+        precondition(
+            ashlar_epoll_add(epollDescriptor, wakeDescriptor, EPOLLIN.rawValue, Self.wakeToken) == 0,
+            "an eventfd can always be watched"
+        )
+        let retained = Unmanaged.passRetained(self)
+        let status = pthread_create(
+            &thread,
+            nil,
+            { context in
+                guard let context else { return nil }
+                Unmanaged<Lane>.fromOpaque(context).takeRetainedValue().run()
+                return nil
+            },
+            retained.toOpaque()
+        )
+        precondition(status == 0, "no thread for a PostgreSQL connection")
+    }
+
+    deinit {
+        close(wakeDescriptor)
+        close(epollDescriptor)
+    }
+
+    /// Jobs that have not finished. Any thread.
+    var pending: Int { shared.withLockedValue { $0.pending } }
+
+    /// Hands a job to the lane. Any thread; refused at once where the mailbox is full or the lane has stopped.
+    func submit(_ job: Job) {
+        enum Verdict { case queued(wake: Bool), refused(String) }
+        let verdict: Verdict = shared.withLockedValue { shared in
+            if shared.isStopping { return .refused("the store has been shut down") }
+            if shared.pending >= PostgresStoreLimits.mailboxRequestsMaximum {
+                return .refused("too many requests wait")
+            }
+            shared.pending += 1
+            shared.mailbox.append(job)
+            return .queued(wake: shared.mailbox.count == 1)
+        }
+        switch verdict {
+        case .queued(let wake): if wake { eventfd_write(wakeDescriptor, 1) }
+        case .refused(let reason): job.finish(.failure(LaneFailure(store: .refused(reason))))
+        }
+    }
+
+    /// Stops the thread and waits for its end; jobs that are left fail. Not from a completion. Any number of times.
+    func stop() {
+        let isFirst = shared.withLockedValue { shared in
+            defer { shared.isStopping = true }
+            return !shared.isStopping
+        }
+        guard isFirst else { return }
+        eventfd_write(wakeDescriptor, 1)
+        pthread_join(thread, nil)
+    }
+
+    // MARK: The thread
+
+    private func run() {
+        var tokens = [UInt64](repeating: 0, count: 4)
+        var events = [UInt32](repeating: 0, count: 4)
+        while true {
+            let isStopping = takeMail()
+            if isStopping { break }
+            startJobs()
+            flush()
+            receive()
+            // Results may have made room for jobs that wait.
+            if !waiting.isEmpty && inFlight.count < depth { continue }
+            let timeout = hasHiddenBytes ? PostgresStoreLimits.tlsPollMilliseconds : -1
+            let count = ashlar_epoll_wait(epollDescriptor, &tokens, &events, 4, timeout)
+            for index in 0..<max(0, Int(count)) where tokens[index] == Self.wakeToken {
+                var value: eventfd_t = 0
+                eventfd_read(wakeDescriptor, &value)
+            }
+        }
+        lose("the store has been shut down", level: .debug)
+        failWaiting("the store has been shut down")
+    }
+
+    /// TLS may hold bytes that were read from the socket but not by libpq, which epoll cannot announce.
+    private var hasHiddenBytes: Bool {
+        guard let connection, !inFlight.isEmpty else { return false }
+        return PQsslInUse(connection) == 1
+    }
+
+    private func takeMail() -> Bool {
+        let (jobs, isStopping) = shared.withLockedValue { shared in
+            defer { shared.mailbox = [] }
+            return (shared.mailbox, shared.isStopping)
+        }
+        waiting.append(contentsOf: jobs)
+        return isStopping
+    }
+
+    private func startJobs() {
+        while !waiting.isEmpty && inFlight.count < depth {
+            guard connect() else {
+                failWaiting(lastFailure)
+                return
+            }
+            guard let connection else { return }
+            let job = waiting.removeFirst()
+            let calls = job.calls(number)
+            let commit = calls.lastIndex { $0.statement.name == Statements.commit.name }
+            inFlight.append(InFlight(job: job, commitPosition: commit ?? calls.count, hasBlock: commit != nil))
+            guard calls.allSatisfy({ send($0, connection) }), PQpipelineSync(connection) == 1 else {
+                lose(Session.lost(connection).message)
+                return
+            }
+        }
+    }
+
+    private func send(_ call: Call, _ connection: OpaquePointer) -> Bool {
+        call.storage.withUnsafeReadableBytes { bytes in
+            let base = bytes.baseAddress?.assumingMemoryBound(to: CChar.self)
+            let empty = UnsafePointer<CChar>(Self.emptyValue)
+            let values = call.bounds.map { bound in base.map { $0 + bound.offset } ?? empty }
+            let lengths = call.bounds.map { Int32($0.count) }
+            let formats = [Int32](repeating: 1, count: call.bounds.count)
+            let optionals: [UnsafePointer<CChar>?] = values
+            return PQsendQueryPrepared(
+                connection,
+                call.statement.name,
+                Int32(call.bounds.count),
+                optionals,
+                lengths,
+                formats,
+                1
+            ) == 1
+        }
+    }
+
+    /// What a value of no bytes points to: libpq takes a null pointer for NULL.
+    nonisolated(unsafe) private static let emptyValue: UnsafeMutablePointer<CChar> = {
+        let pointer = UnsafeMutablePointer<CChar>.allocate(capacity: 1)
+        pointer.initialize(to: 0)
+        return pointer
+    }()
+
+    private func flush() {
+        guard let connection else { return }
+        switch PQflush(connection) {
+        case 0: watch(write: false)
+        case 1: watch(write: true)
+        default: lose(Session.lost(connection).message)
+        }
+    }
+
+    private func watch(write: Bool) {
+        guard write != waitsForWrite else { return }
+        waitsForWrite = write
+        let events = write ? EPOLLIN.rawValue | EPOLLOUT.rawValue : EPOLLIN.rawValue
+        if ashlar_epoll_modify(epollDescriptor, socket, events, Self.socketToken) != 0 {
+            lose("the connection's socket cannot be watched")
+        }
+    }
+
+    private func receive() {
+        guard let connection else { return }
+        guard PQconsumeInput(connection) == 1 else {
+            // What arrived before the end is still worth reading: it may hold the result of a COMMIT.
+            readResults(connection)
+            lose(Session.lost(connection).message)
+            return
+        }
+        readResults(connection)
+        if PQstatus(connection) != CONNECTION_OK { lose(Session.lost(connection).message) }
+    }
+
+    private func readResults(_ connection: OpaquePointer) {
+        var empties = 0
+        while !inFlight.isEmpty && PQisBusy(connection) == 0 {
+            guard let raw = PQgetResult(connection) else {
+                // One nil ends each statement; two in a row mean that there is nothing to read.
+                empties += 1
+                if empties > 1 { return }
+                continue
+            }
+            empties = 0
+            switch PQresultStatus(raw) {
+            case PGRES_TUPLES_OK, PGRES_COMMAND_OK:
+                inFlight[inFlight.startIndex].results.append(QueryResult(raw))
+            case PGRES_PIPELINE_SYNC:
+                PQclear(raw)
+                complete(inFlight.removeFirst())
+            case PGRES_PIPELINE_ABORTED:
+                PQclear(raw)
+            default:
+                let failure = StatementFailure(raw)
+                PQclear(raw)
+                let index = inFlight.startIndex
+                if inFlight[index].failure == nil {
+                    inFlight[index].stage = inFlight[index].currentStage
+                    inFlight[index].failure = failure
+                }
+            }
+        }
+    }
+
+    private func complete(_ flight: InFlight) {
+        guard let failure = flight.failure else {
+            finish(flight.job, .success(flight.results))
+            return
+        }
+        var job = flight.job
+        job.attempts -= 1
+        if failure.isWorthRepeating && job.attempts > 0 && flight.stage == .before {
+            waiting.prepend(job)
+        } else {
+            finish(job, .failure(Self.failure(of: flight, failure)))
+        }
+        if flight.hasBlock { waiting.prepend(Self.rollback) }
+    }
+
+    private static func failure(of flight: InFlight, _ failure: StatementFailure) -> LaneFailure {
+        LaneFailure(store: failure.storeFailure(flight.stage), sqlState: failure.sqlState)
+    }
+
+    /// Ends the failed transaction block that a batch leaves behind when one of its statements fails.
+    private static let rollback = Job(
+        isChange: false,
+        isCounted: false,
+        calls: { _ in [Call(Statements.rollback, capacity: 0)] },
+        finish: { _ in }
+    )
+
+    private func finish(_ job: Job, _ outcome: Result<[QueryResult], LaneFailure>) {
+        if job.isCounted { shared.withLockedValue { $0.pending -= 1 } }
+        job.finish(outcome)
+    }
+
+    private func failWaiting(_ reason: String) {
+        while let job = waiting.popFirst() {
+            finish(job, .failure(LaneFailure(store: .refused(reason))))
+        }
+    }
+
+    // MARK: Connecting
+
+    private func connect() -> Bool {
+        if connection != nil { return true }
+        let now = Self.monotonicMilliseconds()
+        guard now >= nextAttempt else { return false }
+        do {
+            try open()
+            pauseMilliseconds = 0
+            return true
+        } catch {
+            lastFailure = error.description
+            pauseMilliseconds = min(
+                PostgresStoreLimits.reconnectPauseMaximumMilliseconds,
+                max(PostgresStoreLimits.reconnectPauseMinimumMilliseconds, pauseMilliseconds * 2)
+            )
+            nextAttempt = Self.monotonicMilliseconds() + pauseMilliseconds
+            logger.warning("no connection to PostgreSQL", metadata: ["lane": "\(name)", "reason": "\(lastFailure)"])
+            return false
+        }
+    }
+
+    private func open() throws(PostgresError) {
+        let fresh = try Session.open(
+            configuration,
+            purpose: .store(statementTimeoutMilliseconds: statementTimeoutMilliseconds)
+        )
+        do throws(PostgresError) {
+            for statement in statements {
+                guard let result = PQprepare(fresh, statement.name, statement.sql, 0, nil) else {
+                    throw Session.lost(fresh)
+                }
+                defer { PQclear(result) }
+                guard PQresultStatus(result) == PGRES_COMMAND_OK else {
+                    throw PostgresError(StatementFailure(result))
+                }
+            }
+            guard PQsetnonblocking(fresh, 1) == 0, PQenterPipelineMode(fresh) == 1 else { throw Session.lost(fresh) }
+            guard ashlar_epoll_add(epollDescriptor, PQsocket(fresh), EPOLLIN.rawValue, Self.socketToken) == 0 else {
+                throw PostgresError(.connection, "the connection's socket cannot be watched")
+            }
+        } catch {
+            PQfinish(fresh)
+            throw error
+        }
+        connection = fresh
+        socket = PQsocket(fresh)
+        waitsForWrite = false
+        logger.debug("connected to PostgreSQL", metadata: ["lane": "\(name)"])
+    }
+
+    /// Gives the connection up and tells every job in flight what that means for it.
+    private func lose(_ reason: String, level: Logger.Level = .warning) {
+        guard let lost = connection else { return }
+        ashlar_epoll_remove(epollDescriptor, socket)
+        connection = nil
+        socket = -1
+        PQfinish(lost)
+        lastFailure = reason
+        logger.log(level: level, "connection to PostgreSQL lost", metadata: ["lane": "\(name)", "reason": "\(reason)"])
+        while let flight = inFlight.popFirst() {
+            // An error that came before the end of the connection is a better reason, and a more certain one.
+            if let failure = flight.failure, failure.sqlState != nil {
+                finish(flight.job, .failure(Self.failure(of: flight, failure)))
+            } else {
+                let failure: StoreFailure = flight.job.isChange ? .unknownOutcome(reason) : .refused(reason)
+                finish(flight.job, .failure(LaneFailure(store: failure)))
+            }
+        }
+    }
+
+    private static func monotonicMilliseconds() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000 + UInt64(time.tv_nsec) / 1_000_000
+    }
+}

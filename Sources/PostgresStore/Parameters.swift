@@ -1,0 +1,78 @@
+import NIOCore
+
+/// A statement that every connection prepares once; its parameters carry their types as casts.
+struct Statement: Sendable {
+    /// Name of the prepared statement.
+    let name: String
+    /// Its text.
+    let sql: String
+}
+
+/// One execution of a prepared statement with parameters in PostgreSQL's binary format.
+///
+/// All values lie one behind the other in one buffer, so that the pointers which libpq wants can be made in one go.
+struct Call: Sendable {
+    let statement: Statement
+    private(set) var storage: ByteBuffer
+    /// Offset and length of each value.
+    private(set) var bounds: [(offset: Int, count: Int)] = []
+
+    private static let int8OID: UInt32 = 20
+    private static let byteaOID: UInt32 = 17
+    private static let arrayHeaderBytes = 20
+
+    init(_ statement: Statement, capacity: Int = 256) {
+        self.statement = statement
+        storage = ByteBuffer()
+        storage.reserveCapacity(capacity)
+    }
+
+    /// Adds an int8.
+    mutating func add(_ value: Int64) {
+        begin(8)
+        storage.writeInteger(value)
+    }
+
+    /// Adds a text.
+    mutating func add(_ value: String) {
+        let offset = storage.writerIndex
+        storage.writeString(value)
+        bounds.append((offset, storage.writerIndex - offset))
+    }
+
+    /// Adds an int8[].
+    mutating func add(array values: some Collection<Int64>) {
+        let count = values.count
+        begin(Self.arrayHeaderBytes + 12 * count)
+        writeArrayHeader(Self.int8OID, count)
+        for value in values {
+            storage.writeInteger(Int32(8))
+            storage.writeInteger(value)
+        }
+    }
+
+    /// Adds a bytea[].
+    mutating func add(array values: some Collection<ByteBuffer>) {
+        let total = values.reduce(Self.arrayHeaderBytes) { $0 + 4 + $1.readableBytes }
+        begin(total)
+        writeArrayHeader(Self.byteaOID, values.count)
+        for value in values {
+            storage.writeInteger(Int32(value.readableBytes))
+            storage.writeImmutableBuffer(value)
+        }
+    }
+
+    private mutating func begin(_ count: Int) {
+        bounds.append((storage.writerIndex, count))
+        storage.reserveCapacity(minimumWritableBytes: count)
+    }
+
+    /// An empty array has the header of one dimension with no elements, which PostgreSQL reads as empty.
+    private mutating func writeArrayHeader(_ elementOID: UInt32, _ count: Int) {
+        storage.writeInteger(Int32(1))
+        storage.writeInteger(Int32(0))
+        storage.writeInteger(elementOID)
+        storage.writeInteger(Int32(count))
+        storage.writeInteger(Int32(1))
+    }
+}

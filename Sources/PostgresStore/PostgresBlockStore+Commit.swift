@@ -1,0 +1,365 @@
+import AshlarCore
+import NIOCore
+public import Ownership
+
+extension PostgresBlockStore {
+    /// See ``BlockStore/commit(_:completion:)``.
+    public func commit(
+        _ commits: [VolumeCommit],
+        completion: @escaping @Sendable (Result<[VolumeCommitResult], StoreFailure>) -> Void
+    ) {
+        if commits.isEmpty {
+            completion(.success([]))
+            return
+        }
+        let plan = CommitPlan(commits)
+        idlest(commitLanes).submit(
+            .transaction(
+                { plan.calls(lane: $0) },
+                completion: completion,
+                parse: { (results) throws(StoreFailure) in try plan.answer(results) }
+            )
+        )
+    }
+}
+
+/// Turns the parts of a commit into set-based statements over all its volumes, and their results into the answer.
+struct CommitPlan: Sendable {
+    /// The statements that a commit has after its locks and guard, in the order of their effects.
+    private enum Step: Sendable {
+        case zeroItems, zeroExtents, writes
+        case mapObjects
+        case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
+        case evictions, fills, marks, versions
+    }
+
+    /// A map by its place in the commit.
+    private struct MapKey: Sendable {
+        var commit: Int
+        var map: Int
+    }
+
+    private let commits: [VolumeCommit]
+    private let steps: [Step]
+    private let needsExtents: [Int64]
+    /// Maps that are asked for, in order; of two with the same object only the first is.
+    private let maps: [MapKey]
+    /// Positions in `maps`: no two maps of a round touch the same block, and later rounds find what earlier ones did.
+    private let rounds: [[Int]]
+
+    init(_ commits: [VolumeCommit]) {
+        self.commits = commits
+        var seen: Set<ObjectID> = []
+        var maps: [MapKey] = []
+        for (commit, part) in commits.enumerated() {
+            for (map, object) in part.maps.enumerated() where seen.insert(object.object).inserted {
+                maps.append(MapKey(commit: commit, map: map))
+            }
+        }
+        self.maps = maps
+        rounds = Self.rounds(of: maps, in: commits)
+        steps = Self.steps(commits, rounds: rounds)
+        needsExtents = Set(commits.filter { !$0.zeros.isEmpty || !$0.maps.isEmpty }.map { Int64($0.volume) }).sorted()
+    }
+
+    private static func rounds(of maps: [MapKey], in commits: [VolumeCommit]) -> [[Int]] {
+        guard maps.count > 1 else { return maps.isEmpty ? [] : [[0]] }
+        var lastRound: [VolumeID: [BlockID: Int]] = [:]
+        var rounds: [[Int]] = []
+        for (position, key) in maps.enumerated() {
+            let volume = commits[key.commit].volume
+            let slots = commits[key.commit].maps[key.map].slots
+            var round = 0
+            for slot in slots {
+                if let last = lastRound[volume]?[slot.block] { round = max(round, last + 1) }
+            }
+            for slot in slots { lastRound[volume, default: [:]][slot.block] = round }
+            if round == rounds.count { rounds.append([]) }
+            rounds[round].append(position)
+        }
+        return rounds
+    }
+
+    private static func steps(_ commits: [VolumeCommit], rounds: [[Int]]) -> [Step] {
+        var steps: [Step] = []
+        if commits.contains(where: { !$0.zeros.isEmpty }) { steps += [.zeroItems, .zeroExtents] }
+        if commits.contains(where: { !$0.writes.isEmpty }) { steps.append(.writes) }
+        if !rounds.isEmpty { steps.append(.mapObjects) }
+        for round in rounds.indices {
+            steps += [.mapItems(round: round), .dropItems(round: round), .mapExtents(round: round)]
+        }
+        if commits.contains(where: { !$0.evictions.isEmpty }) { steps.append(.evictions) }
+        if commits.contains(where: { !$0.fills.isEmpty }) { steps.append(.fills) }
+        if commits.contains(where: { !$0.marks.isEmpty }) { steps.append(.marks) }
+        if commits.contains(where: { $0.versionCeiling != nil }) { steps.append(.versions) }
+        return steps
+    }
+
+    // MARK: Calls
+
+    /// The calls between BEGIN and COMMIT.
+    func calls(lane: Int) -> [Call] {
+        var calls = [Call(Statements.lockShared, arrays: Set(commits.map { Int64($0.volume) }).sorted())]
+        if !needsExtents.isEmpty { calls.append(Call(Statements.lockExtents, arrays: needsExtents)) }
+        calls.append(
+            Call(Statements.guardEpochs, arrays: commits.map { Int64($0.volume) }, commits.map { Int64($0.epoch) })
+        )
+        for step in steps { calls.append(call(step, lane: lane)) }
+        return calls
+    }
+
+    private func call(_ step: Step, lane: Int) -> Call {
+        switch step {
+        case .zeroItems: return zeros(Statements.zeroItems)
+        case .zeroExtents: return zeros(Statements.zeroExtents)
+        case .writes: return items(Statements.writeItems, \.writes)
+        case .mapObjects: return mapObjects()
+        case .mapItems(let round): return slots(Statements.mapItems, round: round, isWhole: false)
+        case .dropItems(let round): return slots(Statements.dropItems, round: round, isWhole: false)
+        case .mapExtents(let round): return slots(Statements.mapExtents, round: round, isWhole: true)
+        case .evictions:
+            var columns = Columns(4)
+            for part in commits {
+                for item in part.evictions { columns.add(part, Int64(item.block), Int64(item.version)) }
+            }
+            return columns.call(Statements.evictItems)
+        case .fills: return items(Statements.fillItems, \.fills)
+        case .marks: return marks(lane: lane)
+        case .versions:
+            var columns = Columns(3)
+            for part in commits.sorted(by: { $0.volume < $1.volume }) {
+                if let ceiling = part.versionCeiling { columns.add(part, Int64(ceiling)) }
+            }
+            return columns.call(Statements.raiseVersions)
+        }
+    }
+
+    private func zeros(_ statement: Statement) -> Call {
+        var columns = Columns(4)
+        for part in commits {
+            for run in part.zeros where !run.isEmpty { columns.add(part, Int64(run.first), Int64(run.end)) }
+        }
+        return columns.call(statement)
+    }
+
+    private func items(_ statement: Statement, _ field: KeyPath<VolumeCommit, [ItemWrite]>) -> Call {
+        var columns = Columns(5)
+        var bytes: [ByteBuffer] = []
+        let count = commits.reduce(0) { $0 + $1[keyPath: field].count }
+        columns.reserve(count)
+        bytes.reserveCapacity(count)
+        var total = 0
+        for part in commits {
+            for item in part[keyPath: field] {
+                columns.add(part, Int64(item.block), Int64(item.version), Int64(item.checksum))
+                bytes.append(item.bytes)
+                total += item.bytes.readableBytes
+            }
+        }
+        var call = columns.call(statement, capacity: total + count * 64 + 256)
+        call.add(array: bytes)
+        return call
+    }
+
+    private func mapObjects() -> Call {
+        var columns = Columns(6)
+        for key in maps {
+            let part = commits[key.commit]
+            let map = part.maps[key.map]
+            columns.add(
+                part,
+                Int64(map.object),
+                Int64(map.server),
+                Int64(map.slots.count),
+                Int64(truncatingIfNeeded: map.sizeBytes)
+            )
+        }
+        return columns.call(Statements.mapObjects)
+    }
+
+    private func slots(_ statement: Statement, round: Int, isWhole: Bool) -> Call {
+        var columns = Columns(isWhole ? 10 : 6)
+        for position in rounds[round] {
+            let part = commits[maps[position].commit]
+            let map = part.maps[maps[position].map]
+            columns.reserve(map.slots.count)
+            for (index, slot) in map.slots.enumerated() {
+                var kind = Statements.SlotKind.itemHasVersion
+                var source: Int64 = 0
+                var sourceSlot: Int64 = 0
+                switch slot.condition {
+                case .itemHasVersion: break
+                case .always: kind = Statements.SlotKind.always
+                case .extentNames(let object, let slot):
+                    kind = Statements.SlotKind.extentNames
+                    source = Int64(object)
+                    sourceSlot = Int64(slot)
+                }
+                let object = Int64(map.object)
+                if isWhole {
+                    columns.add(
+                        part,
+                        object,
+                        Int64(slot.block),
+                        Int64(slot.version),
+                        kind,
+                        Int64(position),
+                        Int64(index),
+                        source,
+                        sourceSlot
+                    )
+                } else {
+                    columns.add(part, object, Int64(slot.block), Int64(slot.version), kind)
+                }
+            }
+        }
+        return columns.call(statement)
+    }
+
+    private func marks(lane: Int) -> Call {
+        var columns = Columns(6)
+        var done: [Int64] = []
+        for part in commits {
+            for mark in part.marks {
+                let first = Int64(done.count) + 1
+                done.append(contentsOf: mark.done.lazy.map { Int64($0) })
+                columns.add(part, Int64(mark.nexus), Int64(mark.lowWater), first, Int64(done.count))
+            }
+        }
+        var call = columns.call(Statements.markNexuses)
+        call.add(array: done)
+        call.add(Int64(lane))
+        return call
+    }
+
+    // MARK: Answer
+
+    /// Reads the results of the calls.
+    func answer(_ results: [QueryResult]) throws(StoreFailure) -> [VolumeCommitResult] {
+        var results = results[...]
+        guard results.count == steps.count + (needsExtents.isEmpty ? 2 : 3) else {
+            throw StoreFailure.broken("a commit has the wrong number of results")
+        }
+        results.removeFirst(needsExtents.isEmpty ? 1 : 2)
+        let current = try currentCommits(results.removeFirst())
+        var details = commits.map { part in
+            VolumeCommitResult.CommitDetail(
+                mapped: [[Bool]?](repeating: nil, count: part.maps.count),
+                evicted: [Bool](repeating: false, count: part.evictions.count),
+                filled: [Bool](repeating: false, count: part.fills.count)
+            )
+        }
+        for step in steps {
+            try read(results.removeFirst(), of: step, current: current, into: &details)
+        }
+        return zip(current, details).map { $0 ? .committed($1) : .fenced }
+    }
+
+    private func currentCommits(_ result: QueryResult) throws(StoreFailure) -> [Bool] {
+        var current = [Bool](repeating: false, count: commits.count)
+        for row in 0..<result.count {
+            let position = try result.exactly(row, 0, as: Int.self) - 1
+            guard current.indices.contains(position) else {
+                throw StoreFailure.broken("a guard answered a wrong position")
+            }
+            current[position] = true
+        }
+        return current
+    }
+
+    private func read(
+        _ result: QueryResult,
+        of step: Step,
+        current: [Bool],
+        into details: inout [VolumeCommitResult.CommitDetail]
+    ) throws(StoreFailure) {
+        switch step {
+        case .writes:
+            let expected = zip(commits, current).reduce(0) { $0 + ($1.1 ? $1.0.writes.count : 0) }
+            guard result.affected == expected else {
+                throw StoreFailure.broken("\(result.affected) rows were written instead of \(expected)")
+            }
+        case .mapObjects:
+            for row in 0..<result.count {
+                let key = try mapKey(result.exactly(row, 0, as: Int.self) - 1)
+                let slots = commits[key.commit].maps[key.map].slots.count
+                details[key.commit].mapped[key.map] = [Bool](repeating: false, count: slots)
+            }
+        case .mapExtents:
+            for row in 0..<result.count {
+                let key = try mapKey(result.exactly(row, 0, as: Int.self))
+                for slot in try result.ints(row, 1) {
+                    guard let count = details[key.commit].mapped[key.map]?.count, slot >= 0, slot < count else {
+                        throw StoreFailure.broken("a map answered a wrong slot")
+                    }
+                    details[key.commit].mapped[key.map]?[Int(slot)] = true
+                }
+            }
+        case .evictions: try readEvictions(result, into: &details)
+        case .fills: try readFills(result, into: &details)
+        case .zeroItems, .zeroExtents, .mapItems, .dropItems, .marks, .versions: break
+        }
+    }
+
+    private func mapKey(_ position: Int) throws(StoreFailure) -> MapKey {
+        guard maps.indices.contains(position) else { throw StoreFailure.broken("a map answered a wrong position") }
+        return maps[position]
+    }
+
+    private func readEvictions(
+        _ result: QueryResult,
+        into details: inout [VolumeCommitResult.CommitDetail]
+    ) throws(StoreFailure) {
+        var starts: [Int] = []
+        var total = 0
+        for part in commits {
+            starts.append(total)
+            total += part.evictions.count
+        }
+        for row in 0..<result.count {
+            let position = try result.exactly(row, 0, as: Int.self) - 1
+            guard position >= 0, position < total, let commit = starts.lastIndex(where: { $0 <= position }) else {
+                throw StoreFailure.broken("an eviction answered a wrong position")
+            }
+            details[commit].evicted[position - starts[commit]] = true
+        }
+    }
+
+    private func readFills(
+        _ result: QueryResult,
+        into details: inout [VolumeCommitResult.CommitDetail]
+    ) throws(StoreFailure) {
+        var inserted: [Int64: Set<Int64>] = [:]
+        for row in 0..<result.count { inserted[try result.int(row, 0), default: []].insert(try result.int(row, 1)) }
+        for (commit, part) in commits.enumerated() {
+            guard let blocks = inserted[Int64(part.volume)] else { continue }
+            for (index, fill) in part.fills.enumerated() {
+                details[commit].filled[index] = blocks.contains(Int64(fill.block))
+            }
+        }
+    }
+}
+
+/// Int8 arrays that grow row by row; the first two are volume and epoch.
+private struct Columns {
+    private var arrays: [[Int64]]
+
+    init(_ count: Int) { arrays = [[Int64]](repeating: [], count: count) }
+
+    mutating func reserve(_ rows: Int) {
+        for index in arrays.indices { arrays[index].reserveCapacity(arrays[index].count + rows) }
+    }
+
+    mutating func add(_ part: VolumeCommit, _ values: Int64...) {
+        assert(values.count + 2 == arrays.count, "a row has a value for each column")
+        arrays[0].append(Int64(part.volume))
+        arrays[1].append(Int64(part.epoch))
+        for (index, value) in values.enumerated() { arrays[index + 2].append(value) }
+    }
+
+    func call(_ statement: Statement, capacity: Int = 256) -> Call {
+        var call = Call(statement, capacity: capacity)
+        for array in arrays { call.add(array: array) }
+        return call
+    }
+}

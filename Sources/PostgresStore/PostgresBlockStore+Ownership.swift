@@ -1,0 +1,293 @@
+public import AshlarCore
+public import Ownership
+
+extension PostgresBlockStore {
+    /// See ``BlockStore/registerServer(name:endpoint:leaseMilliseconds:completion:)``.
+    public func registerServer(
+        name: String,
+        endpoint: String,
+        leaseMilliseconds: UInt32,
+        completion: @escaping @Sendable (Result<CacheServerID, StoreFailure>) -> Void
+    ) {
+        leaseLane.submit(
+            .single(
+                isChange: true,
+                {
+                    var call = Call(Statements.registerServer)
+                    call.add(name)
+                    call.add(endpoint)
+                    call.add(Int64(leaseMilliseconds))
+                    return call
+                },
+                completion: completion
+            ) { (result) throws(StoreFailure) in CacheServerID(try result.int(0, 0)) }
+        )
+    }
+
+    /// See ``BlockStore/renewLease(server:leaseMilliseconds:completion:)``.
+    public func renewLease(
+        server: CacheServerID,
+        leaseMilliseconds: UInt32,
+        completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
+    ) {
+        leaseLane.submit(
+            .single(
+                isChange: true,
+                { Call(Statements.renewLease, Int64(server), Int64(leaseMilliseconds)) },
+                completion: completion
+            ) { $0.affected == 1 }
+        )
+    }
+
+    /// See ``BlockStore/releaseLeases(name:except:completion:)``.
+    public func releaseLeases(
+        name: String,
+        except: CacheServerID?,
+        completion: @escaping @Sendable (Result<Void, StoreFailure>) -> Void
+    ) {
+        leaseLane.submit(
+            .single(
+                isChange: true,
+                {
+                    var call = Call(Statements.releaseLeases)
+                    call.add(name)
+                    call.add(except.map { Int64($0) } ?? 0)
+                    return call
+                },
+                completion: completion
+            ) { _ in }
+        )
+    }
+
+    /// See ``BlockStore/takeOver(volume:server:completion:)``.
+    ///
+    /// Transactions of an old epoch whose owner's lease has ended are waited for, then their sessions are ended.
+    public func takeOver(
+        volume: VolumeID,
+        server: CacheServerID,
+        completion: @escaping @Sendable (Result<TakeoverResult, StoreFailure>) -> Void
+    ) {
+        Takeover(lane: takeoverLane, volume: volume, server: server, completion: completion)
+            .begin(attempts: PostgresStoreLimits.takeoverAttemptsMaximum)
+    }
+
+    /// See ``BlockStore/openNexus(volume:epoch:nexus:completion:)``.
+    public func openNexus(
+        volume: VolumeID,
+        epoch: Epoch,
+        nexus: NexusRow,
+        completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
+    ) {
+        let volumeNumber = Int64(volume)
+        let epochNumber = Int64(epoch)
+        sessionLane.submit(
+            .transaction(
+                { _ in
+                    var close = Call(Statements.closeOlderNexuses, volumeNumber, epochNumber, Int64(nexus.number))
+                    close.add(nexus.ports.initiatorName)
+                    close.add(Int64(truncatingIfNeeded: nexus.ports.isid))
+                    close.add(Int64(nexus.ports.portalGroupTag))
+                    var insert = Call(Statements.insertNexus, volumeNumber, epochNumber, Int64(nexus.number))
+                    insert.add(nexus.ports.initiatorName)
+                    insert.add(Int64(truncatingIfNeeded: nexus.ports.isid))
+                    insert.add(Int64(nexus.ports.portalGroupTag))
+                    insert.add(nexus.node)
+                    return [
+                        Call(Statements.lockShared, arrays: [volumeNumber]),
+                        Call(Statements.guardEpochs, arrays: [volumeNumber], [epochNumber]),
+                        close, insert, Self.initialMark(volumeNumber, epochNumber, nexus),
+                        Call(Statements.raiseNexuses, volumeNumber, epochNumber, Int64(nexus.number)),
+                    ]
+                },
+                completion: completion
+            ) { $0[1].count == 1 }
+        )
+    }
+
+    /// The marks with which a nexus begins; -1 is the lane of no connection that commits.
+    private static func initialMark(_ volume: Int64, _ epoch: Int64, _ nexus: NexusRow) -> Call {
+        let done = nexus.mark.done.map { Int64($0) }
+        var call = Call(
+            Statements.markNexuses,
+            arrays: [volume],
+            [epoch],
+            [Int64(nexus.number)],
+            [Int64(nexus.mark.lowWater)],
+            [1],
+            [Int64(done.count)],
+            done
+        )
+        call.add(-1)
+        return call
+    }
+
+    /// See ``BlockStore/closeNexus(volume:epoch:nexus:completion:)``.
+    public func closeNexus(
+        volume: VolumeID,
+        epoch: Epoch,
+        nexus: NexusNumber,
+        completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
+    ) {
+        let volumeNumber = Int64(volume)
+        let epochNumber = Int64(epoch)
+        sessionLane.submit(
+            .transaction(
+                { _ in
+                    [
+                        Call(Statements.lockShared, arrays: [volumeNumber]),
+                        Call(Statements.guardEpochs, arrays: [volumeNumber], [epochNumber]),
+                        Call(Statements.closeNexus, volumeNumber, epochNumber, Int64(nexus)),
+                    ]
+                },
+                completion: completion
+            ) { $0[1].count == 1 }
+        )
+    }
+}
+
+/// One takeover: look, then lock and begin an epoch; end the sessions that are in the way, and try again.
+private struct Takeover: Sendable {
+    let lane: Lane
+    let volume: VolumeID
+    let server: CacheServerID
+    let completion: @Sendable (Result<TakeoverResult, StoreFailure>) -> Void
+
+    /// Looks first, so that a living owner is not made to wait by the lock.
+    func begin(attempts: Int) {
+        lane.submit(
+            .single(isChange: false, { Call(Statements.ownerStatus, Int64(volume), Int64(server)) }) { outcome in
+                switch outcome {
+                case .failure(let failure): completion(.failure(failure.store))
+                case .success(let results):
+                    do throws(StoreFailure) {
+                        if let answer = try obstacle(results) {
+                            completion(.success(answer))
+                        } else if attempts == 0 {
+                            completion(.failure(.refused("transactions of the old epoch do not end")))
+                        } else {
+                            takeLock(attempts: attempts)
+                        }
+                    } catch {
+                        completion(.failure(error))
+                    }
+                }
+            }
+        )
+    }
+
+    /// What forbids the takeover, or nil.
+    private func obstacle(_ results: [QueryResult]) throws(StoreFailure) -> TakeoverResult? {
+        guard let status = results.first, status.count == 1 else { return .noSuchVolume }
+        guard try status.bool(0, 3) else { return .leaseEnded }
+        if status.isNull(0, 0) { return nil }
+        return .heldBy(
+            server: CacheServerID(try status.int(0, 0)),
+            endpoint: status.string(0, 1),
+            leaseLeftMilliseconds: UInt32(clamping: try status.int(0, 2))
+        )
+    }
+
+    private func takeLock(attempts: Int) {
+        let number = Int64(volume)
+        let job = Job(
+            isChange: true,
+            calls: { _ in
+                var timeout = Call(Statements.setLockTimeout)
+                timeout.add(String(PostgresStoreLimits.takeoverLockTimeoutMilliseconds))
+                return [
+                    Call(Statements.begin), timeout, Call(Statements.lockExclusive, number),
+                    Call(Statements.lockOwnerLease, number, Int64(server)),
+                    Call(Statements.bumpEpoch, number, Int64(server)),
+                    Call(Statements.dropOrphanMarks, number), Call(Statements.describeVolume, number),
+                    Call(Statements.nexuses, number), Call(Statements.commit),
+                    // Counted behind the commit: nobody but the new owner can change them now, and no lock is held meanwhile.
+                    Call(Statements.countItems, number),
+                ]
+            },
+            finish: { outcome in
+                switch outcome {
+                case .failure(let failure) where failure.sqlState == SQLState.lockNotAvailable:
+                    endHolders(attempts: attempts)
+                case .failure(let failure):
+                    completion(.failure(failure.store))
+                case .success(let results):
+                    do throws(StoreFailure) {
+                        if let ownership = try ownership(Array(results.dropFirst(4))) {
+                            completion(.success(.owned(ownership)))
+                        } else {
+                            begin(attempts: attempts - 1)
+                        }
+                    } catch {
+                        completion(.failure(error))
+                    }
+                }
+            }
+        )
+        lane.submit(job)
+    }
+
+    private func endHolders(attempts: Int) {
+        lane.submit(
+            .single(isChange: true, { Call(Statements.endHolders, Int64(volume), Int64(server)) }) { outcome in
+                switch outcome {
+                case .failure(let failure): completion(.failure(failure.store))
+                case .success: begin(attempts: attempts - 1)
+                }
+            }
+        )
+    }
+
+    /// From the results of bump, orphans, description, nexuses, commit, counts; nil where the epoch was not bumped.
+    private func ownership(_ results: [QueryResult]) throws(StoreFailure) -> Ownership? {
+        guard results.count == 6 else { throw StoreFailure.broken("a takeover has the wrong number of results") }
+        let bump = results[0]
+        guard bump.count == 1 else { return nil }
+        guard results[2].count == 1 else { throw StoreFailure.broken("an owned volume has no description") }
+        let description = try results[2].volume(0)
+        let blockBytes = UInt64(description.geometry.blockSizeBytes)
+        let unmoved = try results[5].unsigned(0, 0)
+        return Ownership(
+            description: description,
+            epoch: Epoch(try bump.unsigned(0, 0)),
+            firstVersion: Version(try bump.unsigned(0, 1)),
+            firstNexus: NexusNumber(try bump.unsigned(0, 2)),
+            nexuses: try results[3].nexuses(),
+            unmovedBytes: unmoved * blockBytes,
+            unmovedItems: unmoved,
+            cachedBytes: try results[5].unsigned(0, 1) * blockBytes
+        )
+    }
+}
+
+extension QueryResult {
+    /// Nexuses in order of number, each with what all lanes marked.
+    fileprivate func nexuses() throws(StoreFailure) -> [NexusRow] {
+        var rows: [NexusRow] = []
+        var done: Set<CommandID> = []
+        func close() {
+            guard let last = rows.indices.last else { return }
+            let lowWater = rows[last].mark.lowWater
+            rows[last].mark.done = done.filter { $0 >= lowWater }.sorted()
+            done = []
+        }
+        for row in 0..<count {
+            let number = NexusNumber(try unsigned(row, 0))
+            let lowWater = CommandID(try unsigned(row, 5))
+            if rows.last?.number != number {
+                close()
+                let ports = InitiatorTargetNexus(
+                    initiatorName: string(row, 1),
+                    isid: try unsigned(row, 2),
+                    portalGroupTag: try exactly(row, 3, as: UInt16.self)
+                )
+                let mark = NexusMark(nexus: number, lowWater: lowWater, done: [])
+                rows.append(NexusRow(number: number, ports: ports, node: string(row, 4), mark: mark))
+            } else if let last = rows.indices.last, lowWater > rows[last].mark.lowWater {
+                rows[last].mark.lowWater = lowWater
+            }
+            for command in try ints(row, 6) { done.insert(CommandID(UInt64(bitPattern: command))) }
+        }
+        close()
+        return rows
+    }
+}

@@ -1,0 +1,33 @@
+/// Every bound of this module, by name (I10).
+enum PostgresStoreLimits {
+    /// Requests that wait for one connection; more are refused.
+    static let mailboxRequestsMaximum = 16_384
+    /// Reads in flight on one connection.
+    static let readsInFlightMaximum = 64
+    /// How often a transaction that lost a deadlock or a serialization conflict is tried.
+    static let attemptsMaximum = 3
+    /// Shortest pause between two attempts to connect.
+    static let reconnectPauseMinimumMilliseconds: UInt64 = 50
+    /// Longest pause between two attempts to connect.
+    static let reconnectPauseMaximumMilliseconds: UInt64 = 2_000
+    /// How long a statement of a commit or a read may take: no longer than a command may wait.
+    static let statementTimeoutMilliseconds = 20_000
+    /// How long a statement of the background may take.
+    static let backgroundTimeoutMilliseconds = 120_000
+    /// How long a transaction may wait for its next statement: a batch is sent whole.
+    static let idleInTransactionTimeoutMilliseconds = 10_000
+    /// How long a takeover waits for the transactions of the old epoch before it ends them.
+    static let takeoverLockTimeoutMilliseconds = 1_000
+    /// How often a takeover is tried before it is refused.
+    static let takeoverAttemptsMaximum = 5
+    /// How long TLS may keep decrypted bytes to itself before it is asked again.
+    static let tlsPollMilliseconds: Int32 = 2
+    /// Memory a sort or an array may take inside PostgreSQL.
+    static let workMemory = "64MB"
+    /// Oldest server that is supported, as in `server_version_num`.
+    static let serverVersionMinimum = 150_000
+    /// Most bytes of a password file.
+    static let passwordFileMaximumBytes = 4_096
+    /// Most bytes of a migration file.
+    static let migrationFileMaximumBytes = 4 << 20
+}

@@ -1,0 +1,273 @@
+/// The SQL of the store. Parameters are int8, text, int8[] and bytea[]; results are read in binary format.
+///
+/// Every statement that changes rows of a volume joins `volume_epochs` on the epoch it was made under, and its transaction
+/// has taken the volume's shared advisory lock in an earlier statement (I3). Arrays come in key order.
+enum Statements {
+    static let begin = Statement(name: "begin", sql: "BEGIN")
+    static let commit = Statement(name: "commit", sql: "COMMIT")
+    static let rollback = Statement(name: "rollback", sql: "ROLLBACK")
+    static let blocks: [Statement] = [begin, commit, rollback]
+
+    /// $1 volumes, ascending: transactions of these volumes are under way.
+    static let lockShared = Statement(
+        name: "lock_shared",
+        sql: "SELECT pg_advisory_xact_lock_shared(k.v * 2) FROM unnest($1::int8[]) AS k (v)"
+    )
+
+    /// $1 volumes, ascending: this transaction alone changes their extents. What it computes from extents in a later
+    /// statement stays true until it commits.
+    static let lockExtents = Statement(
+        name: "lock_extents",
+        sql: "SELECT pg_advisory_xact_lock(k.v * 2 + 1) FROM unnest($1::int8[]) AS k (v)"
+    )
+
+    /// $1 volumes, $2 epochs: positions, from 1, of the pairs that are current.
+    static let guardEpochs = Statement(
+        name: "guard_epochs",
+        sql: """
+            SELECT k.n FROM unnest($1::int8[], $2::int8[]) WITH ORDINALITY AS k (v, e, n)
+            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            """
+    )
+
+    // MARK: Parts of a commit
+
+    /// $1 volumes, $2 epochs, $3 first blocks, $4 ends: items in the runs are deleted.
+    static let zeroItems = Statement(
+        name: "zero_items",
+        sql: """
+            DELETE FROM block_items i USING unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS k (v, e, first, stop),
+                volume_epochs g
+            WHERE g.volume_id = k.v AND g.epoch = k.e AND i.volume_id = k.v AND i.block_id >= k.first AND i.block_id < k.stop
+            """
+    )
+
+    /// Parameters as for ``zeroItems``: extents lose the blocks in the runs.
+    static let zeroExtents = Statement(
+        name: "zero_extents",
+        sql: """
+            WITH run AS MATERIALIZED (
+                SELECT k.v, NULL::int8 AS object, k.first, k.stop - k.first AS count, 0::int8 AS slot
+                FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS k (v, e, first, stop)
+                JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            ), \(hitExtents(replacing: false)), put AS (
+                INSERT INTO block_extents AS x (volume_id, first_block, block_count, object_id, first_slot)
+                SELECT volume_id, first, count, object_id, slot FROM piece \(overwriteExtent)
+            ), counted AS (
+                UPDATE block_objects o SET live_slots = o.live_slots - d.lost
+                FROM (SELECT object_id, sum(lost)::int4 AS lost FROM hit GROUP BY object_id) d
+                WHERE o.object_id = d.object_id
+            )
+            SELECT count(*) FROM hit
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 blocks, $4 versions, $5 checksums, $6 bytes.
+    static let writeItems = Statement(
+        name: "write_items",
+        sql: """
+            INSERT INTO block_items AS b (volume_id, block_id, unmoved_since, item, data)
+            SELECT k.v, k.block, now(), jsonb_build_object('Version', k.version, 'Length', length(k.data),
+                'Checksum', k.checksum, 'WrittenAt', (SELECT to_jsonb(now()))), k.data
+            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::bytea[])
+                AS k (v, e, block, version, checksum, data)
+            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            ON CONFLICT (volume_id, block_id) DO UPDATE SET item = excluded.item, data = excluded.data,
+                unmoved_since = coalesce(b.unmoved_since, excluded.unmoved_since)
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 objects, $4 servers, $5 slots, $6 sizes: positions of the maps whose object was intended.
+    static let mapObjects = Statement(
+        name: "map_objects",
+        sql: """
+            UPDATE block_objects o SET state = 'live', server_id = k.server::int4, slots = k.slots::int4,
+                size_bytes = k.size, live_slots = 0, live_at = now(), mapped_in = pg_current_xact_id()
+            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) WITH ORDINALITY
+                AS k (v, e, object, server, slots, size, n), volume_epochs g
+            WHERE g.volume_id = k.v AND g.epoch = k.e AND o.object_id = k.object AND o.volume_id = k.v
+                AND o.state = 'intended'
+            RETURNING k.n
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 objects, $4 blocks, $5 versions, $6 conditions: items of a move become moved (M1).
+    static let mapItems = Statement(
+        name: "map_items",
+        sql: """
+            UPDATE block_items i SET item = i.item || jsonb_build_object('Moved', true, 'MovedAt', (SELECT to_jsonb(now()))),
+                unmoved_since = NULL
+            FROM \(slotKeys)
+            WHERE \(slotIsGuarded) AND k.kind = \(SlotKind.itemHasVersion) AND i.volume_id = k.v AND i.block_id = k.block
+                AND (i.item ->> 'Version')::int8 = k.version AND NOT (i.item ? 'Moved')
+            """
+    )
+
+    /// Parameters as for ``mapItems``: items under a direct write go (M4).
+    static let dropItems = Statement(
+        name: "drop_items",
+        sql: """
+            DELETE FROM block_items i USING \(slotKeys)
+            WHERE \(slotIsGuarded) AND k.kind = \(SlotKind.always) AND i.volume_id = k.v AND i.block_id = k.block
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 objects, $4 blocks, $5 versions, $6 conditions, $7 positions of the maps, $8 slots,
+    /// $9 source objects, $10 source slots: extents of the slots whose condition holds; returns those slots by map.
+    static let mapExtents = Statement(
+        name: "map_extents",
+        sql: """
+            WITH slot AS MATERIALIZED (
+                SELECT k.v, k.object, k.block, k.version, k.kind, k.n, k.slot, k.source, k.source_slot
+                FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[],
+                    $9::int8[], $10::int8[]) AS k (v, e, object, block, version, kind, n, slot, source, source_slot),
+                    volume_epochs g, block_objects o
+                WHERE \(slotIsGuarded)
+            ), mapped AS MATERIALIZED (
+                SELECT v, object, block, n, slot FROM slot WHERE kind = \(SlotKind.always)
+                UNION ALL
+                SELECT s.v, s.object, s.block, s.n, s.slot FROM slot s
+                JOIN block_items i ON i.volume_id = s.v AND i.block_id = s.block
+                WHERE s.kind = \(SlotKind.itemHasVersion) AND (i.item ->> 'Version')::int8 = s.version
+                UNION ALL
+                SELECT s.v, s.object, s.block, s.n, s.slot FROM slot s CROSS JOIN LATERAL (
+                    SELECT * FROM block_extents p WHERE p.volume_id = s.v AND p.first_block <= s.block
+                    ORDER BY p.first_block DESC LIMIT 1
+                ) x
+                WHERE s.kind = \(SlotKind.extentNames) AND x.object_id = s.source AND s.block - x.first_block < x.block_count
+                    AND x.first_slot + (s.block - x.first_block) = s.source_slot
+            ), run AS MATERIALIZED (
+                SELECT v, object, min(block) AS first, count(*) AS count, min(slot) AS slot FROM (
+                    SELECT v, object, n, block, slot,
+                        slot - row_number() OVER (PARTITION BY n, block - slot ORDER BY slot) AS island
+                    FROM mapped
+                ) m GROUP BY v, object, n, block - slot, island
+            ), \(hitExtents(replacing: true)), put AS (
+                INSERT INTO block_extents AS x (volume_id, first_block, block_count, object_id, first_slot)
+                SELECT volume_id, first, count, object_id, slot FROM piece
+                UNION ALL SELECT v, first, count, object, slot FROM run \(overwriteExtent)
+            ), counted AS (
+                UPDATE block_objects o SET live_slots = o.live_slots + d.change, mapped_in = NULL
+                FROM (
+                    SELECT object_id, sum(change)::int4 AS change FROM (
+                        SELECT object_id, -lost AS change FROM hit
+                        UNION ALL SELECT object, count FROM run
+                        UNION ALL SELECT object, 0 FROM slot
+                    ) c GROUP BY object_id
+                ) d WHERE o.object_id = d.object_id
+            )
+            SELECT n, array_agg(slot ORDER BY slot) FROM mapped GROUP BY n
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 blocks, $4 versions: positions of the items that were dropped (M3).
+    static let evictItems = Statement(
+        name: "evict_items",
+        sql: """
+            DELETE FROM block_items i USING unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) WITH ORDINALITY
+                AS k (v, e, block, version, n), volume_epochs g
+            WHERE g.volume_id = k.v AND g.epoch = k.e AND i.volume_id = k.v AND i.block_id = k.block
+                AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
+            RETURNING k.n
+            """
+    )
+
+    /// Parameters as for ``writeItems``: volumes and blocks of the copies that were inserted.
+    static let fillItems = Statement(
+        name: "fill_items",
+        sql: """
+            INSERT INTO block_items (volume_id, block_id, unmoved_since, item, data)
+            SELECT k.v, k.block, NULL, jsonb_build_object('Version', k.version, 'Length', length(k.data),
+                'Checksum', k.checksum, 'WrittenAt', (SELECT to_jsonb(now())), 'Moved', true), k.data
+            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::bytea[])
+                AS k (v, e, block, version, checksum, data)
+            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            ON CONFLICT (volume_id, block_id) DO NOTHING RETURNING volume_id, block_id
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 nexuses, $4 low-water marks, $5 first and $6 last positions in $7 of the commands done,
+    /// $7 commands, $8 lane.
+    static let markNexuses = Statement(
+        name: "mark_nexuses",
+        sql: """
+            INSERT INTO nexus_marks AS m (volume_id, nexus, lane, low_water, done)
+            SELECT k.v, k.nexus, $8::int8::int2, k.low, ($7::int8[])[k.first:k.last]
+            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+                AS k (v, e, nexus, low, first, last)
+            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            JOIN nexuses x ON x.volume_id = k.v AND x.nexus = k.nexus
+            ON CONFLICT (volume_id, nexus, lane) DO UPDATE SET low_water = greatest(m.low_water, excluded.low_water),
+                done = ARRAY(SELECT DISTINCT d FROM unnest(m.done || excluded.done) AS d
+                    WHERE d >= greatest(m.low_water, excluded.low_water) ORDER BY d)
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 versions.
+    static let raiseVersions = Statement(
+        name: "raise_versions",
+        sql: """
+            UPDATE volume_epochs g SET first_version = k.version
+            FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS k (v, e, version)
+            WHERE g.volume_id = k.v AND g.epoch = k.e AND g.first_version < k.version
+            """
+    )
+
+    static let commits: [Statement] =
+        blocks + [
+            lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, writeItems, mapObjects, mapItems, dropItems,
+            mapExtents,
+            evictItems, fillItems, markNexuses, raiseVersions,
+        ]
+
+    /// How ``ObjectMap/Condition`` is told to PostgreSQL.
+    enum SlotKind {
+        static let itemHasVersion: Int64 = 0
+        static let extentNames: Int64 = 1
+        static let always: Int64 = 2
+    }
+
+    private static let slotKeys = """
+        unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+                AS k (v, e, object, block, version, kind), volume_epochs g, block_objects o
+        """
+
+    /// The epoch is current, and the object was turned from intended to live by this transaction.
+    private static let slotIsGuarded = """
+        g.volume_id = k.v AND g.epoch = k.e AND o.object_id = k.object AND o.mapped_in = pg_current_xact_id()
+        """
+
+    private static let overwriteExtent = """
+        ON CONFLICT (volume_id, first_block) DO UPDATE SET block_count = excluded.block_count,
+                    object_id = excluded.object_id, first_slot = excluded.first_slot
+        """
+
+    /// From `run` (v, first, count), none overlapping another: `hit` is the extents that lose blocks to runs, `piece` is what
+    /// stays of them. Those of which neither a piece nor a run keeps the first block are deleted; the others are overwritten
+    /// in place, because one statement cannot delete a key and insert it again.
+    private static func hitExtents(replacing: Bool) -> String {
+        """
+        hit AS MATERIALIZED (
+                SELECT x.volume_id, x.first_block, x.block_count, x.object_id, x.first_slot,
+                    range_agg(int8range(r.first, r.first + r.count)) AS holes,
+                    bool_or(r.first = x.first_block) AND \(replacing) AS is_replaced,
+                    sum(least(r.first + r.count, x.first_block + x.block_count) - greatest(r.first, x.first_block)) AS lost
+                FROM run r CROSS JOIN LATERAL (
+                    SELECT * FROM block_extents e
+                    WHERE e.volume_id = r.v AND e.first_block < r.first + r.count
+                        AND e.first_block + e.block_count > r.first AND e.first_block >= coalesce((
+                            SELECT p.first_block FROM block_extents p WHERE p.volume_id = r.v AND p.first_block <= r.first
+                            ORDER BY p.first_block DESC LIMIT 1), r.first)
+                ) x GROUP BY 1, 2, 3, 4, 5
+            ), piece AS MATERIALIZED (
+                SELECT h.volume_id, lower(p) AS first, upper(p) - lower(p) AS count, h.object_id,
+                    h.first_slot + (lower(p) - h.first_block) AS slot
+                FROM hit h, unnest(int8multirange(int8range(h.first_block, h.first_block + h.block_count)) - h.holes) AS p
+            ), gone AS (
+                DELETE FROM block_extents x USING hit h
+                WHERE x.volume_id = h.volume_id AND x.first_block = h.first_block AND h.holes @> h.first_block
+                    AND NOT h.is_replaced
+            )
+        """
+    }
+}

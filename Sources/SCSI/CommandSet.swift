@@ -1,0 +1,202 @@
+public import NIOCore
+
+/// Everything that the decision on one command may look at.
+struct CommandContext: Sendable {
+    /// The command; at least as long as its table entry says, reserved bits zero.
+    let command: CommandDescriptorBlock
+    /// The LUN as it came.
+    let lun: UInt64
+    /// All data-out that the initiator sent.
+    let dataOut: ByteBuffer?
+    /// The logical unit that LUN 0 is.
+    let unit: LogicalUnit
+    /// What REQUEST SENSE has to report.
+    let pendingSense: SenseData?
+    /// The table.
+    let commandSet: CommandSet
+
+    /// Whether the LUN is that of the logical unit.
+    var isUnitSelected: Bool { CommandSet.isSupported(lun: lun) }
+}
+
+/// How a pending unit attention condition meets a command (SAM-6, 5.14.5).
+public enum UnitAttentionRule: Sendable, Hashable {
+    /// The command is not done: CHECK CONDITION, and the condition is cleared.
+    case report
+    /// The command is done, the condition stays (INQUIRY, REPORT LUNS).
+    case bypass
+    /// The condition is the command's answer, and cleared by it (REQUEST SENSE).
+    case deliver
+}
+
+/// One entry of the table of commands.
+///
+/// It drives the check of reserved bits, REPORT SUPPORTED OPERATION CODES, residual counts and the decision itself: a command
+/// is added to the device server by an entry in a list, and nowhere else.
+struct SupportedCommand: Sendable {
+    typealias Plan = @Sendable (CommandContext) throws(SCSIError) -> SCSICommandPlan
+    typealias Transfer = @Sendable (CommandDescriptorBlock, LogicalUnit) -> DataTransfer
+
+    /// CDB USAGE DATA (SPC-5, 6.35.3): the operation code, then a one for each bit that is looked at, with the service action
+    /// in its field. As long as the CDB.
+    let usage: [UInt8]
+    /// `nil` where the operation code alone names the command.
+    let serviceAction: UInt16?
+    /// Whether LUNs without a logical unit answer it too.
+    let isForAnyLUN: Bool
+    /// What a pending unit attention condition does.
+    let attention: UnitAttentionRule
+    /// The bytes that the CDB implies.
+    let transfer: Transfer
+    /// The decision.
+    let plan: Plan
+    /// The bits that may be ones.
+    let permitted: [UInt8]
+
+    init(
+        _ usage: [UInt8],
+        serviceAction: UInt16? = nil,
+        isForAnyLUN: Bool = false,
+        attention: UnitAttentionRule = .report,
+        transfer: @escaping Transfer = { _, _ in .none },
+        plan: @escaping Plan
+    ) {
+        self.usage = usage
+        self.serviceAction = serviceAction
+        self.isForAnyLUN = isForAnyLUN
+        self.attention = attention
+        self.transfer = transfer
+        self.plan = plan
+        var permitted = usage
+        permitted[0] = 0xFF
+        if serviceAction != nil {
+            if usage[0] == 0x7F {
+                permitted[8] = 0xFF
+                permitted[9] = 0xFF
+            } else {
+                permitted[1] |= 0x1F
+            }
+        }
+        self.permitted = permitted
+    }
+
+    var operationCode: UInt8 { usage[0] }
+
+    /// Refuses a CDB that is too short or has a one where the standard has a reserved, obsolete or unsupported bit.
+    func check(_ command: CommandDescriptorBlock) throws(SCSIError) {
+        guard command.bytes.count >= usage.count else {
+            throw SCSIError(.invalidFieldInCDB(byte: command.bytes.count))
+        }
+        for (offset, mask) in permitted.enumerated() {
+            let wrong = command[offset] & ~mask
+            if wrong != 0 {
+                throw SCSIError(.invalidFieldInCDB(byte: offset, bit: UInt8(7 - wrong.leadingZeroBitCount)))
+            }
+        }
+    }
+}
+
+/// The device server of a block volume: decodes commands and decides everything that needs no back end.
+///
+/// A value without state; it may be used from any thread.
+public struct CommandSet: Sendable {
+    /// All entries, by operation code and service action.
+    let commands: [SupportedCommand]
+    /// For each operation code, where its entries stand in `commands`.
+    private let positions: [Range<Int>]
+
+    /// A device server that knows these commands.
+    init(_ list: [SupportedCommand]) {
+        let sorted = list.sorted {
+            ($0.operationCode, $0.serviceAction ?? 0) < ($1.operationCode, $1.serviceAction ?? 0)
+        }
+        var positions = [Range<Int>](repeating: 0..<0, count: 256)
+        for (index, command) in sorted.enumerated() {
+            let known = positions[Int(command.operationCode)]
+            positions[Int(command.operationCode)] = known.isEmpty ? index..<(index + 1) : known.lowerBound..<(index + 1)
+        }
+        self.commands = sorted
+        self.positions = positions
+    }
+
+    /// All commands of a direct access block device (SBC-4) that are supported.
+    public static let block = CommandSet(
+        primaryCommands + reportCommands + mediumCommands + provisioningCommands
+    )
+
+    /// The entries of an operation code.
+    func entries(operationCode: UInt8) -> ArraySlice<SupportedCommand> {
+        commands[positions[Int(operationCode)]]
+    }
+
+    /// Whether a LUN, eight bytes as they came, names the one logical unit of a target: LUN 0 in the peripheral or the flat
+    /// addressing method (SAM-6, 4.7.7).
+    public static func isSupported(lun: UInt64) -> Bool {
+        lun == 0 || lun == 0x4000_0000_0000_0000
+    }
+
+    /// Decides what is to be done for a command, after all of its data-out has arrived.
+    ///
+    /// - Parameters:
+    ///   - cdb: the bytes of the CDB; bytes beyond its length are ignored.
+    ///   - lun: the LUN, eight bytes as they came.
+    ///   - dataOut: what the initiator sent; it may be shorter or longer than what the CDB implies.
+    ///   - unit: the logical unit that LUN 0 is.
+    ///   - pendingSense: what REQUEST SENSE is to report.
+    public func plan(
+        cdb: [UInt8],
+        lun: UInt64,
+        dataOut: ByteBuffer?,
+        unit: LogicalUnit,
+        pendingSense: SenseData? = nil
+    ) -> SCSICommandPlan {
+        let command = CommandDescriptorBlock(cdb)
+        do throws(SCSIError) {
+            let entry = try entry(for: command, lun: lun)
+            try entry.check(command)
+            let context = CommandContext(
+                command: command,
+                lun: lun,
+                dataOut: dataOut,
+                unit: unit,
+                pendingSense: pendingSense,
+                commandSet: self
+            )
+            return try entry.plan(context)
+        } catch {
+            return .complete(.checkCondition(error.sense))
+        }
+    }
+
+    /// The bytes that a CDB implies, and their direction; `.none` where the command is refused anyway.
+    public func transfer(cdb: [UInt8], lun: UInt64, unit: LogicalUnit) -> DataTransfer {
+        let command = CommandDescriptorBlock(cdb)
+        guard let entry = try? entry(for: command, lun: lun), command.bytes.count >= entry.usage.count else {
+            return .none
+        }
+        return entry.transfer(command, unit)
+    }
+
+    /// What a pending unit attention condition does to a command (SAM-6, 5.14.5).
+    public func unitAttentionRule(cdb: [UInt8], lun: UInt64) -> UnitAttentionRule {
+        (try? entry(for: CommandDescriptorBlock(cdb), lun: lun))?.attention ?? .report
+    }
+
+    private func entry(for command: CommandDescriptorBlock, lun: UInt64) throws(SCSIError) -> SupportedCommand {
+        let isUnitSelected = CommandSet.isSupported(lun: lun)
+        let known = entries(operationCode: command.operationCode)
+        guard let first = known.first, !command.bytes.isEmpty else {
+            throw SCSIError(isUnitSelected ? .invalidOperationCode : .logicalUnitNotSupported)
+        }
+        let match = first.serviceAction == nil ? first : known.first { $0.serviceAction == command.serviceAction }
+        guard isUnitSelected || match?.isForAnyLUN == true else {
+            throw SCSIError(.logicalUnitNotSupported)
+        }
+        guard let match else {
+            throw SCSIError(
+                command.isVariableLength ? .invalidFieldInCDB(byte: 8, bit: 7) : .invalidFieldInCDB(byte: 1, bit: 4)
+            )
+        }
+        return match
+    }
+}

@@ -1,0 +1,88 @@
+public import AshlarCore
+
+/// The mode parameters that an initiator may one day change (SPC-5, 7.5).
+public struct ModeParameters: Sendable, Hashable {
+    /// SWP of the control mode page: the volume behaves as read-only.
+    public var isSoftwareWriteProtected: Bool
+    /// D_SENSE of the control mode page: sense data in descriptor format.
+    public var isSenseInDescriptorFormat: Bool
+
+    /// The defaults are those of a fresh volume.
+    public init(isSoftwareWriteProtected: Bool = false, isSenseInDescriptorFormat: Bool = false) {
+        self.isSoftwareWriteProtected = isSoftwareWriteProtected
+        self.isSenseInDescriptorFormat = isSenseInDescriptorFormat
+    }
+}
+
+/// What a device server must know of a volume, and of the port through which it is seen, to answer by itself.
+public struct LogicalUnit: Sendable, Hashable {
+    /// The volume.
+    public var volume: VolumeDescription
+    /// iSCSI name of the target.
+    public var targetName: String
+    /// Portal group tag of the target port.
+    public var portalGroupTag: UInt16
+    /// RELATIVE TARGET PORT IDENTIFIER; 1 to 65,535.
+    public var relativePortIdentifier: UInt16
+    /// PRODUCT REVISION LEVEL; cut to four characters.
+    public var productRevision: String
+    /// Mode parameters in force.
+    public var mode: ModeParameters
+
+    /// A logical unit with each part named.
+    public init(
+        volume: VolumeDescription,
+        targetName: String,
+        portalGroupTag: UInt16,
+        relativePortIdentifier: UInt16,
+        productRevision: String,
+        mode: ModeParameters = ModeParameters()
+    ) {
+        self.volume = volume
+        self.targetName = targetName
+        self.portalGroupTag = portalGroupTag
+        self.relativePortIdentifier = relativePortIdentifier
+        self.productRevision = productRevision
+        self.mode = mode
+    }
+
+    /// Whether writes are refused.
+    public var isWriteProtected: Bool { volume.isReadOnly || mode.isSoftwareWriteProtected }
+
+    /// Bytes in a logical block.
+    var logicalBlockBytes: UInt64 { UInt64(volume.geometry.logicalBlockSizeBytes) }
+
+    /// Number of logical blocks.
+    var logicalBlockCount: UInt64 { volume.geometry.logicalBlockCount }
+
+    /// Logical blocks in a data block.
+    var logicalBlocksPerDataBlock: UInt32 {
+        volume.geometry.blockSizeBytes / volume.geometry.logicalBlockSizeBytes
+    }
+
+    /// The volume's 16 bytes; padded with zeros, or cut, where the description has another number.
+    var uuid: [UInt8] {
+        let bytes = volume.uuid.prefix(16)
+        return bytes + [UInt8](repeating: 0, count: 16 - bytes.count)
+    }
+
+    /// The volume's 16 bytes as 32 hexadecimal digits: the serial number.
+    var serialNumber: String { hexadecimal(uuid) }
+
+    /// A locally assigned NAA identifier: 3h and 60 bits folded from the volume's 16 bytes (SPC-5, 7.7.6.6.4).
+    var networkAddressIdentifier: [UInt8] {
+        let bytes = uuid
+        var folded = (0..<8).map { bytes[$0] ^ bytes[$0 + 8] }
+        folded[0] = 0x30 | (folded[0] & 0x0F)
+        return folded
+    }
+}
+
+/// Bytes as lower case hexadecimal digits.
+func hexadecimal(_ bytes: [UInt8]) -> String {
+    let digits: [Character] = Array("0123456789abcdef")
+    return bytes.reduce(into: "") { text, byte in
+        text.append(digits[Int(byte >> 4)])
+        text.append(digits[Int(byte & 0x0F)])
+    }
+}

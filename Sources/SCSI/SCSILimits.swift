@@ -1,0 +1,41 @@
+import AshlarCore
+
+/// Bounds of the SCSI command set that follow from ``AshlarCore/Limits`` or are the standard's own.
+public enum SCSILimits {
+    /// Longest CDB that is looked at (SPC-5, 4.2.3: a variable length CDB has at most 260 bytes).
+    public static let commandMaximumBytes = 260
+    /// Most bytes that one WRITE SAME covers: what one commit may hold, since its pattern need not be zeros.
+    public static let writeSameMaximumBytes: UInt64 = 32 << 20
+    /// Most bytes that one UNMAP covers, all its descriptors together.
+    public static let unmapMaximumBytes: UInt64 = Limits.zeroStepMaximumBytes
+    /// Most logical blocks that one UNMAP covers, whatever their size.
+    public static let unmapMaximumBlocks: UInt64 = 1 << 20
+    /// Transfer length at which commands do best (VPD page B0h).
+    public static let transferOptimalBytes: UInt32 = 1 << 20
+    /// Largest NUMBER OF LOGICAL BLOCKS that a COMPARE AND WRITE CDB can carry.
+    public static let compareAndWriteMaximumBlocks: UInt64 = 255
+    /// Seconds that a command takes at most while all is well (command timeouts descriptor).
+    public static let commandNominalSeconds: UInt32 = 1
+    /// Seconds that an initiator should wait before it gives a command up (command timeouts descriptor).
+    public static let commandRecommendedSeconds: UInt32 = 30
+
+    /// Most logical blocks that a command of `unit` may transfer.
+    static func transferMaximumBlocks(_ unit: LogicalUnit) -> UInt64 {
+        UInt64(Limits.transferMaximumBytes) / unit.logicalBlockBytes
+    }
+
+    /// Most logical blocks that a COMPARE AND WRITE may compare.
+    static func compareAndWriteMaximumBlocks(_ unit: LogicalUnit) -> UInt64 {
+        min(compareAndWriteMaximumBlocks, UInt64(Limits.compareAndWriteMaximumBytes) / unit.logicalBlockBytes)
+    }
+
+    /// Most logical blocks that a WRITE SAME may cover.
+    static func writeSameMaximumBlocks(_ unit: LogicalUnit) -> UInt64 {
+        writeSameMaximumBytes / unit.logicalBlockBytes
+    }
+
+    /// Most logical blocks that an UNMAP may cover.
+    static func unmapMaximumBlocks(_ unit: LogicalUnit) -> UInt64 {
+        min(unmapMaximumBlocks, unmapMaximumBytes / unit.logicalBlockBytes)
+    }
+}

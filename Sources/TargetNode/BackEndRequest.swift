@@ -1,0 +1,97 @@
+import AshlarCore
+import NIOCore
+import Ownership
+import RPC
+import SCSI
+
+/// One command for the owner, with what is needed to send it again.
+final class BackEndRequest {
+    enum Operation: Sendable {
+        case read(ByteRange)
+        case write(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
+        case zero([ByteRange])
+        case compareAndWrite(offset: UInt64, checksum: Checksum, compare: ByteBuffer, write: ByteBuffer)
+
+        var isChange: Bool {
+            if case .read = self { false } else { true }
+        }
+    }
+
+    /// The initiator's task that it belongs to.
+    let task: UInt32
+    let operation: Operation
+    let completion: (Outcome) -> Void
+
+    init(task: UInt32, operation: Operation, completion: @escaping (Outcome) -> Void) {
+        self.task = task
+        self.operation = operation
+        self.completion = completion
+    }
+
+    /// What the owner, or the rules of epochs, made of it.
+    enum Outcome: Sendable {
+        case done
+        case read(ReadCommand.Answer, payload: ByteBuffer)
+        case failed(BackEndFailure)
+    }
+}
+
+/// An answer of the owner as the nexus's client passes it on.
+typealias BackEndAnswer = BackEndRequest.Outcome
+
+extension BackEndRequest.Operation {
+    /// A write with the checksums of its pieces between the borders of data blocks: made where the target first holds them
+    /// whole (I11).
+    static func write(_ range: ByteRange, _ bytes: ByteBuffer, geometry: Geometry) -> Self {
+        let size = UInt64(geometry.blockSizeBytes)
+        let checksums = bytes.withUnsafeReadableBytes { raw in
+            var list: [Checksum] = []
+            list.reserveCapacity(raw.count / Int(size) + 2)
+            var position = 0
+            var offset = range.offset
+            while position < raw.count {
+                let count = min(Int(size - offset % size), raw.count - position)
+                list.append(Checksum(of: UnsafeRawBufferPointer(rebasing: raw[position..<position + count])))
+                position += count
+                offset += UInt64(count)
+            }
+            return list
+        }
+        return .write(offset: range.offset, checksums: checksums, bytes: bytes)
+    }
+
+    /// A COMPARE AND WRITE with the checksum of both halves.
+    static func compareAndWrite(_ range: ByteRange, compare: ByteBuffer, write: ByteBuffer) -> Self {
+        let first = compare.withUnsafeReadableBytes { Checksum(of: $0) }
+        let both = write.withUnsafeReadableBytes { first.continued(by: $0) }
+        return .compareAndWrite(offset: range.offset, checksum: both, compare: compare, write: write)
+    }
+}
+
+extension CommandHeader {
+    init(_ context: CommandContext) {
+        self.init(
+            volume: context.volume, nexus: context.nexus, command: context.command, lowWater: context.lowWater,
+            proved: context.proved)
+    }
+}
+
+extension BackEndFailure {
+    /// The one place where statuses of the wire become failures of SCSI.
+    init(_ error: RPCError, geometry: Geometry) {
+        var detail = error.detail
+        let value = (try? CommandAnswer(decoding: &detail))?.detail ?? 0
+        switch error.status {
+        case .miscompare: self = .miscompare(offset: value)
+        case .mediumError: self = .unreadable(LBA(value / UInt64(geometry.logicalBlockSizeBytes)))
+        case .readOnly: self = .writeProtected
+        case .outOfRange: self = .outOfRange(LBA(geometry.logicalBlockCount))
+        case .busy: self = .busy
+        case .deadlineExceeded: self = .deadlinePassed
+        case .aborted, .belowLowWater: self = .aborted
+        case .reservationConflict: self = .reservationConflict
+        case .noSpace: self = .spaceExhausted
+        default: self = .internalError
+        }
+    }
+}

@@ -1,0 +1,262 @@
+import AshlarCore
+import BlockObjects
+import ISCSI
+import Logging
+import NIOCore
+import Ownership
+import RPC
+import Transport
+
+/// A cache server as the target sees it.
+final class CacheLink {
+    let endpoint: String
+    let client: RPCClient
+
+    init(endpoint: String, client: RPCClient) {
+        self.endpoint = endpoint
+        self.client = client
+    }
+}
+
+/// What all sessions of a target share: links to cache and object servers, and the volumes with their owners.
+///
+/// A target keeps nothing that must survive (I9). Not Sendable: everything happens on `loop`.
+final class TargetService {
+    let loop: any EventLoop
+    let configuration: TargetConfiguration
+    let identity: TLSIdentity
+    let logger: Logger
+    let inflater: BlockInflater
+    /// `address:port,tag` as SendTargets returns it.
+    let portal: String
+    private(set) var caches: [CacheLink] = []
+    private(set) var objects: [ObjectServerID: RPCClient] = [:]
+    private(set) var backends: [String: VolumeBackend] = [:]
+    private var sessionsByID: [ObjectIdentifier: ISCSISession] = [:]
+    private var timers: [RepeatedTask] = []
+    private var nextTSIH: UInt16 = 1
+
+    init(
+        loop: any EventLoop, configuration: TargetConfiguration, identity: TLSIdentity, boundPortal: String,
+        logger: Logger
+    ) throws {
+        self.loop = loop
+        self.configuration = configuration
+        self.identity = identity
+        self.logger = logger
+        portal = "\(configuration.advertisedPortal ?? boundPortal),\(configuration.portalGroupTag)"
+        inflater = try BlockInflater()
+        for text in configuration.cacheEndpoints {
+            guard let endpoint = RPCEndpoint(text, defaultPort: 7401) else {
+                throw TargetError.invalidEndpoint(key: "cache.endpoints", value: text)
+            }
+            addCache(endpoint)
+        }
+        for (id, text) in configuration.objectServers {
+            guard let endpoint = RPCEndpoint(text, defaultPort: 7501) else {
+                throw TargetError.invalidEndpoint(key: "objects.endpoints", value: text)
+            }
+            objects[ObjectServerID(id)] = RPCClient(
+                eventLoop: loop,
+                configuration: RPCClient.Configuration(
+                    endpoint: endpoint, identity: identity, expectedRole: .objects, seed: UInt64(bitPattern: Int64(id))),
+                logger: logger)
+        }
+    }
+
+    var now: MonotonicTime { RPCClock.now }
+
+    /// Whether a cache server is connected.
+    var isReady: Bool { caches.contains { $0.client.isConnected } }
+
+    @discardableResult
+    private func addCache(_ endpoint: RPCEndpoint) -> CacheLink {
+        let text = endpoint.description
+        let client = RPCClient(
+            eventLoop: loop,
+            configuration: RPCClient.Configuration(
+                endpoint: endpoint, identity: identity, expectedRole: .cache, seed: UInt64(caches.count)),
+            logger: logger,
+            onStateChange: { [weak self] state in
+                guard case .disconnected = state else { return }
+                self?.linkLost(text)
+            })
+        let link = CacheLink(endpoint: text, client: client)
+        caches.append(link)
+        return link
+    }
+
+    /// The link to a cache server, made when an owner's endpoint is not among those configured.
+    func link(to endpoint: String) -> CacheLink? {
+        if let known = caches.first(where: { $0.endpoint == endpoint }) { return known }
+        guard let parsed = RPCEndpoint(endpoint) else { return nil }
+        if let known = caches.first(where: { $0.endpoint == parsed.description }) { return known }
+        guard caches.count < TargetLimits.cacheLinksMaximum else { return nil }
+        let link = addCache(parsed)
+        link.client.start()
+        return link
+    }
+
+    private func linkLost(_ endpoint: String) {
+        for backend in backends.values where backend.owner?.endpoint == endpoint { backend.ownerLost() }
+    }
+
+    // MARK: Life
+
+    /// Connects, and begins to ask for stamps. On the loop.
+    func start() {
+        for link in caches { link.client.start() }
+        for client in objects.values { client.start() }
+        let bound = NIOLoopBound(self, eventLoop: loop)
+        timers = [
+            loop.scheduleRepeatedTask(
+                initialDelay: TargetLimits.stampInterval, delay: TargetLimits.stampInterval
+            ) { _ in bound.value.askForStamps() },
+            loop.scheduleRepeatedTask(initialDelay: .zero, delay: TargetLimits.heartbeatInterval) { _ in
+                bound.value.sendHeartbeat()
+            },
+        ]
+    }
+
+    /// Ends all sessions and links. On the loop.
+    func stop() {
+        for timer in timers { timer.cancel() }
+        timers = []
+        for session in Array(sessionsByID.values) { session.terminate(.shutdown) }
+        for link in caches { link.client.close() }
+        for client in objects.values { client.close() }
+    }
+
+    // MARK: Sessions
+
+    func register(_ session: ISCSISession) { sessionsByID[ObjectIdentifier(session)] = session }
+    func unregister(_ session: ISCSISession) { sessionsByID[ObjectIdentifier(session)] = nil }
+    var sessionCount: Int { sessionsByID.count }
+
+    /// A target session identifying handle that is not 0 (RFC 7143, 11.12.6).
+    func takeTSIH() -> UInt16 {
+        let handle = nextTSIH
+        nextTSIH = nextTSIH == .max ? 1 : nextTSIH + 1
+        return handle
+    }
+
+    func backend(iqn: String) -> VolumeBackend {
+        if let known = backends[iqn] { return known }
+        let backend = VolumeBackend(iqn: iqn, service: self)
+        backends[iqn] = backend
+        return backend
+    }
+
+    func drop(_ backend: VolumeBackend) { backends[backend.iqn] = nil }
+
+    // MARK: Regular work
+
+    /// Asks every owner for fresh stamps of the volumes that have sessions, so that idle sessions can be proved (R1).
+    private func askForStamps() {
+        for link in caches where link.client.isConnected {
+            let served = backends.values.filter { $0.owner === link && !$0.sessions.isEmpty && $0.volume != nil }
+            let page = Array(served.prefix(RPCMessageLimits.stampsMaximum))
+            let ids = page.compactMap { $0.volume?.id }
+            guard !ids.isEmpty else { continue }
+            link.client.send(
+                Stamps(volumes: ids), deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+            ) { result in
+                guard case .success(var answer) = result, let stamps = try? answer.decode(Stamps.Answer.self) else {
+                    // The link's end is told by its state; a single lost answer is made good in a second.
+                    return
+                }
+                for (backend, entry) in zip(page, stamps.stamps) { backend.stampArrived(entry, from: link) }
+            }
+        }
+    }
+
+    private func sendHeartbeat() {
+        guard let link = caches.first(where: { $0.client.isConnected }) else { return }
+        let heartbeat = TargetHeartbeatMessage(
+            node: configuration.node.name, portal: portal, portalGroupTag: configuration.portalGroupTag,
+            release: ashlarRelease, sessions: UInt32(sessionsByID.count))
+        link.client.send(heartbeat, deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds) { [logger] result in
+            if case .failure(let failure) = result {
+                logger.debug("heartbeat was not taken", metadata: ["reason": "\(failure.reason)"])
+            }
+        }
+    }
+
+    // MARK: Discovery
+
+    /// Lists all volumes that an initiator may see, page by page.
+    func listTargets(for initiator: String, completion: @escaping ([String]) -> Void) {
+        listPage(after: "", for: initiator, found: [], completion: completion)
+    }
+
+    private func listPage(
+        after name: String, for initiator: String, found: [String], completion: @escaping ([String]) -> Void
+    ) {
+        guard let link = caches.first(where: { $0.client.isConnected }) else { return completion(found) }
+        let limit = RPCMessageLimits.volumesInListMaximum
+        link.client.send(
+            ListVolumes(after: name, limit: UInt32(limit)),
+            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+        ) { [logger] result in
+            guard case .success(var answer) = result, let page = try? answer.decode(ListVolumes.Answer.self) else {
+                logger.warning("volumes could not be listed for discovery")
+                return completion(found)
+            }
+            let visible = page.volumes.filter {
+                $0.access.initiators.isEmpty || $0.access.initiators.contains(initiator)
+            }
+            let all = found + visible.map(\.iqn)
+            guard page.volumes.count == limit, let last = page.volumes.last,
+                all.count < TargetLimits.discoveryTargetsMaximum
+            else { return completion(all) }
+            self.listPage(after: last.name, for: initiator, found: all, completion: completion)
+        }
+    }
+}
+
+/// Bounds of the target's shell.
+enum TargetLimits {
+    /// How often owners are asked for stamps.
+    static let stampInterval = TimeAmount.seconds(1)
+    /// How often a target tells that it lives.
+    static let heartbeatInterval = TimeAmount.seconds(5)
+    /// How often a session lets time pass.
+    static let sessionTick = TimeAmount.milliseconds(250)
+    /// How long to wait before an owner is looked for again.
+    static let locateInterval = TimeAmount.milliseconds(100)
+    /// How long a login waits for its volume's owner, in milliseconds.
+    static let loginDeadlineMilliseconds: UInt64 = 10_000
+    /// Deadline of requests that are no commands.
+    static let controlDeadlineMilliseconds: UInt32 = 5_000
+    /// How often a read is repeated because an object has gone meanwhile (I7).
+    static let readRepeatsMaximum = 8
+    /// How often a slot is asked for again from an object server that cannot be reached.
+    static let fetchRetriesMaximum = 20
+    /// Pause between these.
+    static let fetchRetryInterval = TimeAmount.milliseconds(250)
+    /// Pause before a command is sent again that a link had no room for.
+    static let busyLinkInterval = TimeAmount.milliseconds(20)
+    /// Links to cache servers.
+    static let cacheLinksMaximum = 64
+    /// Targets in the answer to one discovery.
+    static let discoveryTargetsMaximum = 20_000
+    /// iSCSI connections at one portal.
+    static let connectionsMaximum = 1_024
+}
+
+/// Why a target could not start.
+public enum TargetError: Error, Sendable, CustomStringConvertible {
+    /// A configured endpoint is not `host:port`.
+    case invalidEndpoint(key: String, value: String)
+    /// The portal's address cannot be listened on.
+    case portalNotAvailable(String, reason: String)
+
+    /// Names the key and the remedy.
+    public var description: String {
+        switch self {
+        case .invalidEndpoint(let key, let value): "\(key): '\(value)' is not host:port"
+        case .portalNotAvailable(let portal, let reason):
+            "the iSCSI portal \(portal) cannot be opened (\(reason)); is another target running there?"
+        }
+    }
+}

@@ -1,0 +1,72 @@
+import AshlarTestSupport
+import Foundation
+import Testing
+
+extension IntegrationTests {
+    @Suite(.serialized) struct TwoTargetsTests {
+        @Test func whatOneAcknowledgesTheOtherReadsAtOnce_I2() async throws {
+            try await TestCluster.with { cluster in
+                try await Initiator.shared.pingpong(cluster.url(target: 1), cluster.url(target: 2), turns: 500)
+                let written = try await Images.io(cluster.url(target: 1), ["write -P 0x5a 1M 64k"])
+                #expect(written.isSuccess, "\(written.summary)")
+                let read = try await Images.io(cluster.url(target: 2), ["read -P 0x5a 1M 64k", "read -P 0 2M 64k"])
+                #expect(read.isSuccess && !read.output.contains("verification failed"), "\(read.summary)")
+            }
+        }
+
+        @Test func writesToDifferentSectorsOfOneBlockLoseNothing_D14() async throws {
+            try await TestCluster.with { cluster in
+                // Two blocks' worth of places for each of 64 blocks: nearly every write meets another of its block.
+                let runs = try (0..<2).map { index in
+                    Initiator.Writes(
+                        url: try cluster.url(target: index + 1),
+                        journal: "\(cluster.data)/journal-\(index)",
+                        depth: 16,
+                        milliseconds: 5_000,
+                        sectors: 512,
+                        stride: 2,
+                        offset: index
+                    )
+                }
+                let processes = [
+                    try await Initiator.shared.start(runs[0]), try await Initiator.shared.start(runs[1]),
+                ]
+                for process in processes {
+                    let report = try await Initiator.shared.finish(process)
+                    #expect(report.acknowledged > 100)
+                }
+                for target in 1...2 {
+                    try await Initiator.shared.verify(runs, through: cluster.url(target: target))
+                }
+                try await cluster.drain(cachedBytesMaximum: 0)
+                try await Initiator.shared.verify(runs, through: cluster.url(target: 1))
+            }
+        }
+
+        @Test func bothPortalsAreDiscovered() async throws {
+            try await TestCluster.with(volumes: ["demo:64M", "other:1M"]) { cluster in
+                let first = try await ProcessRunner.check("iscsi-ls", ["iscsi://127.0.0.1:\(cluster.port)"])
+                let state = try cluster.state()
+                for portal in state.portals { #expect(first.contains(portal.iqn), "\(first)") }
+                let inquiry = try await ProcessRunner.check("iscsi-inq", [try cluster.url(target: 2)])
+                #expect(inquiry.contains("DISK") || inquiry.contains("DIRECT_ACCESS"), "\(inquiry)")
+                let pages = try await (1...2).asyncMap { target in
+                    try await ProcessRunner.check(
+                        "iscsi-inq",
+                        ["-e", "1", "-c", "0x80", try cluster.url(target: target)]
+                    )
+                }
+                #expect(pages[0] == pages[1], "a volume has one serial number through every target")
+            }
+        }
+    }
+}
+
+extension Sequence {
+    /// Transforms the elements one after the other.
+    func asyncMap<Value>(_ transform: (Element) async throws -> Value) async rethrows -> [Value] {
+        var result: [Value] = []
+        for element in self { result.append(try await transform(element)) }
+        return result
+    }
+}

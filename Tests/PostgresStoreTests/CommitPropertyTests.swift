@@ -1,0 +1,210 @@
+import AshlarCore
+import NIOCore
+import Ownership
+import PostgresStore
+import Testing
+
+@Suite(.enabled(if: TestCluster.isAvailable, "PostgreSQL 15 or newer is not installed"))
+struct CommitPropertyTests {
+    static let blocks: UInt64 = 96
+
+    /// Makes commits at random and keeps what it needs to make sensible ones.
+    struct Workload {
+        var random: SeededGenerator
+        var nextVersion: UInt64 = 1
+        var reserved: [ObjectID]
+        var model = StoreModel()
+
+        mutating func part(_ base: VolumeCommit) -> VolumeCommit {
+            var part = base
+            if random.below(4) == 0 { part.zeros = zeros() }
+            if random.below(3) != 0 { part.writes = writes(18) }
+            for _ in 0..<random.below(4) where !reserved.isEmpty { part.maps.append(map()) }
+            if random.below(3) == 0 { part.evictions = evictions() }
+            if random.below(3) == 0 { part.fills = writes(8) }
+            return part
+        }
+
+        mutating func block() -> UInt64 { random.next() % CommitPropertyTests.blocks }
+
+        mutating func zeros() -> [BlockRange] {
+            var runs: [BlockRange] = []
+            var position: UInt64 = 0
+            for _ in 0..<3 {
+                let first = position + UInt64(random.below(30))
+                let count = UInt64(random.below(12))
+                if first + count > CommitPropertyTests.blocks { break }
+                runs.append(BlockRange(first: BlockID(first), count: count))
+                position = first + count
+            }
+            return runs
+        }
+
+        mutating func writes(_ most: Int) -> [ItemWrite] {
+            let chosen = Set((0..<random.below(most)).map { _ in block() }).sorted()
+            return chosen.map { block in
+                nextVersion += 1
+                return write(block, nextVersion)
+            }
+        }
+
+        mutating func map() -> ObjectMap {
+            // Now and then an object that was mapped already, which must be refused.
+            let isAgain = random.below(10) == 0
+            let known = model.objects.keys.sorted()
+            let object = isAgain ? known[random.below(known.count)] : reserved.removeLast()
+            let first = block()
+            let span = UInt64(random.below(24) + 1)
+            var slots: [ObjectMap.Slot] = []
+            let kind = random.below(3)
+            for block in first..<min(first + span, CommitPropertyTests.blocks) where random.below(5) != 0 {
+                let id = BlockID(block)
+                switch kind {
+                case 0:
+                    let version = model.items[id]?.version ?? Version(1)
+                    let stale = random.below(6) == 0
+                    slots.append(
+                        .init(
+                            block: id,
+                            version: Version(version.rawValue + (stale ? 1_000_000 : 0)),
+                            condition: .itemHasVersion
+                        )
+                    )
+                case 1:
+                    let place = model.places[id] ?? .init(object: ObjectID(1), slot: 3)
+                    slots.append(
+                        .init(
+                            block: id,
+                            version: Version(1),
+                            condition: .extentNames(
+                                place.object,
+                                SlotIndex(place.slot + (random.below(6) == 0 ? 1 : 0))
+                            )
+                        )
+                    )
+                default:
+                    nextVersion += 1
+                    slots.append(.init(block: id, version: Version(nextVersion), condition: .always))
+                }
+            }
+            return ObjectMap(object: object, server: ObjectServerID(2), sizeBytes: 4_096, slots: slots)
+        }
+
+        mutating func evictions() -> [Eviction] {
+            Set((0..<random.below(30)).map { _ in block() }).sorted().map { block in
+                let version = model.items[BlockID(block)]?.version.rawValue ?? 1
+                return Eviction(block: BlockID(block), version: Version(version + (random.below(8) == 0 ? 1 : 0)))
+            }
+        }
+    }
+
+    @Test(arguments: [1, 2, 3] as [UInt64])
+    func everyCommitDoesWhatTheModelDoes(seed: UInt64) async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(200)
+        var load = Workload(random: SeededGenerator(seed: seed), reserved: objects)
+        load.model.reserve(objects)
+        for step in 0..<120 {
+            let part = load.part(fixture.part())
+            let expected = load.model.apply(part)
+            let found = try await fixture.commit { $0 = part }
+            #expect(found.mapped == expected.mapped, "seed \(seed) step \(step)")
+            #expect(found.evicted == expected.evicted, "seed \(seed) step \(step)")
+            #expect(found.filled == expected.filled, "seed \(seed) step \(step)")
+            try await compare(fixture, load.model, "seed \(seed) step \(step)")
+        }
+        try await compareBytes(fixture, load.model)
+        try compareObjects(fixture, load.model)
+    }
+
+    private func compare(_ fixture: Fixture, _ model: StoreModel, _ place: Comment) async throws {
+        let region = try await fixture.region(0, Self.blocks)
+        let items = model.items.sorted { $0.key < $1.key }.map {
+            ItemRow(block: $0.key, version: $0.value.version, checksum: $0.value.checksum, isMoved: $0.value.isMoved)
+        }
+        try #require(region.items == items, place)
+        var places: [BlockID: StoreModel.Place] = [:]
+        var end = BlockID(0)
+        for extent in region.extents {
+            try #require(extent.blocks.first >= end, "extents overlap or are out of order")
+            end = extent.blocks.end
+            for offset in 0..<extent.blocks.count {
+                places[extent.blocks.first + offset] = .init(
+                    object: extent.object,
+                    slot: extent.firstSlot.rawValue + UInt32(offset)
+                )
+            }
+        }
+        try #require(places == model.places, place)
+        let queue = try await ask {
+            fixture.store.fetchMoveCandidates(volume: fixture.volume, from: nil, limit: 1_000, completion: $0)
+        }
+        try #require(queue.items.map(\.block) == model.queue, place)
+    }
+
+    private func compareBytes(_ fixture: Fixture, _ model: StoreModel) async throws {
+        let blocks = (0..<Self.blocks).map { BlockID($0) }
+        let found = try await ask { fixture.store.loadBytes(volume: fixture.volume, blocks: blocks, completion: $0) }
+        #expect(found.count == model.items.count)
+        for item in found {
+            #expect(item.bytes == model.items[item.row.block]?.bytes)
+            #expect(item.bytes.withUnsafeReadableBytes { Checksum(of: $0) } == item.row.checksum)
+        }
+    }
+
+    private func compareObjects(_ fixture: Fixture, _ model: StoreModel) throws {
+        let rows = try fixture.connect().query(
+            "SELECT object_id, state, slots, live_slots, mapped_in FROM block_objects"
+        )
+        #expect(rows.count == model.objects.count)
+        for row in rows {
+            let id = ObjectID(UInt64(try row.int64("object_id") ?? 0))
+            let object = try #require(model.objects[id])
+            #expect(try row.string("state") == (object.isLive ? "live" : "intended"))
+            #expect(try row.int64("slots") == Int64(object.slots))
+            #expect(try row.int64("live_slots") == Int64(model.liveSlots(id)), "object \(id)")
+        }
+    }
+
+    @Test func volumesOfOneCommitAreGuardedAndCountedByThemselves() async throws {
+        let fixture = try await Fixture()
+        let other = try Fixture.makeVolume(try fixture.connect(), "v2")
+        let otherEpoch = try await Fixture.own(fixture.store, other, fixture.server).epoch
+        var first = VolumeCommit(volume: fixture.volume, epoch: Epoch(fixture.epoch.rawValue + 1))
+        first.writes = [write(1, 1)]
+        var second = VolumeCommit(volume: other, epoch: otherEpoch)
+        second.writes = [write(1, 1), write(2, 2)]
+        second.fills = [write(9, 3)]
+        let unowned = VolumeCommit(volume: VolumeID(77), epoch: Epoch(1))
+        let commits = [first, second, unowned]
+        let results = try await ask { fixture.store.commit(commits, completion: $0) }
+        guard case .fenced = results[0], case .committed(let detail) = results[1], case .fenced = results[2] else {
+            Issue.record("unexpected \(results)")
+            return
+        }
+        #expect(detail.filled == [true])
+        #expect(try fixture.number("SELECT count(*) FROM block_items WHERE volume_id = \(other)") == 3)
+        #expect(try fixture.number("SELECT count(*) FROM block_items WHERE volume_id = \(fixture.volume)") == 0)
+    }
+
+    @Test func blocksOfEverySizeComeBack() async throws {
+        let fixture = try await Fixture()
+        let sizes = [512, 4_096, 8_192, 65_536]
+        let items = sizes.enumerated().map { write(UInt64($0.offset), 1, bytes: $0.element) }
+        try await fixture.commit { $0.writes = items }
+        let found = try await ask {
+            fixture.store.loadBytes(volume: fixture.volume, blocks: items.map(\.block) + [BlockID(99)], completion: $0)
+        }
+        #expect(found.map(\.bytes) == items.map(\.bytes))
+    }
+
+    @Test func neighbouringSlotsBecomeOneExtentRow() async throws {
+        let fixture = try await Fixture()
+        let object = try await fixture.reserve()[0]
+        try await fixture.commit { $0.maps = [map(object, (10..<74).map { ($0, 1) }, .always)] }
+        #expect(try fixture.number("SELECT count(*) FROM block_extents") == 1)
+        try await fixture.commit { $0.zeros = [BlockRange(first: BlockID(20), count: 4)] }
+        #expect(try fixture.number("SELECT count(*) FROM block_extents") == 2)
+        #expect(try fixture.number("SELECT live_slots FROM block_objects") == 60)
+    }
+}

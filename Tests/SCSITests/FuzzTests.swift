@@ -1,0 +1,126 @@
+import AshlarCore
+import NIOCore
+import Testing
+
+@testable import SCSI
+
+/// SplitMix64: the same numbers from the same seed everywhere.
+private struct SeededGenerator: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var value = state
+        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
+        return value ^ (value >> 31)
+    }
+
+    mutating func below(_ bound: UInt64) -> UInt64 { next() % bound }
+    mutating func byte() -> UInt8 { UInt8(truncatingIfNeeded: next()) }
+}
+
+@Suite struct FuzzTests {
+    private static let rounds = 8_000
+
+    private static func cdb(_ generator: inout SeededGenerator) -> [UInt8] {
+        let count = Int(generator.below(20))
+        var bytes = (0..<count).map { _ in generator.byte() }
+        guard generator.below(8) > 0 else { return bytes }
+        let layout = CommandLayout.all[Int(generator.below(UInt64(CommandLayout.all.count)))]
+        bytes = layout.usage.map { mask in mask & (generator.below(2) == 0 ? generator.byte() & generator.byte() : 0) }
+        bytes[0] = layout.usage[0]
+        if layout.hasServiceAction { bytes[1] = layout.usage[1] }
+        if generator.below(2) == 0, bytes.count > 1 { bytes[1] &= 0x1F }
+        return bytes
+    }
+
+    private static func dataOut(_ generator: inout SeededGenerator) -> ByteBuffer? {
+        switch generator.below(4) {
+        case 0: return nil
+        case 1: return filled(0, Int(generator.below(3)) * 512)
+        case 2:
+            var list = ByteBuffer(bytes: [0, generator.byte(), 0, generator.byte() & 0xF0])
+            let count = Int(generator.below(300))
+            list.writeBytes((0..<count).map { _ in generator.byte() & generator.byte() & generator.byte() })
+            return list
+        default: return filled(generator.byte(), Int(generator.below(70_000)))
+        }
+    }
+
+    private static func check(_ ranges: [ByteRange], _ unit: LogicalUnit) -> Bool {
+        ranges.allSatisfy { range in
+            range.count > 0 && unit.volume.geometry.contains(range)
+                && range.offset % unit.logicalBlockBytes == 0 && range.count % unit.logicalBlockBytes == 0
+        }
+    }
+
+    /// Whether a plan keeps what it promises of itself.
+    private static func isSound(_ plan: SCSICommandPlan, allocation: DataTransfer, _ unit: LogicalUnit) -> Bool {
+        switch plan {
+        case .complete(let response):
+            let room: UInt64 =
+                switch allocation {
+                case .dataInAtMost(let count), .dataIn(let count): count
+                case .none, .dataOut: 0
+                }
+            return UInt64(response.dataIn?.readableBytes ?? 0) <= room
+                && (response.sense != nil) == (response.status == .checkCondition)
+        case .read(let read):
+            return check([read.range], unit) && read.range.count <= UInt64(Limits.transferMaximumBytes)
+        case .write(let write):
+            return check([write.range], unit) && UInt64(write.data.readableBytes) == write.range.count
+        case .compareAndWrite(let range, let compare, let write):
+            return check([range], unit) && UInt64(compare.readableBytes) == range.count
+                && UInt64(write.readableBytes) == range.count
+        case .zero(let ranges):
+            return !ranges.isEmpty && check(ranges, unit)
+        case .writeSame(let range, let pattern):
+            return check([range], unit) && UInt64(pattern.readableBytes) == unit.logicalBlockBytes
+                && !pattern.isAllZeros
+        case .verify(let range, .mediumOnly), .synchronizeCache(let range):
+            return check([range], unit)
+        case .verify(let range, .compareData(let data)):
+            return check([range], unit) && UInt64(data.readableBytes) == range.count
+        case .verify(let range, .compareOneBlock(let data)):
+            return check([range], unit) && UInt64(data.readableBytes) == unit.logicalBlockBytes
+        }
+    }
+
+    @Test(arguments: [UInt64(1), 20_250_101, 0xDEAD_BEEF])
+    func randomCommandsNeverTrapAndPlansAreSound(_ seed: UInt64) throws {
+        let units = [
+            try makeUnit(), try makeUnit(sizeBytes: 4_096), try makeUnit(logicalBlockSizeBytes: 4_096),
+            try makeUnit(sizeBytes: 1 << 50, blockSizeBytes: 65_536), try makeUnit(isReadOnly: true),
+        ]
+        var generator = SeededGenerator(state: seed)
+        var accepted = 0
+        for round in 0..<Self.rounds {
+            let unit = units[Int(generator.below(UInt64(units.count)))]
+            let cdb = Self.cdb(&generator)
+            let lun = generator.below(10) == 0 ? generator.next() : 0
+            let transfer = CommandSet.block.transfer(cdb: cdb, lun: lun, unit: unit)
+            let plan = CommandSet.block.plan(cdb: cdb, lun: lun, dataOut: Self.dataOut(&generator), unit: unit)
+            #expect(Self.isSound(plan, allocation: transfer, unit), "seed \(seed) round \(round): \(hexadecimal(cdb))")
+            if case .complete(let response) = plan, response.status != .good { continue }
+            accepted += 1
+        }
+        #expect(accepted > Self.rounds / 20)
+    }
+
+    @Test func theSameSeedGivesTheSamePlans() throws {
+        let unit = try makeUnit()
+        func digest() -> [SCSICommandPlan] {
+            var generator = SeededGenerator(state: 42)
+            return (0..<500).map { _ in
+                CommandSet.block.plan(
+                    cdb: Self.cdb(&generator),
+                    lun: 0,
+                    dataOut: Self.dataOut(&generator),
+                    unit: unit
+                )
+            }
+        }
+        #expect(digest() == digest())
+    }
+}

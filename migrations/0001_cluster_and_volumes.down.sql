@@ -1,0 +1,12 @@
+DROP TABLE usage_counters;
+DROP TABLE object_servers;
+DROP TABLE target_nodes;
+DROP TABLE volume_epochs;
+DROP TABLE cache_servers;
+DROP TABLE chap_credentials;
+DROP TABLE access_initiators;
+DROP TABLE volumes;
+DROP TABLE cluster;
+DROP FUNCTION volume_access_changed();
+DROP FUNCTION volumes_inserted();
+DROP FUNCTION volumes_changed();
