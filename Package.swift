@@ -26,6 +26,7 @@ let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "sw
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTesting = Target.Dependency.product(name: "HummingbirdTesting", package: "hummingbird")
 let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
@@ -131,9 +132,11 @@ let package = Package(
         .executableTarget(
             name: "ashlar",
             dependencies: [
-                "AshlarCore", "RPC", "Transport", "PostgresStore", "ObjectStore", "Observability", "TargetNode", "CacheServer",
+                "AshlarCore", "RPC", "Transport", "PostgresStore", "ObjectStore", "Observability", "TargetNode",
+                "CacheServer",
                 "ObjectServer", "Agent", "ControlPlane", "Supervision", "CLinux",
-                nioCore, nioPosix, nioHTTP1, nioFoundation, nioConcurrency, nioSSL, crypto, logging, metrics, lifecycle, arguments, configuration, httpClient,
+                nioCore, nioPosix, nioHTTP1, nioFoundation, nioConcurrency, nioSSL, crypto, logging, metrics, lifecycle,
+                arguments, configuration, httpClient,
             ],
             swiftSettings: settings
         ),
@@ -143,7 +146,8 @@ let package = Package(
         .target(
             name: "AshlarTestSupport",
             dependencies: [
-                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "CLinux", nioCore, nioConcurrency, deque,
+                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "CLinux", nioCore, nioConcurrency,
+                deque,
             ],
             swiftSettings: settings
         ),
@@ -151,17 +155,21 @@ let package = Package(
         .testTarget(name: "AshlarCoreTests", dependencies: ["AshlarCore", "CChecksum"], swiftSettings: settings),
         .testTarget(name: "ArchitectureTests", swiftSettings: settings),
         .testTarget(
-            name: "OwnershipTests", dependencies: ["Ownership", "AshlarCore", "AshlarTestSupport", nioCore, deque],
+            name: "OwnershipTests",
+            dependencies: ["Ownership", "AshlarCore", "AshlarTestSupport", nioCore, deque],
             swiftSettings: settings
         ),
         .testTarget(
-            name: "ISCSITests", dependencies: ["ISCSI", "AshlarCore", "AshlarTestSupport", nioCore],
+            name: "ISCSITests",
+            dependencies: ["ISCSI", "AshlarCore", "AshlarTestSupport", nioCore],
             swiftSettings: settings
         ),
         .testTarget(name: "SCSITests", dependencies: ["SCSI", "AshlarCore", nioCore], swiftSettings: settings),
         .testTarget(name: "RPCTests", dependencies: ["AshlarCore", "RPC", nioCore], swiftSettings: settings),
         .testTarget(
-            name: "BlockObjectsTests", dependencies: ["AshlarCore", "BlockObjects", nioCore], swiftSettings: settings
+            name: "BlockObjectsTests",
+            dependencies: ["AshlarCore", "BlockObjects", nioCore],
+            swiftSettings: settings
         ),
         .testTarget(
             name: "ObjectStoreTests",
@@ -194,11 +202,42 @@ let package = Package(
         .testTarget(
             name: "AgentTests",
             dependencies: [
-                "Agent", "ObjectServer", "ObjectStore", "Observability", "BlockObjects", "AshlarCore", "RPC", "Transport",
+                "Agent", "ObjectServer", "ObjectStore", "Observability", "BlockObjects", "AshlarCore", "RPC",
+                "Transport",
                 nioCore, nioPosix, nioConcurrency, logging,
             ],
             swiftSettings: settings
         ),
         .testTarget(name: "SupervisionTests", dependencies: ["Supervision"], swiftSettings: settings),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: [
+                "ashlar", "AshlarCore", "AshlarTestSupport", nioCore, nioHTTP1, nioConcurrency, nioSSL, httpClient,
+            ],
+            exclude: ["Initiator"],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "ObservabilityTests",
+            dependencies: [
+                "Observability", nioCore, nioPosix, nioHTTP1, nioEmbedded, nioConcurrency, logging, metrics,
+            ],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "ControlPlaneTests",
+            dependencies: [
+                "ControlPlane", "PostgresStore", "Ownership", "AshlarCore", "CLinux", nioCore, nioConcurrency, logging,
+                hummingbird, hummingbirdTesting,
+            ],
+            exclude: ["CommandLine"],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "CommandLineTests",
+            dependencies: ["ashlar", "ControlPlane", "CacheServer", "AshlarCore", arguments],
+            path: "Tests/ControlPlaneTests/CommandLine",
+            swiftSettings: settings
+        ),
     ]
 )

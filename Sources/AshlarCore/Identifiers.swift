@@ -22,14 +22,18 @@ extension Identifier {
 
 /// The key of a volume in PostgreSQL; never reused.
 public struct VolumeID: Identifier {
+    /// The number.
     public let rawValue: Int64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: Int64) { self.rawValue = rawValue }
 }
 
 /// The number of a data block of a volume: byte offset divided by the volume's block size.
 public struct BlockID: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 
@@ -44,77 +48,99 @@ public struct BlockID: Identifier {
 
 /// A SCSI logical block address, in units of the volume's logical block size (SBC-4, 4.5).
 public struct LBA: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
 /// The version of a data block: from one counter a volume, never used twice (rule M2). 0 means never written.
 public struct Version: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
 /// The number of an ownership of a volume (I3). Grows with every takeover; 0 means never owned.
 public struct Epoch: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
 /// The key of a block object; handed out once, never reused (I6, M9).
 public struct ObjectID: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
 /// The place of a data block inside a block object, counted from 0.
 public struct SlotIndex: Identifier {
+    /// The number.
     public let rawValue: UInt32
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }
 
 /// The number of a nexus (an I_T_L session): grows with every login to the volume, never reused (R3).
 public struct NexusNumber: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
 /// The number of a command inside its nexus; only grows (R4).
 public struct CommandID: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
 /// The key of a cache server's registration in PostgreSQL; a new one for every start of a process.
 public struct CacheServerID: Identifier {
+    /// The number.
     public let rawValue: Int64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: Int64) { self.rawValue = rawValue }
 }
 
 /// The configured number of an object server, stored with every object that lies there.
 public struct ObjectServerID: Identifier {
+    /// The number.
     public let rawValue: Int32
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: Int32) { self.rawValue = rawValue }
 }
 
 /// A CRC-32C (Castagnoli) over one data block or a part of one (I11).
 public struct Checksum: Identifier {
+    /// The number.
     public let rawValue: UInt32
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt32) { self.rawValue = rawValue }
 }
 
 /// A reading of a monotonic clock, in nanoseconds from an origin of that clock's own.
 public struct MonotonicTime: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     @inlinable
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 

@@ -15,7 +15,11 @@ public struct NodeConfiguration: Sendable, Hashable {
 
     /// A node's configuration with each part named.
     public init(
-        name: String, clusterID: String, certificatePath: String, keyPath: String, authorityPath: String,
+        name: String,
+        clusterID: String,
+        certificatePath: String,
+        keyPath: String,
+        authorityPath: String,
         metricsListen: String? = nil
     ) {
         self.name = name

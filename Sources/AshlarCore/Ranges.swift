@@ -116,7 +116,9 @@ public struct Geometry: Hashable, Sendable {
     /// The data blocks that hold at least one byte of `range`.
     @inlinable
     public func blocks(touching range: ByteRange) -> BlockRange {
-        guard range.count > 0 else { return BlockRange(first: BlockID(range.offset / UInt64(blockSizeBytes)), count: 0) }
+        guard range.count > 0 else {
+            return BlockRange(first: BlockID(range.offset / UInt64(blockSizeBytes)), count: 0)
+        }
         let first = range.offset / UInt64(blockSizeBytes)
         let last = (range.end - 1) / UInt64(blockSizeBytes)
         return BlockRange(first: BlockID(first), count: last - first + 1)

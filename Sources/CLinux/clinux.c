@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int ashlar_epoll_add(int epoll_fd, int fd, uint32_t events, uint64_t token) {
     struct epoll_event event = {.events = events, .data.u64 = token};
@@ -28,6 +29,27 @@ int ashlar_epoll_wait(int epoll_fd, uint64_t *tokens, uint32_t *events, int capa
         events[i] = buffer[i].events;
     }
     return count;
+}
+
+static void fill(struct ashlar_status *status, const struct stat *found) {
+    status->mode = found->st_mode;
+    status->uid = found->st_uid;
+    status->gid = found->st_gid;
+    status->size = found->st_size;
+}
+
+int ashlar_stat(const char *path, struct ashlar_status *status) {
+    struct stat found;
+    if (stat(path, &found) != 0) return -1;
+    fill(status, &found);
+    return 0;
+}
+
+int ashlar_lstat(const char *path, struct ashlar_status *status) {
+    struct stat found;
+    if (lstat(path, &found) != 0) return -1;
+    fill(status, &found);
+    return 0;
 }
 
 int ashlar_set_parent_death_signal(int signal) {

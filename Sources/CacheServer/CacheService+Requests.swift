@@ -47,35 +47,49 @@ extension CacheService {
         var body = request.body
         switch request.type {
         case ReadCommand.type:
-            let message = try ReadCommand(decoding: &body)
+            let message = try body.readRPCWholeMessage(ReadCommand.self)
             submit(message.header, .read(message.range), request, connection)
         case WriteCommand.type:
             let message = try WriteCommand(decoding: &body)
             let write = CommandOperation.write(offset: message.offset, checksums: message.checksums, bytes: body)
             submit(message.header, write, request, connection)
         case ZeroCommand.type:
-            let message = try ZeroCommand(decoding: &body)
+            let message = try body.readRPCWholeMessage(ZeroCommand.self)
             submit(message.header, .zero(message.ranges), request, connection)
         case CompareAndWriteCommand.type:
             let message = try CompareAndWriteCommand(decoding: &body)
             let operation = CommandOperation.compareAndWrite(
-                offset: message.offset, checksum: message.checksum, bytes: body)
+                offset: message.offset,
+                checksum: message.checksum,
+                bytes: body
+            )
             submit(message.header, operation, request, connection)
         case FenceCommand.type:
             let message = try body.readRPCWholeMessage(FenceCommand.self)
             core.fence(
-                waiting(request, connection), context: CommandContext(message.header), commands: message.commands,
-                now: now)
+                waiting(request, connection),
+                context: CommandContext(message.header),
+                commands: message.commands,
+                now: now
+            )
         case OpenNexus.type:
             let message = try body.readRPCWholeMessage(OpenNexus.self)
             core.openNexus(
-                waiting(request, connection), volume: message.volume, ports: message.ports, node: message.node,
-                now: now)
+                waiting(request, connection),
+                volume: message.volume,
+                ports: message.ports,
+                node: message.node,
+                now: now
+            )
         case ResumeNexus.type:
             let message = try body.readRPCWholeMessage(ResumeNexus.self)
             core.resumeNexus(
-                waiting(request, connection), volume: message.volume, nexus: message.nexus, proved: message.stamp,
-                now: now)
+                waiting(request, connection),
+                volume: message.volume,
+                nexus: message.nexus,
+                proved: message.stamp,
+                now: now
+            )
         case CloseNexus.type:
             let message = try body.readRPCWholeMessage(CloseNexus.self)
             core.closeNexus(waiting(request, connection), volume: message.volume, nexus: message.nexus, now: now)
@@ -94,15 +108,24 @@ extension CacheService {
     }
 
     private func submit(
-        _ header: CommandHeader, _ operation: CommandOperation, _ request: RPCRequest, _ connection: RPCServerConnection
+        _ header: CommandHeader,
+        _ operation: CommandOperation,
+        _ request: RPCRequest,
+        _ connection: RPCServerConnection
     ) {
         core.submit(
-            waiting(request, connection), context: CommandContext(header), operation: operation,
-            deadline: deadline(request), now: now)
+            waiting(request, connection),
+            context: CommandContext(header),
+            operation: operation,
+            deadline: deadline(request),
+            now: now
+        )
     }
 
     private func dispatchAgent(
-        _ request: RPCRequest, _ buffer: ByteBuffer, on connection: RPCServerConnection
+        _ request: RPCRequest,
+        _ buffer: ByteBuffer,
+        on connection: RPCServerConnection
     ) throws(RPCDecodingError) -> Bool {
         var body = buffer
         switch request.type {
@@ -124,34 +147,43 @@ extension CacheService {
         case Collect.type:
             let message = try body.readRPCWholeMessage(Collect.self)
             store.collectObjects(
-                intentAgeMilliseconds: message.intentAgeMilliseconds, graceMilliseconds: message.graceMilliseconds,
+                intentAgeMilliseconds: message.intentAgeMilliseconds,
+                graceMilliseconds: message.graceMilliseconds,
                 limit: RPCMessageLimits.objectsMaximum,
                 completion: reply(to: request, on: connection) { rows in
                     Collect.Answer(objects: rows.map { Collect.DeadObject(object: $0.object, server: $0.server) })
-                })
+                }
+            )
         case ForgetObjects.type:
             let message = try body.readRPCWholeMessage(ForgetObjects.self)
             store.forgetObjects(
                 message.names.objects,
-                completion: reply(to: request, on: connection) { _ in CountAnswer(count: 0) })
+                completion: reply(to: request, on: connection) { _ in CountAnswer(count: 0) }
+            )
         case KnownObjects.type:
             let message = try body.readRPCWholeMessage(KnownObjects.self)
             store.knownObjects(
                 message.names.objects,
-                completion: reply(to: request, on: connection) { KnownObjects($0.sorted()) })
+                completion: reply(to: request, on: connection) { KnownObjects($0.sorted()) }
+            )
         default: return try dispatchAdministration(request, body, on: connection)
         }
         return true
     }
 
     private func map(
-        _ map: ObjectMap, of volume: VolumeID, _ request: RPCRequest, _ connection: RPCServerConnection
+        _ map: ObjectMap,
+        of volume: VolumeID,
+        _ request: RPCRequest,
+        _ connection: RPCServerConnection
     ) {
         core.map(waiting(request, connection), volume: volume, map: map, deadline: deadline(request), now: now)
     }
 
     private func dispatchAdministration(
-        _ request: RPCRequest, _ buffer: ByteBuffer, on connection: RPCServerConnection
+        _ request: RPCRequest,
+        _ buffer: ByteBuffer,
+        on connection: RPCServerConnection
     ) throws(RPCDecodingError) -> Bool {
         var body = buffer
         switch request.type {
@@ -160,12 +192,17 @@ extension CacheService {
             store.volumes(
                 after: message.after.isEmpty ? nil : message.after,
                 limit: min(Int(message.limit), RPCMessageLimits.volumesInListMaximum),
-                completion: reply(to: request, on: connection) { ListVolumes.Answer(volumes: $0) })
+                completion: reply(to: request, on: connection) { ListVolumes.Answer(volumes: $0) }
+            )
         case TargetHeartbeatMessage.type:
             let message = try body.readRPCWholeMessage(TargetHeartbeatMessage.self)
             let heartbeat = TargetHeartbeat(
-                node: message.node, portal: message.portal, portalGroupTag: message.portalGroupTag,
-                release: message.release, sessions: message.sessions)
+                node: message.node,
+                portal: message.portal,
+                portalGroupTag: message.portalGroupTag,
+                release: message.release,
+                sessions: message.sessions
+            )
             store.heartbeat(heartbeat, completion: reply(to: request, on: connection) { _ in CountAnswer(count: 0) })
         case CacheStatistics.type:
             _ = try body.readRPCWholeMessage(CacheStatistics.self)
@@ -181,8 +218,10 @@ extension CacheService {
             let message = try body.readRPCWholeMessage(DeleteVolumeStep.self)
             core.giveUp(message.volume, now: now)
             store.deleteVolumeStep(
-                volume: message.volume, rowsMaximum: CacheServerLimits.deleteRowsMaximum,
-                completion: reply(to: request, on: connection) { CountAnswer(count: 1, left: $0 ? 0 : 1) })
+                volume: message.volume,
+                rowsMaximum: CacheServerLimits.deleteRowsMaximum,
+                completion: reply(to: request, on: connection) { CountAnswer(count: 1, left: $0 ? 0 : 1) }
+            )
         default: return false
         }
         return true
@@ -217,7 +256,8 @@ extension CacheService {
                 } else if case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) {
                     respond(answer, to: handle, on: connection, isLookUp: false)
                 }
-            })
+            }
+        )
         core.lookUp(look, volume: volume, now: now)
     }
 
@@ -257,7 +297,8 @@ extension CacheService {
 
     /// A completion for the store that answers a request which is none of the core's business.
     private func reply<Value: Sendable, Message: RPCMessage>(
-        to request: RPCRequest, on connection: RPCServerConnection,
+        to request: RPCRequest,
+        on connection: RPCServerConnection,
         _ message: @escaping @Sendable (Value) -> Message
     ) -> @Sendable (Result<Value, StoreFailure>) -> Void {
         let ticket = waiting(request, connection)
@@ -275,22 +316,35 @@ extension CacheService {
     private func statistics() -> CacheStatistics.Answer {
         let volumes = core.numbers().filter { $0.nexuses > 0 || $0.unmovedItems > 0 || $0.cachedBytes > 0 }
         return CacheStatistics.Answer(
-            imageBytes: UInt64(core.imageBytes), commits: core.commits, committedBlocks: core.committedBlocks,
+            imageBytes: UInt64(core.imageBytes),
+            commits: core.commits,
+            committedBlocks: core.committedBlocks,
             volumes: volumes.prefix(RPCMessageLimits.volumesInListMaximum).map {
                 CacheStatistics.Volume(
-                    volume: $0.volume, epoch: $0.epoch, nexuses: UInt32($0.nexuses), unmovedItems: $0.unmovedItems,
-                    cachedBytes: $0.cachedBytes, reads: $0.reads, writes: $0.writes)
-            })
+                    volume: $0.volume,
+                    epoch: $0.epoch,
+                    nexuses: UInt32($0.nexuses),
+                    unmovedItems: $0.unmovedItems,
+                    cachedBytes: $0.cachedBytes,
+                    reads: $0.reads,
+                    writes: $0.writes
+                )
+            }
+        )
     }
 
     // MARK: Answers
 
-    func respond(_ answer: OwnerAnswer, to handle: RPCRequestHandle, on connection: RPCServerConnection, isLookUp: Bool) {
+    func respond(_ answer: OwnerAnswer, to handle: RPCRequestHandle, on connection: RPCServerConnection, isLookUp: Bool)
+    {
         switch answer {
         case .done(let stamp): connection.respond(to: handle, CommandAnswer(stamp: stamp))
         case .read(let stamp, let runs, let payload):
             connection.respond(
-                to: handle, ReadCommand.Answer(stamp: stamp, runs: runs.map(ReadCommand.Run.init)), payload: payload)
+                to: handle,
+                ReadCommand.Answer(stamp: stamp, runs: runs.map(ReadCommand.Run.init)),
+                payload: payload
+            )
         case .miscompare(let stamp, let offset):
             let detail = ByteBuffer(CommandAnswer(stamp: stamp, detail: offset))
             connection.respond(to: handle, error: RPCError(.miscompare, "the data differ", detail: detail))

@@ -33,8 +33,12 @@ final class CacheService {
     private(set) var isReady = false
 
     init(
-        loop: any EventLoop, configuration: CacheConfiguration, endpoint: String, store: PostgresBlockStore,
-        identity: TLSIdentity, logger: Logger
+        loop: any EventLoop,
+        configuration: CacheConfiguration,
+        endpoint: String,
+        store: PostgresBlockStore,
+        identity: TLSIdentity,
+        logger: Logger
     ) throws {
         self.loop = loop
         self.configuration = configuration
@@ -43,9 +47,13 @@ final class CacheService {
         inflater = try BlockInflater()
         core = CacheOwner(
             configuration: OwnerConfiguration(
-                name: configuration.node.name, endpoint: endpoint, memoryBytes: configuration.memoryBytes,
+                name: configuration.node.name,
+                endpoint: endpoint,
+                memoryBytes: configuration.memoryBytes,
                 unmovedHighWatermarkBytes: configuration.unmovedHighWatermarkBytes,
-                unmovedHardLimitBytes: configuration.unmovedHardLimitBytes))
+                unmovedHardLimitBytes: configuration.unmovedHardLimitBytes
+            )
+        )
         for (id, text) in configuration.objectServers {
             guard let endpoint = RPCEndpoint(text, defaultPort: 7501) else {
                 throw CacheServerError.invalidEndpoint(key: "objects.endpoints", value: text)
@@ -53,8 +61,13 @@ final class CacheService {
             objectClients[ObjectServerID(id)] = RPCClient(
                 eventLoop: loop,
                 configuration: RPCClient.Configuration(
-                    endpoint: endpoint, identity: identity, expectedRole: .objects, seed: UInt64(bitPattern: Int64(id))),
-                logger: logger)
+                    endpoint: endpoint,
+                    identity: identity,
+                    expectedRole: .objects,
+                    seed: UInt64(bitPattern: Int64(id))
+                ),
+                logger: logger
+            )
         }
     }
 
@@ -173,37 +186,66 @@ final class CacheService {
             store.loadBytes(volume: volume, blocks: blocks, completion: event { $0.core.bytesLoaded(id, $1, now: $2) })
         case .takeOver(let id, let volume, let server):
             store.takeOver(
-                volume: volume, server: server, completion: event { $0.core.takeOverCompleted(id, $1, now: $2) })
+                volume: volume,
+                server: server,
+                completion: event { $0.core.takeOverCompleted(id, $1, now: $2) }
+            )
         case .openNexus(let id, let volume, let epoch, let row):
             store.openNexus(
-                volume: volume, epoch: epoch, nexus: row, completion: event { $0.core.nexusStored(id, $1, now: $2) })
+                volume: volume,
+                epoch: epoch,
+                nexus: row,
+                completion: event { $0.core.nexusStored(id, $1, now: $2) }
+            )
         case .closeNexus(let id, let volume, let epoch, let nexus):
             store.closeNexus(
-                volume: volume, epoch: epoch, nexus: nexus, completion: event { $0.core.nexusStored(id, $1, now: $2) })
+                volume: volume,
+                epoch: epoch,
+                nexus: nexus,
+                completion: event { $0.core.nexusStored(id, $1, now: $2) }
+            )
         case .reserveObjects(let id, let volume, let count):
             store.reserveObjects(
-                volume: volume, count: count, completion: event { $0.core.objectsReserved(id, $1, now: $2) })
+                volume: volume,
+                count: count,
+                completion: event { $0.core.objectsReserved(id, $1, now: $2) }
+            )
         case .fetchMoveCandidates(let id, let volume, let from, let limit):
             store.fetchMoveCandidates(
-                volume: volume, from: from, limit: limit,
-                completion: event { $0.core.moveCandidatesFetched(id, $1, now: $2) })
+                volume: volume,
+                from: from,
+                limit: limit,
+                completion: event { $0.core.moveCandidatesFetched(id, $1, now: $2) }
+            )
         case .fetchEvictionCandidates(let id, let volume, let limit):
             store.fetchEvictionCandidates(
-                volume: volume, limit: limit, completion: event { $0.core.evictionCandidatesFetched(id, $1, now: $2) })
+                volume: volume,
+                limit: limit,
+                completion: event { $0.core.evictionCandidatesFetched(id, $1, now: $2) }
+            )
         case .fetchCompactionCandidates(let id, let volume, let percent, let limit):
             store.fetchCompactionCandidates(
-                volume: volume, belowPercent: percent, limit: limit,
-                completion: event { $0.core.compactionCandidatesFetched(id, $1, now: $2) })
+                volume: volume,
+                belowPercent: percent,
+                limit: limit,
+                completion: event { $0.core.compactionCandidatesFetched(id, $1, now: $2) }
+            )
         case .registerServer(let id):
             store.registerServer(
-                name: configuration.node.name, endpoint: core.endpoint, leaseMilliseconds: lease,
+                name: configuration.node.name,
+                endpoint: core.endpoint,
+                leaseMilliseconds: lease,
                 completion: event {
                     $0.core.serverRegistered(id, $1, now: $2)
                     if case .success = $1 { $0.isReady = true }
-                })
+                }
+            )
         case .renewLease(let id, let server):
             store.renewLease(
-                server: server, leaseMilliseconds: lease, completion: event { $0.core.leaseRenewed(id, $1, now: $2) })
+                server: server,
+                leaseMilliseconds: lease,
+                completion: event { $0.core.leaseRenewed(id, $1, now: $2) }
+            )
         }
     }
 
@@ -218,16 +260,23 @@ final class CacheService {
         }
         let message = GetSlots(object: extent.object, firstSlot: extent.firstSlot, count: 1)
         client.send(
-            message, deadlineMilliseconds: CacheServerLimits.fetchDeadlineMilliseconds, waitsForConnection: true
+            message,
+            deadlineMilliseconds: CacheServerLimits.fetchDeadlineMilliseconds,
+            waitsForConnection: true
         ) { result in
             self.core.slotFetched(
-                id, self.block(from: result, extent: extent, blockSizeBytes: blockSizeBytes), now: self.now)
+                id,
+                self.block(from: result, extent: extent, blockSizeBytes: blockSizeBytes),
+                now: self.now
+            )
             self.endTurn()
         }
     }
 
     private func block(
-        from result: Result<RPCAnswer, RPCFailure>, extent: Extent, blockSizeBytes: UInt32
+        from result: Result<RPCAnswer, RPCFailure>,
+        extent: Extent,
+        blockSizeBytes: UInt32
     ) -> Result<ByteBuffer, SlotFailure> {
         switch result {
         case .failure(let failure): return .failure(.unavailable(failure.reason))
@@ -242,7 +291,12 @@ final class CacheService {
                 let stored = StoredSlot(encoding: encoding, bytes: bytes, checksum: slot.checksum)
                 return .success(
                     try stored.decoded(
-                        blockSizeBytes: blockSizeBytes, slot: extent.firstSlot, expected: nil, using: inflater))
+                        blockSizeBytes: blockSizeBytes,
+                        slot: extent.firstSlot,
+                        expected: nil,
+                        using: inflater
+                    )
+                )
             } catch let error as RPCError {
                 switch error.status {
                 case .noSuchObject, .mediumError, .invalidMessage: return .failure(.damaged(error.message))
@@ -257,6 +311,10 @@ final class CacheService {
 
 /// Bounds of the cache server's shell.
 enum CacheServerLimits {
+    /// How often PostgreSQL is tried at start.
+    static let databaseAttempts = 20
+    /// Pause between these.
+    static let databaseRetry = Duration.milliseconds(500)
     /// How often the core is told that time has passed.
     static let tick = TimeAmount.milliseconds(20)
     /// Volumes taken over in one go.

@@ -8,8 +8,12 @@ import RPC
 extension CommandContext {
     init(_ header: CommandHeader) {
         self.init(
-            volume: header.volume, nexus: header.nexus, command: header.command, lowWater: header.lowWater,
-            proved: header.proved)
+            volume: header.volume,
+            nexus: header.nexus,
+            command: header.command,
+            lowWater: header.lowWater,
+            proved: header.proved
+        )
     }
 }
 
@@ -27,19 +31,28 @@ extension ReadCommand.Run {
 extension MapMove {
     var objectMap: ObjectMap {
         ObjectMap(
-            object: object, server: server, sizeBytes: sizeBytes,
-            slots: slots.map { ObjectMap.Slot(block: $0.block, version: $0.version, condition: .itemHasVersion) })
+            object: object,
+            server: server,
+            sizeBytes: sizeBytes,
+            slots: slots.map { ObjectMap.Slot(block: $0.block, version: $0.version, condition: .itemHasVersion) }
+        )
     }
 }
 
 extension MapCompaction {
     var objectMap: ObjectMap {
         ObjectMap(
-            object: object, server: server, sizeBytes: sizeBytes,
+            object: object,
+            server: server,
+            sizeBytes: sizeBytes,
             slots: slots.map {
                 ObjectMap.Slot(
-                    block: $0.block, version: $0.version, condition: .extentNames($0.source, $0.sourceSlot))
-            })
+                    block: $0.block,
+                    version: $0.version,
+                    condition: .extentNames($0.source, $0.sourceSlot)
+                )
+            }
+        )
     }
 }
 
@@ -52,16 +65,23 @@ extension MoveWork.Answer {
     init(_ work: MoveAssignment?) {
         guard let work else {
             self.init(
-                volume: VolumeID(0), uuid: [UInt8](repeating: 0, count: 16), blockSizeBytes: 0, object: ObjectID(0),
-                blocks: [])
+                volume: VolumeID(0),
+                uuid: [UInt8](repeating: 0, count: 16),
+                blockSizeBytes: 0,
+                object: ObjectID(0),
+                blocks: []
+            )
             return
         }
         self.init(
-            volume: work.volume.id, uuid: work.volume.uuid, blockSizeBytes: work.volume.geometry.blockSizeBytes,
+            volume: work.volume.id,
+            uuid: work.volume.uuid,
+            blockSizeBytes: work.volume.geometry.blockSizeBytes,
             object: work.object,
             blocks: work.blocks.map {
                 MoveWork.Block(block: $0.row.block, version: $0.row.version, checksum: $0.row.checksum)
-            })
+            }
+        )
     }
 }
 
@@ -70,17 +90,28 @@ extension CompactionWork.Answer {
     init(_ work: CompactionAssignment?) {
         guard let work else {
             self.init(
-                volume: VolumeID(0), uuid: [UInt8](repeating: 0, count: 16), blockSizeBytes: 0, object: ObjectID(0),
-                runs: [])
+                volume: VolumeID(0),
+                uuid: [UInt8](repeating: 0, count: 16),
+                blockSizeBytes: 0,
+                object: ObjectID(0),
+                runs: []
+            )
             return
         }
         self.init(
-            volume: work.volume.id, uuid: work.volume.uuid, blockSizeBytes: work.volume.geometry.blockSizeBytes,
+            volume: work.volume.id,
+            uuid: work.volume.uuid,
+            blockSizeBytes: work.volume.geometry.blockSizeBytes,
             object: work.object,
             runs: work.extents.map {
                 CompactionWork.LiveRun(
-                    blocks: $0.blocks, source: $0.object, server: $0.server, firstSlot: $0.firstSlot)
-            })
+                    blocks: $0.blocks,
+                    source: $0.object,
+                    server: $0.server,
+                    firstSlot: $0.firstSlot
+                )
+            }
+        )
     }
 }
 

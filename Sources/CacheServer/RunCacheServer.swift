@@ -12,16 +12,21 @@ import Transport
 /// - Throws: what keeps it from starting, with the remedy: certificate, port, database.
 public func runCacheServer(_ configuration: CacheConfiguration, logger: Logger) async throws {
     let identity = try TLSIdentity(
-        certificatePath: configuration.node.certificatePath, keyPath: configuration.node.keyPath,
-        authorityPath: configuration.node.authorityPath)
+        certificatePath: configuration.node.certificatePath,
+        keyPath: configuration.node.keyPath,
+        authorityPath: configuration.node.authorityPath
+    )
+    try identity.require(.cache, configuration.node)
+    let postgres = PostgresConfiguration(
+        dsn: configuration.postgresDSN,
+        passwordFile: configuration.postgresPasswordFile,
+        applicationName: "ashlar \(configuration.node.name)"
+    )
+    try await verifyDatabase(postgres, cluster: identity.node.cluster.description, logger: logger)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
     identity.startWatching(on: loop, logger: logger)
-    let store = PostgresBlockStore(
-        PostgresConfiguration(
-            dsn: configuration.postgresDSN, passwordFile: configuration.postgresPasswordFile,
-            applicationName: "ashlar \(configuration.node.name)"),
-        logger: logger)
+    let store = PostgresBlockStore(postgres, logger: logger)
     do {
         try await serve(configuration, identity: identity, loop: loop, group: group, store: store, logger: logger)
     } catch {
@@ -34,26 +39,58 @@ public func runCacheServer(_ configuration: CacheConfiguration, logger: Logger) 
     try await group.shutdownGracefully()
 }
 
+/// Tests schema and cluster on a thread that may block; a database that is only just starting is waited for.
+private func verifyDatabase(_ postgres: PostgresConfiguration, cluster: String, logger: Logger) async throws {
+    for attempt in 1...CacheServerLimits.databaseAttempts {
+        do {
+            return try await NIOThreadPool.singleton.runIfActive {
+                let connection = try PostgresConnection(postgres)
+                defer { connection.close() }
+                try SchemaGate.verify(connection, release: ProgramRelease.current, cluster: cluster)
+            }
+        } catch let error as PostgresError
+            where error.code == .connection && attempt < CacheServerLimits.databaseAttempts
+        {
+            logger.warning("PostgreSQL does not answer yet", metadata: ["error": "\(error)"])
+            try await Task.sleep(for: CacheServerLimits.databaseRetry)
+        }
+    }
+}
+
 private func serve(
-    _ configuration: CacheConfiguration, identity: TLSIdentity, loop: any EventLoop, group: any EventLoopGroup,
-    store: PostgresBlockStore, logger: Logger
+    _ configuration: CacheConfiguration,
+    identity: TLSIdentity,
+    loop: any EventLoop,
+    group: any EventLoopGroup,
+    store: PostgresBlockStore,
+    logger: Logger
 ) async throws {
     // The service is made once the port is known, since its endpoint goes into PostgreSQL.
     let box = NIOLoopBoundBox<CacheService?>.makeEmptyBox(valueType: CacheService.self, eventLoop: loop)
     let server = try await RPCServer.start(
         RPCServer.Configuration(
-            host: configuration.listenAddress, port: configuration.listenPort, identity: identity,
-            acceptedRoles: [.target, .agent, .control]),
-        group: group, logger: logger,
+            host: configuration.listenAddress,
+            port: configuration.listenPort,
+            identity: identity,
+            acceptedRoles: [.target, .agent, .control]
+        ),
+        group: group,
+        logger: logger,
         makeHandler: { _ in
             guard let service = box.value else { return StartingConnection() }
             return CacheConnection(service: service)
-        })
+        }
+    )
     let endpoint = configuration.advertisedEndpoint ?? server.endpoint.description
     try await loop.submit {
         let service = try CacheService(
-            loop: loop, configuration: configuration, endpoint: endpoint, store: store, identity: identity,
-            logger: logger)
+            loop: loop,
+            configuration: configuration,
+            endpoint: endpoint,
+            store: store,
+            identity: identity,
+            logger: logger
+        )
         box.value = service
         service.start()
     }.get()

@@ -27,7 +27,8 @@ final class APICertificate: Sendable {
     func tlsConfiguration() -> TLSConfiguration {
         let first = loaded.withLockedValue { $0 }
         var tls = TLSConfiguration.makeServerConfiguration(
-            certificateChain: first.chain.map { .certificate($0) }, privateKey: .privateKey(first.key)
+            certificateChain: first.chain.map { .certificate($0) },
+            privateKey: .privateKey(first.key)
         )
         tls.minimumTLSVersion = .tlsv13
         tls.applicationProtocols = ["http/1.1"]
@@ -65,7 +66,8 @@ final class APICertificate: Sendable {
             )
         } catch {
             throw ControlError(
-                .invalid, "tls.certificate \(certificatePath) or tls.key \(keyPath) cannot be used (\(error)).",
+                .invalid,
+                "tls.certificate \(certificatePath) or tls.key \(keyPath) cannot be used (\(error)).",
                 remedy: "Issue them with: ashlar certs issue."
             )
         }

@@ -12,7 +12,8 @@ public struct BearerToken: Sendable, CustomStringConvertible {
         let allowed = ControlLimits.tokenMinimumBytes...ControlLimits.tokenMaximumBytes
         guard allowed.contains(token.utf8.count), token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
             throw ControlError(
-                .invalid, "The token is not \(allowed.lowerBound) to \(allowed.upperBound) printable characters.",
+                .invalid,
+                "The token is not \(allowed.lowerBound) to \(allowed.upperBound) printable characters.",
                 remedy: "Make one with: openssl rand -hex 32."
             )
         }
@@ -25,14 +26,17 @@ public struct BearerToken: Sendable, CustomStringConvertible {
     public init(file path: String) throws(ControlError) {
         guard let data = FileManager.default.contents(atPath: path) else {
             throw ControlError(
-                .invalid, "control.token-file \(path) cannot be read.",
+                .invalid,
+                "control.token-file \(path) cannot be read.",
                 remedy: "Make it with: (umask 077; openssl rand -hex 32 > \(path))."
             )
         }
         let attributes = try? FileManager.default.attributesOfItem(atPath: path)
         if let mode = (attributes?[.posixPermissions] as? NSNumber)?.intValue, mode & 0o007 != 0 {
             throw ControlError(
-                .invalid, "control.token-file \(path) can be read by everyone.", remedy: "Run: chmod 600 \(path)."
+                .invalid,
+                "control.token-file \(path) can be read by everyone.",
+                remedy: "Run: chmod 600 \(path)."
             )
         }
         try self.init(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines))

@@ -76,7 +76,9 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
 
     static func noSuchVolume(_ name: String) -> ControlError {
         ControlError(
-            .noSuchVolume, "There is no volume \"\(name)\".", remedy: "List the volumes with: ashlar volume list."
+            .noSuchVolume,
+            "There is no volume \"\(name)\".",
+            remedy: "List the volumes with: ashlar volume list."
         )
     }
 }

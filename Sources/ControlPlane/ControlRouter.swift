@@ -10,7 +10,7 @@ enum ControlRouter {
     /// A router that answers with what `service` does, to those who have the token.
     static func make(_ service: ControlService, token: BearerToken) -> Router<Context> {
         let router = Router(context: Context.self)
-        router.add(middleware: ErrorMiddleware())
+        router.add(middleware: ErrorMiddleware(logger: service.logger))
         router.add(middleware: TokenMiddleware(token: token))
         let api = router.group("v1")
         addVolumes(api, service)
@@ -82,7 +82,9 @@ enum ControlRouter {
         let name = context.parameters.get("name") ?? ""
         let plain = name.removingPercentEncoding ?? name
         // A name that no volume can have is one that does not exist.
-        guard (try? VolumeRules.checkName(plain)) != nil else { throw ControlError.noSuchVolume(String(plain.prefix(64))) }
+        guard (try? VolumeRules.checkName(plain)) != nil else {
+            throw ControlError.noSuchVolume(String(plain.prefix(64)))
+        }
         return plain
     }
 
@@ -103,14 +105,18 @@ enum ControlRouter {
     }
 
     private static func decoded<Document: RequestDocument>(
-        _ type: Document.Type, _ request: Request, emptyIs empty: Document? = nil
+        _ type: Document.Type,
+        _ request: Request,
+        emptyIs empty: Document? = nil
     ) async throws -> Document {
         let body: ByteBuffer
         do {
             body = try await request.body.collect(upTo: ControlLimits.requestMaximumBytes)
         } catch is NIOTooManyBytesError {
             throw ControlError(
-                .badRequest, "The request is too long.", remedy: "Send at most \(ControlLimits.requestMaximumBytes) bytes."
+                .badRequest,
+                "The request is too long.",
+                remedy: "Send at most \(ControlLimits.requestMaximumBytes) bytes."
             )
         }
         if body.readableBytes == 0, let empty { return empty }
@@ -141,13 +147,16 @@ enum StrictDecoding {
             return try JSONDecoder().decode(type, from: data)
         } catch let DecodingError.keyNotFound(key, context) {
             throw ControlError(
-                .badRequest, "\(path(context.codingPath, key)) is missing.", remedy: "Add it to the request."
+                .badRequest,
+                "\(path(context.codingPath, key)) is missing.",
+                remedy: "Add it to the request."
             )
         } catch let DecodingError.typeMismatch(_, context), let DecodingError.valueNotFound(_, context),
             let DecodingError.dataCorrupted(context)
         {
             throw ControlError(
-                .badRequest, "\(path(context.codingPath, nil)) has a value of the wrong kind.",
+                .badRequest,
+                "\(path(context.codingPath, nil)) has a value of the wrong kind.",
                 remedy: "See docs/configuration.md for the kinds."
             )
         }
@@ -161,7 +170,8 @@ enum StrictDecoding {
         for (key, value) in object.sorted(by: { $0.key < $1.key }) {
             guard fields.contains(key) else {
                 throw ControlError(
-                    .badRequest, "\(path)\(key.prefix(64)) is not a field of this request.",
+                    .badRequest,
+                    "\(path)\(key.prefix(64)) is not a field of this request.",
                     remedy: "The fields are \(fields.sorted().joined(separator: ", "))."
                 )
             }
@@ -183,12 +193,14 @@ struct TokenMiddleware: RouterMiddleware {
     let token: BearerToken
 
     func handle(
-        _ request: Request, context: BasicRequestContext,
+        _ request: Request,
+        context: BasicRequestContext,
         next: (Request, BasicRequestContext) async throws -> Response
     ) async throws -> Response {
         guard token.matches(authorization: request.headers[.authorization]) else {
             throw ControlError(
-                .unauthorized, "The token is missing or wrong.",
+                .unauthorized,
+                "The token is missing or wrong.",
                 remedy: "Send \"Authorization: Bearer TOKEN\" with the content of control.token-file."
             )
         }
@@ -198,8 +210,11 @@ struct TokenMiddleware: RouterMiddleware {
 
 /// Turns every error into the same form of answer; the one place that maps errors to HTTP.
 struct ErrorMiddleware: RouterMiddleware {
+    let logger: Logger
+
     func handle(
-        _ request: Request, context: BasicRequestContext,
+        _ request: Request,
+        context: BasicRequestContext,
         next: (Request, BasicRequestContext) async throws -> Response
     ) async throws -> Response {
         do {
@@ -207,16 +222,18 @@ struct ErrorMiddleware: RouterMiddleware {
         } catch {
             let refusal = Self.controlError(error, path: request.uri.path)
             if refusal.code.httpStatus >= 500 {
-                context.logger.error(
+                logger.error(
                     "request failed",
                     metadata: [
-                        "method": "\(request.method)", "path": "\(request.uri.path)", "code": "\(refusal.code.rawValue)",
+                        "method": "\(request.method)", "path": "\(request.uri.path)",
+                        "code": "\(refusal.code.rawValue)",
                         "reason": "\(refusal.message)",
                     ]
                 )
             }
             var response = try ControlRouter.json(
-                ErrorDocument(error: refusal), status: .init(code: refusal.code.httpStatus)
+                ErrorDocument(error: refusal),
+                status: .init(code: refusal.code.httpStatus)
             )
             if refusal.code == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer realm=\"ashlar\"" }
             return response
@@ -228,11 +245,19 @@ struct ErrorMiddleware: RouterMiddleware {
         case let error as ControlError:
             return error
         case let error as any HTTPResponseError where error.status == .notFound:
-            return ControlError(.notFound, "There is nothing at \(path).", remedy: "Paths begin with /v1/volumes and so on.")
+            return ControlError(
+                .notFound,
+                "There is nothing at \(path).",
+                remedy: "Paths begin with /v1/volumes and so on."
+            )
         case let error as any HTTPResponseError:
             return ControlError(.badRequest, "The request is refused: \(error.status).", remedy: "Correct the request.")
         default:
-            return ControlError(.internalError, "The request failed: \(error).", remedy: "See the log of the control role.")
+            return ControlError(
+                .internalError,
+                "The request failed: \(error).",
+                remedy: "See the log of the control role."
+            )
         }
     }
 }

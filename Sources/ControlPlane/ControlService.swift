@@ -3,7 +3,7 @@ import Logging
 /// What the API does, without HTTP: checks, rows, and the word to the cache servers.
 ///
 /// Every call throws ``ControlError``.
-public struct ControlService: Sendable {
+struct ControlService: Sendable {
     let store: any ControlStore
     let peers: any ControlPeers
     let jobs: Jobs
@@ -12,7 +12,10 @@ public struct ControlService: Sendable {
     let check: @Sendable (FsckRequest, Jobs.Progress) async throws -> FsckReport
 
     init(
-        store: any ControlStore, peers: any ControlPeers, jobs: Jobs, logger: Logger,
+        store: any ControlStore,
+        peers: any ControlPeers,
+        jobs: Jobs,
+        logger: Logger,
         check: @escaping @Sendable (FsckRequest, Jobs.Progress) async throws -> FsckReport
     ) {
         self.store = store
@@ -25,7 +28,17 @@ public struct ControlService: Sendable {
     // MARK: Volumes
 
     func createVolume(_ request: CreateVolumeRequest) async throws -> VolumeDocument {
-        let volume = try await store.createVolume(try VolumeRules.draft(request))
+        let draft = try VolumeRules.draft(request)
+        let volume: VolumeDocument
+        do {
+            volume = try await store.createVolume(draft)
+        } catch var error as ControlError where error.code == .volumeExists {
+            error.message = "Volume \"\(draft.name)\" exists."
+            throw error
+        } catch var error as ControlError where error.code == .iqnExists {
+            error.message = "Another volume has the iqn \(draft.iqn)."
+            throw error
+        }
         logger.info("volume created", metadata: ["volume": "\(volume.name)", "bytes": "\(volume.sizeBytes)"])
         return volume
     }
@@ -51,7 +64,9 @@ public struct ControlService: Sendable {
 
     func resizeVolume(_ name: String, _ request: ResizeVolumeRequest) async throws -> VolumeDocument {
         let volume = try await store.resizeVolume(
-            named: name, sizeBytes: request.sizeBytes, force: request.force ?? false
+            named: name,
+            sizeBytes: request.sizeBytes,
+            force: request.force ?? false
         )
         logger.info("volume resized", metadata: ["volume": "\(name)", "bytes": "\(volume.sizeBytes)"])
         return await announced(volume)
@@ -172,7 +187,9 @@ public struct ControlService: Sendable {
     func job(_ id: String) async throws -> JobDocument {
         guard let job = await jobs.job(id) else {
             throw ControlError(
-                .noSuchJob, "There is no job \"\(id.prefix(64))\".", remedy: "Jobs are forgotten when the control role stops."
+                .noSuchJob,
+                "There is no job \"\(id.prefix(64))\".",
+                remedy: "Jobs are forgotten when the control role stops."
             )
         }
         return job
@@ -182,7 +199,9 @@ public struct ControlService: Sendable {
         let limit = limit ?? ControlLimits.pageDefault
         guard (1...ControlLimits.pageMaximum).contains(limit) else {
             throw ControlError(
-                .invalid, "limit is \(limit).", remedy: "Set it from 1 to \(ControlLimits.pageMaximum)."
+                .invalid,
+                "limit is \(limit).",
+                remedy: "Set it from 1 to \(ControlLimits.pageMaximum)."
             )
         }
         return limit

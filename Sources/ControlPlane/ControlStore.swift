@@ -1,21 +1,21 @@
 /// The owner of a volume, as PostgreSQL names it.
-public struct VolumeOwnerRecord: Sendable, Hashable {
+struct VolumeOwnerRecord: Sendable, Hashable {
     /// The key of the volume.
-    public var volume: Int64
+    var volume: Int64
     /// Its size.
-    public var sizeBytes: UInt64
+    var sizeBytes: UInt64
     /// Its data block.
-    public var blockSizeBytes: UInt32
+    var blockSizeBytes: UInt32
     /// Its state.
-    public var state: String
+    var state: String
     /// `host:port` of its owner, where one with a living lease has it.
-    public var ownerEndpoint: String?
+    var ownerEndpoint: String?
 }
 
 /// What the control role keeps in PostgreSQL. Calls wait for the database on a thread of the store's own.
 ///
 /// All of them throw ``ControlError``.
-public protocol ControlStore: Sendable {
+protocol ControlStore: Sendable {
     /// Inserts a volume.
     func createVolume(_ draft: VolumeDraft) async throws -> VolumeDocument
     /// Reads a volume; nil where there is none.
@@ -51,7 +51,7 @@ public protocol ControlStore: Sendable {
 }
 
 /// The numbers that a cache server or an object server answered, or why it did not.
-public enum PeerAnswer<Value: Sendable>: Sendable {
+enum PeerAnswer<Value: Sendable>: Sendable {
     /// It answered.
     case answered(Value)
     /// It did not, for this reason.
@@ -61,7 +61,7 @@ public enum PeerAnswer<Value: Sendable>: Sendable {
 /// The other roles, as the control role uses them.
 ///
 /// All of these throw ``ControlError``, and none waits for longer than the limits in ``ControlLimits``.
-public protocol ControlPeers: Sendable {
+protocol ControlPeers: Sendable {
     /// Tells every cache server that a volume's row has changed; returns those that could not be told.
     func reload(volume: Int64) async -> [String]
     /// Has everything unmoved moved; returns the items that are left.
@@ -83,7 +83,7 @@ public protocol ControlPeers: Sendable {
 }
 
 /// What a server says of an object that cannot be read.
-public enum ObjectDamage: Sendable, Hashable {
+enum ObjectDamage: Sendable, Hashable {
     /// It does not lie there.
     case missing
     /// It lies there, but is damaged.

@@ -1,11 +1,11 @@
 import NIOConcurrencyHelpers
 import NIOPosix
-public import PostgresStore
+import PostgresStore
 
 /// A connection to PostgreSQL with a thread of its own, so that no event loop ever waits for the database.
 ///
 /// The connection is opened when it is first needed, and again after it broke.
-public final class DatabaseWorker: Sendable {
+final class DatabaseWorker: Sendable {
     /// The connection, which only the worker's thread touches.
     private final class Slot: @unchecked Sendable {
         var connection: PostgresConnection?
@@ -19,7 +19,7 @@ public final class DatabaseWorker: Sendable {
     /// Starts the thread.
     ///
     /// - Parameter settings: statements that are run on every new connection.
-    public init(_ configuration: PostgresConfiguration, settings: [String] = []) {
+    init(_ configuration: PostgresConfiguration, settings: [String] = []) {
         self.configuration = configuration
         self.settings = settings
         pool = NIOThreadPool(numberOfThreads: 1)
@@ -29,7 +29,7 @@ public final class DatabaseWorker: Sendable {
     /// Runs `body` on the worker's thread; one after the other.
     ///
     /// - Throws: ``ControlError``.
-    public func run<Value: Sendable>(
+    func run<Value: Sendable>(
         _ body: @escaping @Sendable (PostgresConnection) throws -> Value
     ) async throws -> Value {
         do {
@@ -54,7 +54,7 @@ public final class DatabaseWorker: Sendable {
     }
 
     /// Closes the connection and ends the thread.
-    public func shutdown() async {
+    func shutdown() async {
         // Neither fails but for a worker that has ended already.
         try? await pool.runIfActive { [self] in drop() }
         try? await pool.shutdownGracefully()
@@ -92,10 +92,22 @@ public final class DatabaseWorker: Sendable {
         case ("23505", "volumes_iqn_key"):
             return ControlError(.iqnExists, "A volume with this iqn exists.", remedy: "Choose another iqn.")
         case ("23514", _):
-            return ControlError(.invalid, "PostgreSQL refuses a value: \(error.message).", remedy: "Correct the request.")
+            return ControlError(
+                .invalid,
+                "PostgreSQL refuses a value: \(error.message).",
+                remedy: "Correct the request."
+            )
+        case ("42P01", _), ("3F000", _):
+            return ControlError(
+                .databaseUnavailable,
+                "The tables of Ashlar are not in this database.",
+                remedy: "Create them with: ashlar migrate up."
+            )
         case ("57014", _):
             return ControlError(
-                .busy, "PostgreSQL took too long to answer.", remedy: "Ask for a smaller page, or try again later."
+                .busy,
+                "PostgreSQL took too long to answer.",
+                remedy: "Ask for a smaller page, or try again later."
             )
         default:
             break
@@ -103,7 +115,8 @@ public final class DatabaseWorker: Sendable {
         switch error.code {
         case .connection, .configuration, .unsuitableServer:
             return ControlError(
-                .databaseUnavailable, "PostgreSQL cannot be used: \(error.message).",
+                .databaseUnavailable,
+                "PostgreSQL cannot be used: \(error.message).",
                 remedy: "See that it runs and that postgres.dsn names it."
             )
         case .statement, .result, .migration:

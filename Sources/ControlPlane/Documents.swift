@@ -188,9 +188,21 @@ public struct VolumeDocument: Codable, Sendable, Hashable {
 
     /// A volume with each part named.
     public init(
-        id: Int64, name: String, iqn: String, uuid: String, sizeBytes: UInt64, blockSizeBytes: UInt32,
-        logicalBlockSizeBytes: UInt32, readOnly: Bool, state: String, policy: PolicyDocument, initiators: [String],
-        credentials: [String], mutual: String?, revision: Int64, createdAt: String
+        id: Int64,
+        name: String,
+        iqn: String,
+        uuid: String,
+        sizeBytes: UInt64,
+        blockSizeBytes: UInt32,
+        logicalBlockSizeBytes: UInt32,
+        readOnly: Bool,
+        state: String,
+        policy: PolicyDocument,
+        initiators: [String],
+        credentials: [String],
+        mutual: String?,
+        revision: Int64,
+        createdAt: String
     ) {
         self.id = id
         self.name = name

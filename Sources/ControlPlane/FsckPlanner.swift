@@ -86,7 +86,9 @@ struct FsckPlanner: Sendable {
     mutating func add(_ object: Object) {
         report.objects += 1
         objects[object.id] = Known(
-            volume: object.volume, slots: Int32(clamping: object.slots), liveSlots: Int32(clamping: object.liveSlots),
+            volume: object.volume,
+            slots: Int32(clamping: object.slots),
+            liveSlots: Int32(clamping: object.liveSlots),
             isLive: object.state == "live"
         )
         if object.state == "live", let server = object.server { liveByServer[server, default: []].append(object.id) }
@@ -101,7 +103,8 @@ struct FsckPlanner: Sendable {
         report.extents += 1
         if let last = lastExtent, last.volume == extent.volume, last.firstBlock + last.blockCount > extent.firstBlock {
             find(
-                .extentsOverlap, extent,
+                .extentsOverlap,
+                extent,
                 "overlaps the one from block \(last.firstBlock), \(last.blockCount) blocks long, in object \(last.object)"
             )
         }
@@ -124,7 +127,8 @@ struct FsckPlanner: Sendable {
         }
         if extent.firstSlot + extent.blockCount > Int64(object.slots) {
             find(
-                .extentOutsideObject, extent,
+                .extentOutsideObject,
+                extent,
                 "slots \(extent.firstSlot) to \(extent.firstSlot + extent.blockCount - 1) of \(object.slots)"
             )
         }
@@ -137,7 +141,9 @@ struct FsckPlanner: Sendable {
         for (id, object) in objects.sorted(by: { $0.key < $1.key }) where object.counted != object.liveSlots {
             guard object.isLive else { continue }  // Its extents, if it has any, are findings of their own.
             find(
-                .liveSlotsWrong, volume: object.volume, object: id,
+                .liveSlotsWrong,
+                volume: object.volume,
+                object: id,
                 "\(object.liveSlots) recorded, \(object.counted) referred to"
             )
             repairs.append(.recountLiveSlots(object: id, volume: object.volume))
@@ -161,7 +167,8 @@ struct FsckPlanner: Sendable {
         }
         guard item.bytes.count == Int(volume.blockSizeBytes), length == Int64(item.bytes.count) else {
             find(
-                .itemLengthWrong, item,
+                .itemLengthWrong,
+                item,
                 "\(item.bytes.count) bytes, \(length) recorded, \(volume.blockSizeBytes) in a block"
             )
             return
@@ -175,7 +182,8 @@ struct FsckPlanner: Sendable {
     /// Takes what became of the comparison of one server's list with the rows.
     mutating func addUnknown(object: UInt64, server: Int32) {
         find(
-            .objectUnknown, object: Int64(clamping: object),
+            .objectUnknown,
+            object: Int64(clamping: object),
             "lies on object server \(server) without a row; an agent's scan removes it"
         )
     }
@@ -188,7 +196,12 @@ struct FsckPlanner: Sendable {
             find(.objectMissing, volume: objects[object]?.volume, object: object, "not on object server \(server)")
         case .damaged(let reason):
             report.objectsVerified += 1
-            find(.objectDamaged, volume: objects[object]?.volume, object: object, "on object server \(server): \(reason)")
+            find(
+                .objectDamaged,
+                volume: objects[object]?.volume,
+                object: object,
+                "on object server \(server): \(reason)"
+            )
         }
     }
 
@@ -199,14 +212,21 @@ struct FsckPlanner: Sendable {
     mutating func repaired(_ text: String) { report.repairs.append(text) }
 
     private mutating func find(
-        _ kind: FsckReport.Kind, volume: Int64? = nil, block: Int64? = nil, object: Int64? = nil, _ detail: String
+        _ kind: FsckReport.Kind,
+        volume: Int64? = nil,
+        block: Int64? = nil,
+        object: Int64? = nil,
+        _ detail: String
     ) {
         report.add(FsckReport.Finding(kind: kind, volume: volume, block: block, object: object, detail: detail))
     }
 
     private mutating func find(_ kind: FsckReport.Kind, _ extent: Extent, _ detail: String) {
         find(
-            kind, volume: extent.volume, block: extent.firstBlock, object: extent.object,
+            kind,
+            volume: extent.volume,
+            block: extent.firstBlock,
+            object: extent.object,
             "extent of \(extent.blockCount) blocks: \(detail)"
         )
     }

@@ -61,7 +61,9 @@ struct FsckRunner: Sendable {
     }
 
     private func readRows(
-        _ request: FsckRequest, _ planner: inout FsckPlanner, _ progress: Jobs.Progress?
+        _ request: FsckRequest,
+        _ planner: inout FsckPlanner,
+        _ progress: Jobs.Progress?
     ) async throws {
         var only: Int64?
         if let name = request.volume {
@@ -110,7 +112,9 @@ struct FsckRunner: Sendable {
 
     /// Live rows against what lies on the servers, in both directions.
     private func compare(
-        _ listed: [Int32: [UInt64]], _ planner: inout FsckPlanner, _ progress: Jobs.Progress?
+        _ listed: [Int32: [UInt64]],
+        _ planner: inout FsckPlanner,
+        _ progress: Jobs.Progress?
     ) async throws {
         let pageRows = Int(ControlLimits.fsckPageRows)
         for (server, objects) in listed.sorted(by: { $0.key < $1.key }) {
@@ -134,7 +138,9 @@ struct FsckRunner: Sendable {
     }
 
     private func verify(
-        _ planner: inout FsckPlanner, listed: [Int32: [UInt64]], _ progress: Jobs.Progress?
+        _ planner: inout FsckPlanner,
+        listed: [Int32: [UInt64]],
+        _ progress: Jobs.Progress?
     ) async throws {
         let total = planner.liveByServer.values.reduce(0) { $0 + $1.count }
         var done: UInt64 = 0

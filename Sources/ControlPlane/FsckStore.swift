@@ -170,7 +170,8 @@ struct PostgresFsckStore: FsckStore {
         let list = "{" + objects.map(String.init).joined(separator: ",") + "}"
         return try await present.run { connection in
             let rows = try connection.query(
-                "SELECT object_id, state FROM block_objects WHERE object_id = ANY ($1::bigint[])", [.text(list)]
+                "SELECT object_id, state FROM block_objects WHERE object_id = ANY ($1::bigint[])",
+                [.text(list)]
             )
             var states: [Int64: String] = [:]
             for index in 0..<rows.count {

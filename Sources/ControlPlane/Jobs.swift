@@ -41,7 +41,9 @@ public actor Jobs {
     ///
     /// - Throws: ``ControlError`` with code busy at the limit.
     public func start(
-        kind: String, subject: String, _ body: @escaping @Sendable (Progress) async throws -> Outcome
+        kind: String,
+        subject: String,
+        _ body: @escaping @Sendable (Progress) async throws -> Outcome
     ) throws(ControlError) -> String {
         if let running = documents.values.first(where: {
             $0.kind == kind && $0.subject == subject && $0.state == .running
@@ -54,7 +56,14 @@ public actor Jobs {
         let id = "\(kind)-\(next)"
         next += 1
         documents[id] = JobDocument(
-            id: id, kind: kind, subject: subject, state: .running, done: 0, total: 0, message: "started", report: nil
+            id: id,
+            kind: kind,
+            subject: subject,
+            state: .running,
+            done: 0,
+            total: 0,
+            message: "started",
+            report: nil
         )
         order.append(id)
         forgetOldest()

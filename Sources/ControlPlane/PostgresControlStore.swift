@@ -2,21 +2,21 @@ import Foundation
 import PostgresStore
 
 /// The control role's rows in PostgreSQL.
-public struct PostgresControlStore: ControlStore {
+struct PostgresControlStore: ControlStore {
     private let worker: DatabaseWorker
 
     /// A store that asks through `worker`.
-    public init(worker: DatabaseWorker) { self.worker = worker }
+    init(worker: DatabaseWorker) { self.worker = worker }
 
     /// Statements for the connection of an API: nothing may take long.
-    public static let settings = [
+    static let settings = [
         "SET statement_timeout = \(ControlLimits.statementMilliseconds)",
         "SET lock_timeout = \(ControlLimits.statementMilliseconds / 2)",
     ]
 
     // MARK: Volumes
 
-    public func createVolume(_ draft: VolumeDraft) async throws -> VolumeDocument {
+    func createVolume(_ draft: VolumeDraft) async throws -> VolumeDocument {
         let config = try Self.json(draft.policy)
         return try await worker.run { connection in
             try connection.transaction { connection in
@@ -40,14 +40,14 @@ public struct PostgresControlStore: ControlStore {
         }
     }
 
-    public func volume(named name: String) async throws -> VolumeDocument? {
+    func volume(named name: String) async throws -> VolumeDocument? {
         try await worker.run { connection in
             let rows = try connection.query("\(Self.volumeColumns) WHERE v.name = $1", [.text(name)])
             return rows.count == 0 ? nil : try Self.document(rows[0])
         }
     }
 
-    public func volumes(after: String?, limit: Int) async throws -> [VolumeDocument] {
+    func volumes(after: String?, limit: Int) async throws -> [VolumeDocument] {
         try await worker.run { connection in
             let rows = try connection.query(
                 "\(Self.volumeColumns) WHERE v.name > $1 ORDER BY v.name LIMIT $2",
@@ -57,19 +57,21 @@ public struct PostgresControlStore: ControlStore {
         }
     }
 
-    public func changeVolume(named name: String, _ change: ChangeVolumeRequest) async throws -> VolumeDocument {
+    func changeVolume(named name: String, _ change: ChangeVolumeRequest) async throws -> VolumeDocument {
         let config = try change.policy.map { try Self.json($0) }
         return try await worker.run { connection in
             try connection.transaction { connection in
                 let id = try Self.lockActive(name, connection).id
                 if let readOnly = change.readOnly {
                     _ = try connection.query(
-                        "UPDATE volumes SET read_only = $2 WHERE id = $1", [.int(id), .bool(readOnly)]
+                        "UPDATE volumes SET read_only = $2 WHERE id = $1",
+                        [.int(id), .bool(readOnly)]
                     )
                 }
                 if let config {
                     _ = try connection.query(
-                        "UPDATE volumes SET config = config || $2::jsonb WHERE id = $1", [.int(id), .text(config)]
+                        "UPDATE volumes SET config = config || $2::jsonb WHERE id = $1",
+                        [.int(id), .text(config)]
                     )
                 }
                 if let initiators = change.initiators { try Self.setInitiators(initiators, of: id, connection) }
@@ -84,12 +86,13 @@ public struct PostgresControlStore: ControlStore {
         }
     }
 
-    public func resizeVolume(named name: String, sizeBytes: UInt64, force: Bool) async throws -> VolumeDocument {
+    func resizeVolume(named name: String, sizeBytes: UInt64, force: Bool) async throws -> VolumeDocument {
         try await worker.run { connection in
             try connection.transaction { connection in
                 let volume = try Self.lockActive(name, connection)
                 try VolumeRules.checkGeometry(
-                    sizeBytes: sizeBytes, blockSizeBytes: volume.blockSizeBytes,
+                    sizeBytes: sizeBytes,
+                    blockSizeBytes: volume.blockSizeBytes,
                     logicalBlockSizeBytes: volume.logicalBlockSizeBytes
                 )
                 guard sizeBytes >= volume.sizeBytes || force else {
@@ -100,7 +103,8 @@ public struct PostgresControlStore: ControlStore {
                     )
                 }
                 _ = try connection.query(
-                    "UPDATE volumes SET size_bytes = $2 WHERE id = $1", [.int(volume.id), .int(Int64(sizeBytes))]
+                    "UPDATE volumes SET size_bytes = $2 WHERE id = $1",
+                    [.int(volume.id), .int(Int64(sizeBytes))]
                 )
                 return try Self.volume(name, connection)
             }
@@ -109,32 +113,35 @@ public struct PostgresControlStore: ControlStore {
 
     // MARK: Deletion
 
-    public func markDeleting(named name: String, force: Bool) async throws -> VolumeOwnerRecord {
+    func markDeleting(named name: String, force: Bool) async throws -> VolumeOwnerRecord {
         try await worker.run { connection in
             try connection.transaction { connection in
                 guard let record = try Self.owner(name, connection) else { throw ControlError.noSuchVolume(name) }
                 if record.state == "deleting" { return record }
                 if !force {
                     let rows = try connection.query(
-                        "SELECT count(*) AS sessions FROM nexuses WHERE volume_id = $1", [.int(record.volume)]
+                        "SELECT count(*) AS sessions FROM nexuses WHERE volume_id = $1",
+                        [.int(record.volume)]
                     )
                     let sessions = try Self.required(rows[0].int64("sessions"), "sessions")
                     guard sessions == 0 else {
                         throw ControlError(
-                            .sessionsOpen, "Volume \"\(name)\" has \(sessions) open sessions.",
+                            .sessionsOpen,
+                            "Volume \"\(name)\" has \(sessions) open sessions.",
                             remedy: "Log the initiators out (see: ashlar target list --sessions), or say force."
                         )
                     }
                 }
                 _ = try connection.query(
-                    "UPDATE volumes SET state = 'deleting' WHERE id = $1", [.int(record.volume)]
+                    "UPDATE volumes SET state = 'deleting' WHERE id = $1",
+                    [.int(record.volume)]
                 )
                 return record
             }
         }
     }
 
-    public func deletionStep(volume: Int64) async throws -> Bool {
+    func deletionStep(volume: Int64) async throws -> Bool {
         try await worker.run { connection in
             let rows = try connection.query(
                 "SELECT delete_volume_step($1, $2::integer) AS gone",
@@ -144,7 +151,7 @@ public struct PostgresControlStore: ControlStore {
         }
     }
 
-    public func rowCount(volume: Int64) async throws -> UInt64 {
+    func rowCount(volume: Int64) async throws -> UInt64 {
         try await worker.run { connection in
             let rows = try connection.query(
                 """
@@ -157,16 +164,17 @@ public struct PostgresControlStore: ControlStore {
         }
     }
 
-    public func deletingVolumes(limit: Int) async throws -> [String] {
+    func deletingVolumes(limit: Int) async throws -> [String] {
         try await worker.run { connection in
             let rows = try connection.query(
-                "SELECT name FROM volumes WHERE state = 'deleting' ORDER BY id LIMIT $1", [.int(Int64(limit))]
+                "SELECT name FROM volumes WHERE state = 'deleting' ORDER BY id LIMIT $1",
+                [.int(Int64(limit))]
             )
             return try (0..<rows.count).map { try Self.required(rows[$0].string("name"), "name") }
         }
     }
 
-    public func owner(volume name: String) async throws -> VolumeOwnerRecord? {
+    func owner(volume name: String) async throws -> VolumeOwnerRecord? {
         try await worker.run { try Self.owner(name, $0) }
     }
 
@@ -234,7 +242,11 @@ public struct PostgresControlStore: ControlStore {
         )
         guard rows.count == 1 else { throw ControlError.noSuchVolume(name) }
         guard try rows[0].string("state") == "active" else {
-            throw ControlError(.volumeDeleting, "Volume \"\(name)\" is being deleted.", remedy: "Wait until it is gone.")
+            throw ControlError(
+                .volumeDeleting,
+                "Volume \"\(name)\" is being deleted.",
+                remedy: "Wait until it is gone."
+            )
         }
         return Locked(
             id: try required(rows[0].int64("id"), "id"),
@@ -268,16 +280,21 @@ public struct PostgresControlStore: ControlStore {
         _ = try connection.query("DELETE FROM access_initiators WHERE volume_id = $1", [.int(volume)])
         for name in names {
             _ = try connection.query(
-                "INSERT INTO access_initiators (volume_id, initiator_name) VALUES ($1, $2)", [.int(volume), .text(name)]
+                "INSERT INTO access_initiators (volume_id, initiator_name) VALUES ($1, $2)",
+                [.int(volume), .text(name)]
             )
         }
     }
 
     private static func setCredentials(
-        _ credentials: [CredentialDocument], mutual: Bool, of volume: Int64, _ connection: PostgresConnection
+        _ credentials: [CredentialDocument],
+        mutual: Bool,
+        of volume: Int64,
+        _ connection: PostgresConnection
     ) throws {
         _ = try connection.query(
-            "DELETE FROM chap_credentials WHERE volume_id = $1 AND mutual = $2", [.int(volume), .bool(mutual)]
+            "DELETE FROM chap_credentials WHERE volume_id = $1 AND mutual = $2",
+            [.int(volume), .bool(mutual)]
         )
         for credential in credentials {
             _ = try connection.query(
@@ -316,7 +333,7 @@ extension PostgresControlStore {
         FROM ashlar_inspect.space s
         """
 
-    public func space(after: String?, limit: Int) async throws -> [SpaceDocument] {
+    func space(after: String?, limit: Int) async throws -> [SpaceDocument] {
         try await worker.run { connection in
             let rows = try connection.query(
                 "\(Self.spaceColumns) WHERE s.volume > $1 ORDER BY s.volume LIMIT $2",
@@ -326,7 +343,7 @@ extension PostgresControlStore {
         }
     }
 
-    public func space(volume name: String) async throws -> SpaceDocument? {
+    func space(volume name: String) async throws -> SpaceDocument? {
         try await worker.run { connection in
             let rows = try connection.query("\(Self.spaceColumns) WHERE s.volume = $1", [.text(name)])
             return rows.count == 0 ? nil : try Self.space(rows[0])
@@ -349,7 +366,7 @@ extension PostgresControlStore {
         )
     }
 
-    public func targets() async throws -> [TargetDocument] {
+    func targets() async throws -> [TargetDocument] {
         try await worker.run { connection in
             let rows = try connection.query(
                 """
@@ -374,7 +391,7 @@ extension PostgresControlStore {
         }
     }
 
-    public func sessions(volume: String?, limit: Int) async throws -> [SessionDocument] {
+    func sessions(volume: String?, limit: Int) async throws -> [SessionDocument] {
         try await worker.run { connection in
             let rows = try connection.query(
                 """
@@ -399,12 +416,13 @@ extension PostgresControlStore {
         }
     }
 
-    public func volumeNames(_ keys: [Int64]) async throws -> [Int64: String] {
+    func volumeNames(_ keys: [Int64]) async throws -> [Int64: String] {
         guard !keys.isEmpty else { return [:] }
         let list = "{" + keys.map(String.init).joined(separator: ",") + "}"
         return try await worker.run { connection in
             let rows = try connection.query(
-                "SELECT id, name FROM volumes WHERE id = ANY ($1::bigint[])", [.text(list)]
+                "SELECT id, name FROM volumes WHERE id = ANY ($1::bigint[])",
+                [.text(list)]
             )
             var names: [Int64: String] = [:]
             for index in 0..<rows.count {
@@ -415,7 +433,7 @@ extension PostgresControlStore {
         }
     }
 
-    public func recordObjectServer(id: Int32, name: String, endpoint: String, cluster: String) async throws {
+    func recordObjectServer(id: Int32, name: String, endpoint: String, cluster: String) async throws {
         try await worker.run { connection in
             _ = try connection.query(
                 """

@@ -1,11 +1,11 @@
 import AshlarCore
-public import Logging
-public import NIOCore
+import Logging
+import NIOCore
 import RPC
-public import Transport
+import Transport
 
 /// The cache servers and object servers, over RPC.
-public struct RPCControlPeers: ControlPeers {
+struct RPCControlPeers: ControlPeers {
     private struct Peer: Sendable {
         let endpoint: String
         let handle: RPCClientHandle
@@ -19,16 +19,23 @@ public struct RPCControlPeers: ControlPeers {
     ///
     /// - Parameter seed: spreads reconnections of several nodes.
     /// - Throws: ``ControlError`` where an endpoint is none.
-    public init(
-        cacheEndpoints: [String], objectEndpoints: [Int32: String], identity: TLSIdentity, on eventLoop: any EventLoop,
-        seed: UInt64, logger: Logger
+    init(
+        cacheEndpoints: [String],
+        objectEndpoints: [Int32: String],
+        identity: TLSIdentity,
+        on eventLoop: any EventLoop,
+        seed: UInt64,
+        logger: Logger
     ) throws(ControlError) {
         func peer(_ text: String, role: Role, number: UInt64) throws(ControlError) -> Peer {
             guard let endpoint = RPCEndpoint(text) else {
                 throw ControlError(.invalid, "\"\(text)\" is not HOST:PORT.", remedy: "Correct the configuration.")
             }
             let configuration = RPCClient.Configuration(
-                endpoint: endpoint, identity: identity, expectedRole: role, seed: seed &+ number
+                endpoint: endpoint,
+                identity: identity,
+                expectedRole: role,
+                seed: seed &+ number
             )
             let handle = RPCClientHandle.connect(on: eventLoop, configuration: configuration, logger: logger)
             return Peer(endpoint: text, handle: handle)
@@ -47,14 +54,14 @@ public struct RPCControlPeers: ControlPeers {
     }
 
     /// Ends all connections.
-    public func close() async {
+    func close() async {
         for peer in caches { await peer.handle.close() }
         for peer in objects.values { await peer.handle.close() }
     }
 
     // MARK: Cache servers
 
-    public func reload(volume: Int64) async -> [String] {
+    func reload(volume: Int64) async -> [String] {
         await withTaskGroup(of: String?.self) { group in
             for peer in caches {
                 group.addTask {
@@ -77,11 +84,11 @@ public struct RPCControlPeers: ControlPeers {
         }
     }
 
-    public func moveNow(volume: Int64, owner: String?) async throws -> UInt64 {
+    func moveNow(volume: Int64, owner: String?) async throws -> UInt64 {
         try await askOwner(MoveNow(volume: VolumeID(volume)), owner: owner).left
     }
 
-    public func deleteStep(volume: Int64, owner: String?) async throws -> UInt64 {
+    func deleteStep(volume: Int64, owner: String?) async throws -> UInt64 {
         try await askOwner(DeleteVolumeStep(volume: VolumeID(volume)), owner: owner).left
     }
 
@@ -94,11 +101,15 @@ public struct RPCControlPeers: ControlPeers {
             let peer = order.removeFirst()
             do {
                 let (answer, _) = try await peer.handle.call(
-                    message, answer: CountAnswer.self, deadlineMilliseconds: ControlLimits.cacheDeadlineMilliseconds
+                    message,
+                    answer: CountAnswer.self,
+                    deadlineMilliseconds: ControlLimits.cacheDeadlineMilliseconds
                 )
                 return answer
             } catch let error as RPCError {
-                if let hint = error.ownerHint?.endpoint, !hinted, let index = order.firstIndex(where: { $0.endpoint == hint }) {
+                if let hint = error.ownerHint?.endpoint, !hinted,
+                    let index = order.firstIndex(where: { $0.endpoint == hint })
+                {
                     hinted = true
                     order.insert(order.remove(at: index), at: 0)
                 }
@@ -114,7 +125,7 @@ public struct RPCControlPeers: ControlPeers {
         )
     }
 
-    public func cacheStatistics() async -> [CacheDocument] {
+    func cacheStatistics() async -> [CacheDocument] {
         await withTaskGroup(of: CacheDocument.self) { group in
             for peer in caches { group.addTask { await Self.statistics(ofCache: peer) } }
             var documents: [CacheDocument] = []
@@ -125,12 +136,18 @@ public struct RPCControlPeers: ControlPeers {
 
     private static func statistics(ofCache peer: Peer) async -> CacheDocument {
         var document = CacheDocument(
-            endpoint: peer.endpoint, reachable: false, reason: nil, imageBytes: 0, commits: 0, committedBlocks: 0,
+            endpoint: peer.endpoint,
+            reachable: false,
+            reason: nil,
+            imageBytes: 0,
+            commits: 0,
+            committedBlocks: 0,
             volumes: []
         )
         do {
             let (answer, _) = try await peer.handle.call(
-                CacheStatistics(), answer: CacheStatistics.Answer.self,
+                CacheStatistics(),
+                answer: CacheStatistics.Answer.self,
                 deadlineMilliseconds: ControlLimits.reloadDeadlineMilliseconds
             )
             document.reachable = true
@@ -139,8 +156,14 @@ public struct RPCControlPeers: ControlPeers {
             document.committedBlocks = answer.committedBlocks
             document.volumes = answer.volumes.map {
                 CacheDocument.Volume(
-                    id: $0.volume.rawValue, name: nil, epoch: $0.epoch.rawValue, sessions: $0.nexuses,
-                    unmovedItems: $0.unmovedItems, cachedBytes: $0.cachedBytes, reads: $0.reads, writes: $0.writes
+                    id: $0.volume.rawValue,
+                    name: nil,
+                    epoch: $0.epoch.rawValue,
+                    sessions: $0.nexuses,
+                    unmovedItems: $0.unmovedItems,
+                    cachedBytes: $0.cachedBytes,
+                    reads: $0.reads,
+                    writes: $0.writes
                 )
             }
         } catch {
@@ -151,14 +174,14 @@ public struct RPCControlPeers: ControlPeers {
 
     // MARK: Object servers
 
-    public var objectServers: [Int32] { objects.keys.sorted() }
+    var objectServers: [Int32] { objects.keys.sorted() }
 
-    public func objectServerName(_ server: Int32) async -> String? {
+    func objectServerName(_ server: Int32) async -> String? {
         guard case .connected(let peer) = await objects[server]?.handle.state() else { return nil }
         return peer.node.name
     }
 
-    public func objectStatistics() async -> [ObjectServerDocument] {
+    func objectStatistics() async -> [ObjectServerDocument] {
         await withTaskGroup(of: ObjectServerDocument.self) { group in
             for (id, peer) in objects { group.addTask { await Self.statistics(ofObjects: id, peer) } }
             var documents: [ObjectServerDocument] = []
@@ -169,12 +192,19 @@ public struct RPCControlPeers: ControlPeers {
 
     private static func statistics(ofObjects id: Int32, _ peer: Peer) async -> ObjectServerDocument {
         var document = ObjectServerDocument(
-            id: id, endpoint: peer.endpoint, reachable: false, reason: nil, objects: 0, bytes: 0, freeBytes: 0,
+            id: id,
+            endpoint: peer.endpoint,
+            reachable: false,
+            reason: nil,
+            objects: 0,
+            bytes: 0,
+            freeBytes: 0,
             rootsOutOfService: 0
         )
         do {
             let (answer, _) = try await peer.handle.call(
-                ObjectStatistics(), answer: ObjectStatistics.Answer.self,
+                ObjectStatistics(),
+                answer: ObjectStatistics.Answer.self,
                 deadlineMilliseconds: ControlLimits.reloadDeadlineMilliseconds
             )
             document.reachable = true
@@ -189,12 +219,13 @@ public struct RPCControlPeers: ControlPeers {
         return document
     }
 
-    public func listObjects(server: Int32, after: UInt64?) async throws -> (objects: [UInt64], next: UInt64?) {
+    func listObjects(server: Int32, after: UInt64?) async throws -> (objects: [UInt64], next: UInt64?) {
         let peer = try objectPeer(server)
         do {
             let (answer, _) = try await peer.handle.call(
                 ListObjects(after: after.map { ObjectID($0) }, limit: ControlLimits.fsckListPage),
-                answer: ListObjects.Answer.self, deadlineMilliseconds: ControlLimits.objectsDeadlineMilliseconds
+                answer: ListObjects.Answer.self,
+                deadlineMilliseconds: ControlLimits.objectsDeadlineMilliseconds
             )
             return (answer.objects.map(\.rawValue), answer.next?.rawValue)
         } catch {
@@ -202,12 +233,13 @@ public struct RPCControlPeers: ControlPeers {
         }
     }
 
-    public func verifyObject(server: Int32, object: UInt64) async throws -> ObjectDamage? {
+    func verifyObject(server: Int32, object: UInt64) async throws -> ObjectDamage? {
         let peer = try objectPeer(server)
         let answer: RPCAnswer
         do {
             answer = try await peer.handle.call(
-                VerifyObject(object: ObjectID(object)), deadlineMilliseconds: ControlLimits.objectsDeadlineMilliseconds
+                VerifyObject(object: ObjectID(object)),
+                deadlineMilliseconds: ControlLimits.objectsDeadlineMilliseconds
             )
         } catch {
             throw Self.unavailable(server, error)
@@ -223,7 +255,8 @@ public struct RPCControlPeers: ControlPeers {
     private func objectPeer(_ server: Int32) throws(ControlError) -> Peer {
         guard let peer = objects[server] else {
             throw ControlError(
-                .objectsUnavailable, "Object server \(server) is not configured.",
+                .objectsUnavailable,
+                "Object server \(server) is not configured.",
                 remedy: "Name it in objects.endpoints of the control role."
             )
         }
@@ -232,7 +265,8 @@ public struct RPCControlPeers: ControlPeers {
 
     private static func unavailable(_ server: Int32, _ reason: Any) -> ControlError {
         ControlError(
-            .objectsUnavailable, "Object server \(server) does not answer (\(reason)).",
+            .objectsUnavailable,
+            "Object server \(server) does not answer (\(reason)).",
             remedy: "See that it runs and that objects.endpoints names it."
         )
     }

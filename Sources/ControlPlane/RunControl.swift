@@ -19,19 +19,27 @@ public func runControl(_ configuration: ControlConfiguration, logger: Logger) as
     let identity: TLSIdentity
     do {
         identity = try TLSIdentity(
-            certificatePath: configuration.node.certificatePath, keyPath: configuration.node.keyPath,
+            certificatePath: configuration.node.certificatePath,
+            keyPath: configuration.node.keyPath,
             authorityPath: configuration.node.authorityPath
         )
     } catch {
         throw ControlError(.invalid, "\(error.message).", remedy: "Issue the certificate with: ashlar certs issue.")
     }
     try check(identity, configuration.node)
+    try await verifyDatabase(configuration, cluster: identity.node.cluster.description)
     let certificate = try APICertificate(
-        certificatePath: configuration.node.certificatePath, keyPath: configuration.node.keyPath
+        certificatePath: configuration.node.certificatePath,
+        keyPath: configuration.node.keyPath
     )
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let role = try ControlRole(
-        configuration, identity: identity, certificate: certificate, token: token, group: group, logger: logger
+        configuration,
+        identity: identity,
+        certificate: certificate,
+        token: token,
+        group: group,
+        logger: logger
     )
     let result: Result<Void, any Error>
     do {
@@ -46,11 +54,30 @@ public func runControl(_ configuration: ControlConfiguration, logger: Logger) as
     try result.get()
 }
 
+/// Tests schema and cluster, on a thread that may block.
+private func verifyDatabase(_ configuration: ControlConfiguration, cluster: String) async throws {
+    do {
+        try await NIOThreadPool.singleton.runIfActive {
+            let connection = try PostgresConnection(configuration.postgres)
+            defer { connection.close() }
+            try SchemaGate.verify(connection, release: ProgramRelease.current, cluster: cluster)
+        }
+    } catch let error as PostgresError {
+        throw ControlError(
+            .invalid,
+            "The database cannot be used: \(error).",
+            remedy: "Name the right one with postgres.dsn, or bring its schema up with: ashlar migrate up."
+        )
+    }
+}
+
 private func check(_ identity: TLSIdentity, _ node: NodeConfiguration) throws(ControlError) {
     guard identity.node.role == .control, identity.node.cluster.description == node.clusterID.lowercased() else {
         throw ControlError(
-            .invalid, "The certificate \(node.certificatePath) is of \(identity.node), not of role control in cluster "
-                + "\(node.clusterID).", remedy: "Issue one with: ashlar certs issue --role control."
+            .invalid,
+            "The certificate \(node.certificatePath) is of \(identity.node), not of role control in cluster "
+                + "\(node.clusterID).",
+            remedy: "Issue one with: ashlar certs issue --role control."
         )
     }
 }
@@ -71,8 +98,12 @@ private struct ControlRole: Sendable {
     private let isServing = NIOLockedValueBox(false)
 
     init(
-        _ configuration: ControlConfiguration, identity: TLSIdentity, certificate: APICertificate, token: BearerToken,
-        group: MultiThreadedEventLoopGroup, logger: Logger
+        _ configuration: ControlConfiguration,
+        identity: TLSIdentity,
+        certificate: APICertificate,
+        token: BearerToken,
+        group: MultiThreadedEventLoopGroup,
+        logger: Logger
     ) throws {
         self.configuration = configuration
         self.identity = identity
@@ -86,14 +117,21 @@ private struct ControlRole: Sendable {
         postgres.applicationName = "ashlar fsck"
         snapshot = DatabaseWorker(postgres)
         peers = try RPCControlPeers(
-            cacheEndpoints: configuration.cacheEndpoints, objectEndpoints: configuration.objectServers,
-            identity: identity, on: group.next(), seed: UInt64.random(in: .min ... .max), logger: logger
+            cacheEndpoints: configuration.cacheEndpoints,
+            objectEndpoints: configuration.objectServers,
+            identity: identity,
+            on: group.next(),
+            seed: UInt64.random(in: .min ... .max),
+            logger: logger
         )
         jobs = Jobs()
         let checking = PostgresFsckStore(snapshot: snapshot, present: api)
         let (peers, checks) = (peers, OneAtATime())
         service = ControlService(
-            store: PostgresControlStore(worker: api), peers: peers, jobs: jobs, logger: logger
+            store: PostgresControlStore(worker: api),
+            peers: peers,
+            jobs: jobs,
+            logger: logger
         ) { request, progress in
             // There is one snapshot connection; a second check waits for the first.
             try await checks.run {
@@ -141,11 +179,15 @@ private struct ControlRole: Sendable {
 
     private func serve() async throws {
         let address = configuration.listenAddress
+        // The server calls it an error that a stop ends its connections; requests that fail are logged by the router.
+        var quiet = logger
+        quiet.logLevel = .critical
         let application = try Application(
             router: ControlRouter.make(service, token: token),
             server: .tls(.http1(), tlsConfiguration: certificate.tlsConfiguration()),
             configuration: ApplicationConfiguration(
-                address: .hostname(address, port: configuration.listenPort), serverName: "ashlar"
+                address: .hostname(address, port: configuration.listenPort),
+                serverName: "ashlar"
             ),
             onServerRunning: { [isServing, logger] channel in
                 isServing.withLockedValue { $0 = true }
@@ -153,13 +195,14 @@ private struct ControlRole: Sendable {
                 logger.info("ready", metadata: ["endpoint": "https://\(address):\(port)"])
             },
             eventLoopGroupProvider: .shared(group),
-            logger: logger
+            logger: quiet
         )
         do {
             try await application.run()
         } catch let error as IOError {
             throw ControlError(
-                .invalid, "listen.address \(address), port \(configuration.listenPort), cannot be opened (\(error)).",
+                .invalid,
+                "listen.address \(address), port \(configuration.listenPort), cannot be opened (\(error)).",
                 remedy: "Choose another address or port, or stop what listens there."
             )
         }
@@ -186,10 +229,16 @@ private struct ControlRole: Sendable {
                 guard let name = await peers.objectServerName(server.id) else { continue }
                 do {
                     try await store.recordObjectServer(
-                        id: server.id, name: name, endpoint: server.endpoint, cluster: configuration.node.clusterID
+                        id: server.id,
+                        name: name,
+                        endpoint: server.endpoint,
+                        cluster: configuration.node.clusterID
                     )
                 } catch let error as ControlError {
-                    logger.warning("object server not recorded", metadata: ["id": "\(server.id)", "reason": "\(error)"])
+                    logger.warning(
+                        "object server not recorded",
+                        metadata: ["id": "\(server.id)", "reason": "\(error)"]
+                    )
                 }
             }
             try await Task.sleep(for: .seconds(ControlLimits.objectServerPollSeconds))

@@ -45,9 +45,16 @@ public enum VolumeRules {
         let credentials = request.credentials ?? []
         try checkCredentials(credentials, mutual: request.mutual)
         return VolumeDraft(
-            name: request.name, iqn: iqn, sizeBytes: request.sizeBytes, blockSizeBytes: blockSize,
-            logicalBlockSizeBytes: logical, readOnly: request.readOnly ?? false, policy: policy,
-            initiators: initiators, credentials: credentials, mutual: request.mutual
+            name: request.name,
+            iqn: iqn,
+            sizeBytes: request.sizeBytes,
+            blockSizeBytes: blockSize,
+            logicalBlockSizeBytes: logical,
+            readOnly: request.readOnly ?? false,
+            policy: policy,
+            initiators: initiators,
+            credentials: credentials,
+            mutual: request.mutual
         )
     }
 
@@ -74,7 +81,8 @@ public enum VolumeRules {
         let inner = bytes.allSatisfy { isLetterOrDigit($0) || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: ".") }
         guard ends, inner, bytes.count <= Limits.volumeNameMaximumBytes else {
             throw ControlError(
-                .invalid, "\"\(name.prefix(Limits.volumeNameMaximumBytes))\" cannot be the name of a volume.",
+                .invalid,
+                "\"\(name.prefix(Limits.volumeNameMaximumBytes))\" cannot be the name of a volume.",
                 remedy: "Use 1 to \(Limits.volumeNameMaximumBytes) of a-z, 0-9, hyphen and dot, "
                     + "with a letter or digit at both ends."
             )
@@ -84,7 +92,8 @@ public enum VolumeRules {
     static func checkTargetName(_ name: String) throws(ControlError) {
         guard isISCSIName(name) else {
             throw ControlError(
-                .invalid, "iqn \"\(name.prefix(ControlLimits.iscsiNameMaximumBytes))\" is not an iSCSI name.",
+                .invalid,
+                "iqn \"\(name.prefix(ControlLimits.iscsiNameMaximumBytes))\" is not an iSCSI name.",
                 remedy: "Use iqn.YYYY-MM.reversed.domain:name in small letters, or leave it out."
             )
         }
@@ -121,11 +130,15 @@ public enum VolumeRules {
     // MARK: Dimensions and policy
 
     static func checkGeometry(
-        sizeBytes: UInt64, blockSizeBytes: UInt32, logicalBlockSizeBytes: UInt32
+        sizeBytes: UInt64,
+        blockSizeBytes: UInt32,
+        logicalBlockSizeBytes: UInt32
     ) throws(ControlError) {
         do {
             _ = try Geometry(
-                sizeBytes: sizeBytes, blockSizeBytes: blockSizeBytes, logicalBlockSizeBytes: logicalBlockSizeBytes
+                sizeBytes: sizeBytes,
+                blockSizeBytes: blockSizeBytes,
+                logicalBlockSizeBytes: logicalBlockSizeBytes
             )
         } catch {
             let remedy =
@@ -140,7 +153,9 @@ public enum VolumeRules {
 
     private static func sizeRemedy(_ sizeBytes: UInt64, blockSizeBytes: UInt32) -> String {
         let block = UInt64(blockSizeBytes)
-        guard sizeBytes > 0, sizeBytes < Limits.volumeSizeMaximumBytes else { return "Set sizeBytes inside these bounds." }
+        guard sizeBytes > 0, sizeBytes < Limits.volumeSizeMaximumBytes else {
+            return "Set sizeBytes inside these bounds."
+        }
         return "Set sizeBytes to \((sizeBytes / block + 1) * block), for instance."
     }
 
@@ -153,7 +168,9 @@ public enum VolumeRules {
         }
         if let percent = policy.compactBelowPercent, percent > 100 {
             throw ControlError(
-                .invalid, "policy.compactBelowPercent is \(percent).", remedy: "Set it from 0 to 100."
+                .invalid,
+                "policy.compactBelowPercent is \(percent).",
+                remedy: "Set it from 0 to 100."
             )
         }
         let bounds = [
@@ -167,7 +184,9 @@ public enum VolumeRules {
 
     private static func invalid(_ field: String, _ value: String, _ allowed: [String]) -> ControlError {
         ControlError(
-            .invalid, "\(field) is \"\(value.prefix(64))\".", remedy: "Set it to one of \(allowed.joined(separator: ", "))."
+            .invalid,
+            "\(field) is \"\(value.prefix(64))\".",
+            remedy: "Set it to one of \(allowed.joined(separator: ", "))."
         )
     }
 
@@ -191,13 +210,15 @@ public enum VolumeRules {
     private static func checkedInitiators(_ names: [String]) throws(ControlError) -> [String] {
         guard names.count <= ControlLimits.accessRulesMaximum else {
             throw ControlError(
-                .invalid, "\(names.count) initiators are too many.",
+                .invalid,
+                "\(names.count) initiators are too many.",
                 remedy: "Name at most \(ControlLimits.accessRulesMaximum)."
             )
         }
         for name in names where !isISCSIName(name) {
             throw ControlError(
-                .invalid, "Initiator \"\(name.prefix(ControlLimits.iscsiNameMaximumBytes))\" is not an iSCSI name.",
+                .invalid,
+                "Initiator \"\(name.prefix(ControlLimits.iscsiNameMaximumBytes))\" is not an iSCSI name.",
                 remedy: "Use the name that the initiator logs in with, as in iqn.1993-08.org.debian:01:abc."
             )
         }
@@ -205,11 +226,13 @@ public enum VolumeRules {
     }
 
     private static func checkCredentials(
-        _ credentials: [CredentialDocument], mutual: CredentialDocument?
+        _ credentials: [CredentialDocument],
+        mutual: CredentialDocument?
     ) throws(ControlError) {
         guard credentials.count <= ControlLimits.accessRulesMaximum else {
             throw ControlError(
-                .invalid, "\(credentials.count) credentials are too many.",
+                .invalid,
+                "\(credentials.count) credentials are too many.",
                 remedy: "Name at most \(ControlLimits.accessRulesMaximum)."
             )
         }
@@ -218,7 +241,9 @@ public enum VolumeRules {
             try checkCredential(credential, field: "credentials")
             guard seen.insert(credential.name).inserted else {
                 throw ControlError(
-                    .invalid, "Credential \"\(credential.name)\" is named twice.", remedy: "Give each name one secret."
+                    .invalid,
+                    "Credential \"\(credential.name)\" is named twice.",
+                    remedy: "Give each name one secret."
                 )
             }
         }
@@ -226,7 +251,8 @@ public enum VolumeRules {
         try checkCredential(mutual, field: "mutual")
         if credentials.contains(where: { $0.secret == mutual.secret }) {
             throw ControlError(
-                .invalid, "The secret of mutual is also one of the initiators'.",
+                .invalid,
+                "The secret of mutual is also one of the initiators'.",
                 remedy: "Choose another one: RFC 7143, 9.2.1, forbids the same secret in both directions."
             )
         }
@@ -236,14 +262,16 @@ public enum VolumeRules {
         let isPrintable = (credential.name + credential.secret).utf8.allSatisfy { $0 >= 0x20 && $0 != 0x7F }
         guard isPrintable, (1...ControlLimits.chapSecretMaximumBytes).contains(credential.name.utf8.count) else {
             throw ControlError(
-                .invalid, "A name or secret in \(field) is empty, too long, or has control characters.",
+                .invalid,
+                "A name or secret in \(field) is empty, too long, or has control characters.",
                 remedy: "Use 1 to \(ControlLimits.chapSecretMaximumBytes) printable bytes."
             )
         }
         let allowed = ControlLimits.chapSecretMinimumBytes...ControlLimits.chapSecretMaximumBytes
         guard allowed.contains(credential.secret.utf8.count) else {
             throw ControlError(
-                .invalid, "The secret of \"\(credential.name)\" in \(field) has \(credential.secret.utf8.count) bytes.",
+                .invalid,
+                "The secret of \"\(credential.name)\" in \(field) has \(credential.secret.utf8.count) bytes.",
                 remedy: "Use \(allowed.lowerBound) to \(allowed.upperBound)."
             )
         }

@@ -177,7 +177,10 @@ final class HealthHandler: ChannelInboundHandler {
     }
 
     private func write(
-        _ text: String, status: HTTPResponseStatus, type: String, to head: HTTPRequestHead,
+        _ text: String,
+        status: HTTPResponseStatus,
+        type: String,
+        to head: HTTPRequestHead,
         context: ChannelHandlerContext
     ) {
         let body = context.channel.allocator.buffer(string: text)

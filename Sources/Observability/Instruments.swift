@@ -55,7 +55,8 @@ public final class MetricGauge: Sendable {
 public final class MetricHistogram: Sendable {
     /// Bounds for durations: 50 microseconds to 30 seconds.
     public static let secondsBounds: [Double] = [
-        0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
+        0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+        30,
     ]
     /// Bounds for sizes and counts: powers of 4 from 1 to 2^24.
     public static let sizeBounds: [Double] = (0...12).map { Double(1 << (2 * $0)) }

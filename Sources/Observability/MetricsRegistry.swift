@@ -62,7 +62,9 @@ public final class MetricsRegistry: Sendable {
 
     /// The histogram of a name and labels; the bounds of the first one asked for hold.
     public func histogram(
-        _ name: String, help: String = "", labels: [(String, String)] = [],
+        _ name: String,
+        help: String = "",
+        labels: [(String, String)] = [],
         bounds: [Double] = MetricHistogram.secondsBounds
     ) -> MetricHistogram {
         let made = instrument(name, help: help, labels: labels) { .histogram(MetricHistogram(bounds: bounds)) }
@@ -109,7 +111,10 @@ public final class MetricsRegistry: Sendable {
     }
 
     private func instrument(
-        _ name: String, help: String, labels: [(String, String)], make: () -> Instrument
+        _ name: String,
+        help: String,
+        labels: [(String, String)],
+        make: () -> Instrument
     ) -> Instrument {
         let name = MetricText.name(name)
         let key = MetricText.labels(labels)
@@ -134,7 +139,8 @@ enum MetricText {
     static func name(_ name: String) -> String {
         var result = ""
         for (index, scalar) in name.unicodeScalars.enumerated() {
-            let isLetter = ("a"..."z").contains(scalar) || ("A"..."Z").contains(scalar) || scalar == "_" || scalar == ":"
+            let isLetter =
+                ("a"..."z").contains(scalar) || ("A"..."Z").contains(scalar) || scalar == "_" || scalar == ":"
             let isDigit = ("0"..."9").contains(scalar)
             result += isLetter || (isDigit && index > 0) ? String(scalar) : "_"
         }
@@ -155,7 +161,8 @@ enum MetricText {
         }.joined(separator: ",")
     }
 
-    static func append(_ name: String, labels: String, _ instrument: MetricsRegistry.Instrument, to text: inout String) {
+    static func append(_ name: String, labels: String, _ instrument: MetricsRegistry.Instrument, to text: inout String)
+    {
         let suffix = labels.isEmpty ? "" : "{\(labels)}"
         switch instrument {
         case .counter(let counter):

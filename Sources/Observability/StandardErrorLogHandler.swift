@@ -19,8 +19,11 @@ public enum LogBootstrap {
 /// A line is written with one system call, so that lines of several threads never mix. Control characters are escaped, so
 /// that no peer can forge a line; the values of fields whose names speak of secrets are hidden.
 public struct StandardErrorLogHandler: LogHandler {
+    /// Fields of every message of this logger.
     public var metadata: Logger.Metadata = [:]
+    /// Fields that depend on the task.
     public var metadataProvider: Logger.MetadataProvider?
+    /// Messages below this are not written.
     public var logLevel: Logger.Level = .info
     private let label: String
     private let write: @Sendable (String) -> Void
@@ -36,11 +39,13 @@ public struct StandardErrorLogHandler: LogHandler {
         self.write = write
     }
 
+    /// One field of every message.
     public subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
+    /// Writes a message as one line.
     public func log(event: LogEvent) {
         var fields = metadata
         if let provided = metadataProvider?.get() { fields.merge(provided) { _, new in new } }
@@ -48,7 +53,11 @@ public struct StandardErrorLogHandler: LogHandler {
         if let error = event.error { fields["error"] = .string("\(error)") }
         write(
             LogLine.text(
-                time: LogLine.now(), level: event.level, label: label, message: event.message.description, fields: fields
+                time: LogLine.now(),
+                level: event.level,
+                label: label,
+                message: event.message.description,
+                fields: fields
             )
         )
     }
@@ -76,7 +85,11 @@ enum LogLine {
 
     /// A line with its newline.
     static func text(
-        time: String, level: Logger.Level, label: String, message: String, fields: Logger.Metadata
+        time: String,
+        level: Logger.Level,
+        label: String,
+        message: String,
+        fields: Logger.Metadata
     ) -> String {
         var line = "\(time) \(level.rawValue) \(label) \(escaped(message))"
         for (key, value) in fields.sorted(by: { $0.key < $1.key }) {

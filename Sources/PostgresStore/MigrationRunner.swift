@@ -42,7 +42,7 @@ public struct MigrationRunner: Sendable {
         self.logger = logger
     }
 
-    private struct LedgerRow {
+    struct LedgerRow {
         var version: Int
         var name: String
         var checksum: String
@@ -240,7 +240,7 @@ public struct MigrationRunner: Sendable {
         return try rows.first?.bool("found") ?? false
     }
 
-    private static func ledger(_ connection: PostgresConnection) throws(PostgresError) -> [LedgerRow] {
+    static func ledger(_ connection: PostgresConnection) throws(PostgresError) -> [LedgerRow] {
         guard try hasLedger(connection) else { return [] }
         let rows = try connection.query(
             "SELECT version, name, checksum, applied_at, oldest_release FROM schema_migrations ORDER BY version"

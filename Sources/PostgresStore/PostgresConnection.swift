@@ -45,16 +45,18 @@ public final class PostgresConnection {
     public func query(_ sql: String, _ parameters: [PostgresParameter] = []) throws(PostgresError) -> PostgresRows {
         let connection = try open()
         let values = TextParameters(parameters)
-        let raw = PQexecParams(
-            connection,
-            sql,
-            Int32(parameters.count),
-            nil,
-            values.pointers,
-            values.lengths,
-            values.formats,
-            0
-        )
+        let raw = withExtendedLifetime(values) {
+            PQexecParams(
+                connection,
+                sql,
+                Int32(parameters.count),
+                nil,
+                values.pointers,
+                values.lengths,
+                values.formats,
+                0
+            )
+        }
         guard let raw else { throw Session.lost(connection) }
         defer { PQclear(raw) }
         switch PQresultStatus(raw) {

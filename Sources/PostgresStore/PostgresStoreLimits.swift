@@ -16,6 +16,8 @@ enum PostgresStoreLimits {
     static let backgroundTimeoutMilliseconds = 120_000
     /// How long a transaction may wait for its next statement: a batch is sent whole.
     static let idleInTransactionTimeoutMilliseconds = 10_000
+    /// How long a transaction of a blocking connection may wait for its next statement.
+    static let administrationIdleTimeoutMilliseconds = 300_000
     /// How long a takeover waits for the transactions of the old epoch before it ends them.
     static let takeoverLockTimeoutMilliseconds = 1_000
     /// How often a takeover is tried before it is refused.

@@ -57,7 +57,10 @@ enum Session {
         if let password = try configuration.password() { options.append(("password", password)) }
         let keywords = CStrings(options.map(\.0))
         let values = CStrings(options.map(\.1))
-        guard let connection = PQconnectdbParams(keywords.pointers, values.pointers, 1) else {
+        let opened = withExtendedLifetime((keywords, values)) {
+            PQconnectdbParams(keywords.pointers, values.pointers, 1)
+        }
+        guard let connection = opened else {
             throw PostgresError(.connection, "out of memory")
         }
         guard PQstatus(connection) == CONNECTION_OK else {
@@ -102,17 +105,18 @@ enum Session {
             SET client_min_messages = error; SET timezone = 'UTC'; SET datestyle = 'ISO';
             SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
             SET default_transaction_deferrable = off; SET standard_conforming_strings = on;
-            SET idle_in_transaction_session_timeout = \(PostgresStoreLimits.idleInTransactionTimeoutMilliseconds);
             """
         switch purpose {
         case .administration:
-            return common
+            let timeout = PostgresStoreLimits.administrationIdleTimeoutMilliseconds
+            return common + "SET idle_in_transaction_session_timeout = \(timeout);"
         case .store(let statementTimeoutMilliseconds):
             // Plans are made once, perhaps while the tables are empty: whatever would read a whole table is switched off.
             return common + """
                 SET plan_cache_mode = force_generic_plan; SET jit = off; SET max_parallel_workers_per_gather = 0;
                 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
                 SET enable_mergejoin = off; SET enable_material = off; SET enable_memoize = off;
+                SET idle_in_transaction_session_timeout = \(PostgresStoreLimits.idleInTransactionTimeoutMilliseconds);
                 SET work_mem = '\(PostgresStoreLimits.workMemory)';
                 SET statement_timeout = \(statementTimeoutMilliseconds);
                 """

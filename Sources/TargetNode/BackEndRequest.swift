@@ -71,8 +71,12 @@ extension BackEndRequest.Operation {
 extension CommandHeader {
     init(_ context: CommandContext) {
         self.init(
-            volume: context.volume, nexus: context.nexus, command: context.command, lowWater: context.lowWater,
-            proved: context.proved)
+            volume: context.volume,
+            nexus: context.nexus,
+            command: context.command,
+            lowWater: context.lowWater,
+            proved: context.proved
+        )
     }
 }
 

@@ -26,7 +26,12 @@ extension ISCSISession {
             }
         }
         let plan = CommandSet.block.plan(
-            cdb: command.cdb, lun: command.lun, dataOut: command.dataOut, unit: unit, pendingSense: pendingSense)
+            cdb: command.cdb,
+            lun: command.lun,
+            dataOut: command.dataOut,
+            unit: unit,
+            pendingSense: pendingSense
+        )
         switch plan {
         case .complete(let response): answer(command, response, transfer: transfer)
         case .synchronizeCache:
@@ -38,7 +43,9 @@ extension ISCSISession {
                 case .success(let buffers):
                     taskEnded(command.tag)
                     machine.complete(
-                        tag: command.tag, with: .good(dataIn: buffers, impliedLength: read.range.count))
+                        tag: command.tag,
+                        with: .good(dataIn: buffers, impliedLength: read.range.count)
+                    )
                 case .failure(let failure): answer(command, failure.response, transfer: transfer)
                 }
             }
@@ -60,8 +67,12 @@ extension ISCSISession {
         machine.complete(
             tag: command.tag,
             with: CommandCompletion(
-                status: response.status.rawValue, sense: unit.flatMap { response.encodedSense(for: $0) },
-                dataIn: dataIn, impliedLength: response.status == .good ? implied : nil))
+                status: response.status.rawValue,
+                sense: unit.flatMap { response.encodedSense(for: $0) },
+                dataIn: dataIn,
+                impliedLength: response.status == .good ? implied : nil
+            )
+        )
     }
 
     /// Sends one operation to the owner and answers the command with its outcome.
@@ -73,7 +84,8 @@ extension ISCSISession {
                 case .read: answer(command, BackEndFailure.internalError.response, transfer: transfer)
                 case .failed(let failure): answer(command, failure.response, transfer: transfer)
                 }
-            })
+            }
+        )
     }
 
     // MARK: Commands in steps
@@ -111,12 +123,16 @@ extension ISCSISession {
                 case .read: answer(command, BackEndFailure.internalError.response, transfer: transfer)
                 case .failed(let failure): answer(command, failure.response, transfer: transfer)
                 }
-            })
+            }
+        )
     }
 
     /// WRITE SAME with a pattern: writes of at most the largest transfer, one after the other.
     private func writeSame(
-        _ range: ByteRange, _ pattern: ByteBuffer, _ command: ISCSICommand, _ transfer: DataTransfer,
+        _ range: ByteRange,
+        _ pattern: ByteBuffer,
+        _ command: ISCSICommand,
+        _ transfer: DataTransfer,
         _ geometry: Geometry
     ) {
         guard range.count > 0 else { return answer(command, .good, transfer: transfer) }
@@ -133,13 +149,18 @@ extension ISCSISession {
                 case .read: answer(command, BackEndFailure.internalError.response, transfer: transfer)
                 case .failed(let failure): answer(command, failure.response, transfer: transfer)
                 }
-            })
+            }
+        )
     }
 
     /// VERIFY: reads, and compares where there is something to compare with.
     private func verify(
-        _ range: ByteRange, _ mode: VerifyMode, _ command: ISCSICommand, _ transfer: DataTransfer,
-        _ unit: LogicalUnit, position: UInt64 = 0
+        _ range: ByteRange,
+        _ mode: VerifyMode,
+        _ command: ISCSICommand,
+        _ transfer: DataTransfer,
+        _ unit: LogicalUnit,
+        position: UInt64 = 0
     ) {
         guard position < range.count else { return answer(command, .good, transfer: transfer) }
         let count = min(range.count - position, UInt64(Limits.transferMaximumBytes))
@@ -160,7 +181,10 @@ extension ISCSISession {
 
     /// The offset in the data-out of the first byte that differs from what was read at `position`.
     static func difference(
-        _ buffers: [ByteBuffer], _ mode: VerifyMode, at position: Int, logicalBlockBytes: Int
+        _ buffers: [ByteBuffer],
+        _ mode: VerifyMode,
+        at position: Int,
+        logicalBlockBytes: Int
     ) -> Int? {
         let expected: ByteBuffer
         let period: Int

@@ -22,7 +22,9 @@ final class ReadAssembly {
     var isFinished = false
 
     init(
-        range: ByteRange, task: UInt32, geometry: Geometry,
+        range: ByteRange,
+        task: UInt32,
+        geometry: Geometry,
         completion: @escaping (Result<[ByteBuffer], ReadFailure>) -> Void
     ) {
         self.range = range
@@ -51,7 +53,9 @@ struct ReadFailure: Error {
 extension ISCSISession {
     /// Reads bytes; the pieces come in order and add up to the range.
     func read(
-        _ range: ByteRange, for task: UInt32, geometry: Geometry,
+        _ range: ByteRange,
+        for task: UInt32,
+        geometry: Geometry,
         completion: @escaping (Result<[ByteBuffer], ReadFailure>) -> Void
     ) {
         ask(ReadAssembly(range: range, task: task, geometry: geometry, completion: completion))
@@ -65,7 +69,8 @@ extension ISCSISession {
                 case .done: finish(assembly, failure: .internalError)
                 case .failed(let failure): finish(assembly, failure: failure)
                 }
-            })
+            }
+        )
     }
 
     private func finish(_ assembly: ReadAssembly, failure: BackEndFailure) {
@@ -131,7 +136,12 @@ extension ISCSISession {
     // MARK: Objects
 
     private func fetch(
-        _ message: GetSlots, from server: ObjectServerID, run: Int, of assembly: ReadAssembly, round: Int, retries: Int
+        _ message: GetSlots,
+        from server: ObjectServerID,
+        run: Int,
+        of assembly: ReadAssembly,
+        round: Int,
+        retries: Int
     ) {
         guard let client = service.objects[server] else {
             service.logger.error("an object lies on a server that is not configured", metadata: ["server": "\(server)"])
@@ -155,7 +165,8 @@ extension ISCSISession {
                     default:
                         service.logger.error(
                             "an object cannot be read",
-                            metadata: ["object": "\(message.object)", "reason": "\(error.message)"])
+                            metadata: ["object": "\(message.object)", "reason": "\(error.message)"]
+                        )
                         finish(assembly, failure: .unreadable(assembly.address(ofRun: run)))
                     }
                 }
@@ -164,12 +175,19 @@ extension ISCSISession {
     }
 
     private func retry(
-        _ message: GetSlots, _ server: ObjectServerID, _ run: Int, _ assembly: ReadAssembly, _ round: Int,
-        _ retries: Int, reason: String
+        _ message: GetSlots,
+        _ server: ObjectServerID,
+        _ run: Int,
+        _ assembly: ReadAssembly,
+        _ round: Int,
+        _ retries: Int,
+        reason: String
     ) {
         guard retries < TargetLimits.fetchRetriesMaximum else {
             service.logger.error(
-                "an object server cannot be reached", metadata: ["server": "\(server)", "reason": "\(reason)"])
+                "an object server cannot be reached",
+                metadata: ["server": "\(server)", "reason": "\(reason)"]
+            )
             return finish(assembly, failure: .unreachable)
         }
         let bound = NIOLoopBound((self, assembly), eventLoop: service.loop)
@@ -190,7 +208,11 @@ extension ISCSISession {
     }
 
     private func slotsArrived(
-        _ slots: GetSlots.Answer, _ payload: ByteBuffer, _ message: GetSlots, run: Int, of assembly: ReadAssembly
+        _ slots: GetSlots.Answer,
+        _ payload: ByteBuffer,
+        _ message: GetSlots,
+        run: Int,
+        of assembly: ReadAssembly
     ) {
         let before = assembly.runs[..<run].reduce(0) { $0 + $1.count }
         let firstBlock = assembly.firstBlock + UInt64(before)
@@ -210,11 +232,16 @@ extension ISCSISession {
                 pieces.append(
                     try stored.decoded(
                         blockSizeBytes: slots.blockSizeBytes,
-                        slot: SlotIndex(message.firstSlot.rawValue + UInt32(index)), using: service.inflater))
+                        slot: SlotIndex(message.firstSlot.rawValue + UInt32(index)),
+                        using: service.inflater
+                    )
+                )
             }
         } catch {
             service.logger.error(
-                "an object's block is damaged (I11)", metadata: ["object": "\(message.object)", "error": "\(error)"])
+                "an object's block is damaged (I11)",
+                metadata: ["object": "\(message.object)", "error": "\(error)"]
+            )
             return finish(assembly, failure: .unreadable(assembly.address(ofRun: run)))
         }
         assembly.parts[run] = pieces

@@ -3,6 +3,7 @@ import Crypto
 import ISCSI
 import Logging
 import NIOCore
+import Observability
 import Ownership
 import RPC
 import SCSI
@@ -41,7 +42,9 @@ final class ISCSISession: ChannelInboundHandler {
         configuration.portalGroupTag = service.configuration.portalGroupTag
         configuration.discoveryAccess = service.configuration.discoveryAccess
         machine = ISCSIConnection(
-            configuration: configuration, randomBytes: randomBytes, now: service.now,
+            configuration: configuration,
+            randomBytes: randomBytes,
+            now: service.now,
             hash: { algorithm, bytes in
                 switch algorithm {
                 case .md5: Array(Insecure.MD5.hash(data: bytes))
@@ -49,7 +52,8 @@ final class ISCSISession: ChannelInboundHandler {
                 case .sha256: Array(SHA256.hash(data: bytes))
                 case .sha3_256: Array(SHA3_256.hash(data: bytes))
                 }
-            })
+            }
+        )
     }
 
     // MARK: Channel
@@ -60,7 +64,8 @@ final class ISCSISession: ChannelInboundHandler {
         service.register(self)
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
         timer = context.eventLoop.scheduleRepeatedTask(
-            initialDelay: TargetLimits.sessionTick, delay: TargetLimits.sessionTick
+            initialDelay: TargetLimits.sessionTick,
+            delay: TargetLimits.sessionTick
         ) { _ in bound.value.tick() }
     }
 
@@ -178,7 +183,8 @@ final class ISCSISession: ChannelInboundHandler {
                 "session ended",
                 metadata: [
                     "initiator": "\(initiator)", "target": "\(backend?.iqn ?? "discovery")", "reason": "\(reason)",
-                ])
+                ]
+            )
             leaveVolume()
         case .close: close()
         case .note(let note): log(note)
@@ -208,39 +214,52 @@ final class ISCSISession: ChannelInboundHandler {
     private func resolve(_ identity: LoginIdentity) {
         guard let name = identity.targetName else { return machine.loginRefused(.missingParameter) }
         let backend = service.backend(iqn: name)
+        // From here on the session holds the volume, so that its owner is still known when authentication has ended.
+        self.backend = backend
+        backend.add(self)
         backend.resolve { [self] result in
+            defer { drain() }
+            guard self.backend === backend else { return }
             switch result {
             case .success(let volume):
                 machine.targetResolved(
                     ResolvedTarget(
-                        access: volume.access, portalGroupTag: service.configuration.portalGroupTag,
-                        alias: volume.name))
-            case .failure(.noSuchVolume):
-                service.logger.warning(
-                    "login to a target that does not exist",
-                    metadata: ["initiator": "\(identity.initiatorName)", "target": "\(name)", "peer": "\(initiator)"])
-                machine.loginRefused(.notFound)
-            case .failure(.unavailable(let why)):
-                service.logger.warning(
-                    "login cannot be served now",
-                    metadata: ["initiator": "\(identity.initiatorName)", "target": "\(name)", "reason": "\(why)"])
-                machine.loginRefused(.serviceUnavailable)
+                        access: volume.access,
+                        portalGroupTag: service.configuration.portalGroupTag,
+                        alias: volume.name
+                    )
+                )
+            case .failure(let failure): refuse(identity, name, failure)
             }
-            drain()
         }
+    }
+
+    private func refuse(_ identity: LoginIdentity, _ target: String, _ failure: VolumeBackend.LookUpFailure) {
+        let metadata: Logger.Metadata = [
+            "initiator": "\(identity.initiatorName)", "target": "\(target)", "peer": "\(initiator)",
+        ]
+        switch failure {
+        case .noSuchVolume:
+            service.logger.warning("login to a target that does not exist", metadata: metadata)
+            machine.loginRefused(.notFound)
+        case .unavailable(let why):
+            service.logger.warning("login cannot be served now: \(why)", metadata: metadata)
+            machine.loginRefused(.serviceUnavailable)
+        }
+        leaveVolume()
     }
 
     private func open(_ parameters: SessionParameters) {
         let identity = parameters.identity
         initiator = identity.initiatorName
-        guard identity.sessionType == .normal, let name = identity.targetName else {
+        guard identity.sessionType == .normal, let backend else {
             return machine.sessionOpened(tsih: service.takeTSIH())
         }
-        let backend = service.backend(iqn: name)
         let ports = InitiatorTargetNexus(
-            initiatorName: identity.initiatorName, isid: identity.isid, portalGroupTag: parameters.portalGroupTag)
-        self.backend = backend
-        backend.add(self)
+            initiatorName: identity.initiatorName,
+            isid: identity.isid,
+            portalGroupTag: parameters.portalGroupTag
+        )
         backend.openNexus(ports) { [self] result in
             defer { drain() }
             guard context != nil, self.backend === backend else {
@@ -250,21 +269,20 @@ final class ISCSISession: ChannelInboundHandler {
             }
             switch result {
             case .success(let answer):
-                guard let volume = backend.volume else { return machine.loginRefused(.serviceUnavailable) }
+                guard let volume = backend.volume else {
+                    return refuse(identity, backend.iqn, .unavailable("the volume is not known any more"))
+                }
                 describe(volume)
                 nexus = NexusClient(volume: volume.id, nexus: answer.nexus, opened: answer.stamp)
                 machine.sessionOpened(tsih: service.takeTSIH())
                 service.logger.info(
                     "session opened",
                     metadata: [
-                        "initiator": "\(identity.initiatorName)", "target": "\(name)", "nexus": "\(answer.nexus)",
-                    ])
-            case .failure(let failure):
-                service.logger.warning(
-                    "login was refused by the owner",
-                    metadata: ["initiator": "\(initiator)", "target": "\(name)", "reason": "\(failure)"])
-                machine.loginRefused(.serviceUnavailable)
-                leaveVolume()
+                        "initiator": "\(identity.initiatorName)", "target": "\(backend.iqn)",
+                        "nexus": "\(answer.nexus)",
+                    ]
+                )
+            case .failure(let failure): refuse(identity, backend.iqn, failure)
             }
         }
     }
@@ -273,11 +291,15 @@ final class ISCSISession: ChannelInboundHandler {
         switch request.scope {
         case .named(let name):
             machine.targetsListed(
-                tag: request.tag, [ListedTarget(name: name, addresses: [service.portal])])
+                tag: request.tag,
+                [ListedTarget(name: name, addresses: [service.portal])]
+            )
         case .all:
             service.listTargets(for: request.initiatorName) { [self] names in
                 machine.targetsListed(
-                    tag: request.tag, names.map { ListedTarget(name: $0, addresses: [service.portal]) })
+                    tag: request.tag,
+                    names.map { ListedTarget(name: $0, addresses: [service.portal]) }
+                )
                 drain()
             }
         }
@@ -308,8 +330,12 @@ final class ISCSISession: ChannelInboundHandler {
 
     private func describe(_ volume: VolumeDescription) {
         unit = LogicalUnit(
-            volume: volume, targetName: volume.iqn, portalGroupTag: service.configuration.portalGroupTag,
-            relativePortIdentifier: service.configuration.relativePortIdentifier, productRevision: ashlarRelease)
+            volume: volume,
+            targetName: volume.iqn,
+            portalGroupTag: service.configuration.portalGroupTag,
+            relativePortIdentifier: service.configuration.relativePortIdentifier,
+            productRevision: ProgramRelease.current
+        )
     }
 
     /// Ends the session at once.
@@ -370,23 +396,38 @@ final class ISCSISession: ChannelInboundHandler {
         switch request.operation {
         case .read(let range):
             client.send(
-                ReadCommand(header: header, range: range), deadlineMilliseconds: deadline, completion: completion)
+                ReadCommand(header: header, range: range),
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
         case .write(let offset, let checksums, let bytes):
             client.send(
-                WriteCommand(header: header, offset: offset, checksums: checksums), payload: [bytes],
-                deadlineMilliseconds: deadline, completion: completion)
+                WriteCommand(header: header, offset: offset, checksums: checksums),
+                payload: [bytes],
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
         case .zero(let ranges):
             client.send(
-                ZeroCommand(header: header, ranges: ranges), deadlineMilliseconds: deadline, completion: completion)
+                ZeroCommand(header: header, ranges: ranges),
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
         case .compareAndWrite(let offset, let checksum, let compare, let write):
             client.send(
-                CompareAndWriteCommand(header: header, offset: offset, checksum: checksum), payload: [compare, write],
-                deadlineMilliseconds: deadline, completion: completion)
+                CompareAndWriteCommand(header: header, offset: offset, checksum: checksum),
+                payload: [compare, write],
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
         }
     }
 
     private func sendLater(
-        _ request: BackEndRequest, _ id: CommandID, _ attempt: UInt32, _ context: CommandContext
+        _ request: BackEndRequest,
+        _ id: CommandID,
+        _ attempt: UInt32,
+        _ context: CommandContext
     ) {
         let bound = NIOLoopBound((self, request), eventLoop: service.loop)
         service.loop.scheduleTask(in: TargetLimits.busyLinkInterval) {
@@ -397,7 +438,8 @@ final class ISCSISession: ChannelInboundHandler {
     }
 
     private func disposition(
-        of result: Result<RPCAnswer, RPCFailure>, for request: BackEndRequest
+        of result: Result<RPCAnswer, RPCFailure>,
+        for request: BackEndRequest
     ) -> NexusDisposition<BackEndAnswer> {
         switch result {
         case .failure:

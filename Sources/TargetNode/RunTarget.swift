@@ -11,8 +11,11 @@ import Transport
 /// - Throws: what keeps it from starting, with the remedy: certificate, port, endpoints.
 public func runTarget(_ configuration: TargetConfiguration, logger: Logger) async throws {
     let identity = try TLSIdentity(
-        certificatePath: configuration.node.certificatePath, keyPath: configuration.node.keyPath,
-        authorityPath: configuration.node.authorityPath)
+        certificatePath: configuration.node.certificatePath,
+        keyPath: configuration.node.keyPath,
+        authorityPath: configuration.node.authorityPath
+    )
+    try identity.require(.target, configuration.node)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()
     identity.startWatching(on: loop, logger: logger)
@@ -28,7 +31,10 @@ public func runTarget(_ configuration: TargetConfiguration, logger: Logger) asyn
 }
 
 private func serve(
-    _ configuration: TargetConfiguration, identity: TLSIdentity, loop: any EventLoop, group: any EventLoopGroup,
+    _ configuration: TargetConfiguration,
+    identity: TLSIdentity,
+    loop: any EventLoop,
+    group: any EventLoopGroup,
     logger: Logger
 ) async throws {
     let box = NIOLoopBoundBox<TargetService?>.makeEmptyBox(valueType: TargetService.self, eventLoop: loop)
@@ -38,7 +44,9 @@ private func serve(
         .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
         .childChannelOption(.maxMessagesPerRead, value: 4)
         .childChannelOption(
-            .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4_096, initial: 65_536, maximum: 1 << 20))
+            .recvAllocator,
+            value: AdaptiveRecvByteBufferAllocator(minimum: 4_096, initial: 65_536, maximum: 1 << 20)
+        )
         .childChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
                 guard let service = box.value, service.sessionCount < TargetLimits.connectionsMaximum else {
@@ -57,10 +65,16 @@ private func serve(
         throw TargetError.portalNotAvailable(portal, reason: "\(error)")
     }
     let port = listener.localAddress?.port ?? configuration.listenPort
-    let host = configuration.listenAddress.contains(":") ? "[\(configuration.listenAddress)]" : configuration.listenAddress
+    let host =
+        configuration.listenAddress.contains(":") ? "[\(configuration.listenAddress)]" : configuration.listenAddress
     try await loop.submit {
         let service = try TargetService(
-            loop: loop, configuration: configuration, identity: identity, boundPortal: "\(host):\(port)", logger: logger)
+            loop: loop,
+            configuration: configuration,
+            identity: identity,
+            boundPortal: "\(host):\(port)",
+            logger: logger
+        )
         box.value = service
         service.start()
     }.get()

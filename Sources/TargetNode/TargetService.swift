@@ -3,6 +3,7 @@ import BlockObjects
 import ISCSI
 import Logging
 import NIOCore
+import Observability
 import Ownership
 import RPC
 import Transport
@@ -37,7 +38,10 @@ final class TargetService {
     private var nextTSIH: UInt16 = 1
 
     init(
-        loop: any EventLoop, configuration: TargetConfiguration, identity: TLSIdentity, boundPortal: String,
+        loop: any EventLoop,
+        configuration: TargetConfiguration,
+        identity: TLSIdentity,
+        boundPortal: String,
         logger: Logger
     ) throws {
         self.loop = loop
@@ -59,8 +63,13 @@ final class TargetService {
             objects[ObjectServerID(id)] = RPCClient(
                 eventLoop: loop,
                 configuration: RPCClient.Configuration(
-                    endpoint: endpoint, identity: identity, expectedRole: .objects, seed: UInt64(bitPattern: Int64(id))),
-                logger: logger)
+                    endpoint: endpoint,
+                    identity: identity,
+                    expectedRole: .objects,
+                    seed: UInt64(bitPattern: Int64(id))
+                ),
+                logger: logger
+            )
         }
     }
 
@@ -75,12 +84,17 @@ final class TargetService {
         let client = RPCClient(
             eventLoop: loop,
             configuration: RPCClient.Configuration(
-                endpoint: endpoint, identity: identity, expectedRole: .cache, seed: UInt64(caches.count)),
+                endpoint: endpoint,
+                identity: identity,
+                expectedRole: .cache,
+                seed: UInt64(caches.count)
+            ),
             logger: logger,
             onStateChange: { [weak self] state in
                 guard case .disconnected = state else { return }
                 self?.linkLost(text)
-            })
+            }
+        )
         let link = CacheLink(endpoint: text, client: client)
         caches.append(link)
         return link
@@ -110,7 +124,8 @@ final class TargetService {
         let bound = NIOLoopBound(self, eventLoop: loop)
         timers = [
             loop.scheduleRepeatedTask(
-                initialDelay: TargetLimits.stampInterval, delay: TargetLimits.stampInterval
+                initialDelay: TargetLimits.stampInterval,
+                delay: TargetLimits.stampInterval
             ) { _ in bound.value.askForStamps() },
             loop.scheduleRepeatedTask(initialDelay: .zero, delay: TargetLimits.heartbeatInterval) { _ in
                 bound.value.sendHeartbeat()
@@ -159,7 +174,8 @@ final class TargetService {
             let ids = page.compactMap { $0.volume?.id }
             guard !ids.isEmpty else { continue }
             link.client.send(
-                Stamps(volumes: ids), deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+                Stamps(volumes: ids),
+                deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
             ) { result in
                 guard case .success(var answer) = result, let stamps = try? answer.decode(Stamps.Answer.self) else {
                     // The link's end is told by its state; a single lost answer is made good in a second.
@@ -173,8 +189,12 @@ final class TargetService {
     private func sendHeartbeat() {
         guard let link = caches.first(where: { $0.client.isConnected }) else { return }
         let heartbeat = TargetHeartbeatMessage(
-            node: configuration.node.name, portal: portal, portalGroupTag: configuration.portalGroupTag,
-            release: ashlarRelease, sessions: UInt32(sessionsByID.count))
+            node: configuration.node.name,
+            portal: portal,
+            portalGroupTag: configuration.portalGroupTag,
+            release: ProgramRelease.current,
+            sessions: UInt32(sessionsByID.count)
+        )
         link.client.send(heartbeat, deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds) { [logger] result in
             if case .failure(let failure) = result {
                 logger.debug("heartbeat was not taken", metadata: ["reason": "\(failure.reason)"])
@@ -190,7 +210,10 @@ final class TargetService {
     }
 
     private func listPage(
-        after name: String, for initiator: String, found: [String], completion: @escaping ([String]) -> Void
+        after name: String,
+        for initiator: String,
+        found: [String],
+        completion: @escaping ([String]) -> Void
     ) {
         guard let link = caches.first(where: { $0.client.isConnected }) else { return completion(found) }
         let limit = RPCMessageLimits.volumesInListMaximum

@@ -75,7 +75,8 @@ final class VolumeBackend {
             return askLater()
         }
         link.client.send(
-            LookUpVolume(iqn: iqn), deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+            LookUpVolume(iqn: iqn),
+            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
         ) { result in
             self.lookedUp(result, at: link)
         }
@@ -156,7 +157,8 @@ final class VolumeBackend {
 
     /// Opens a nexus at the owner, which closes older ones between the same ports first (R3).
     func openNexus(
-        _ ports: InitiatorTargetNexus, completion: @escaping (Result<OpenNexus.Answer, LookUpFailure>) -> Void
+        _ ports: InitiatorTargetNexus,
+        completion: @escaping (Result<OpenNexus.Answer, LookUpFailure>) -> Void
     ) {
         guard let owner, let volume else { return completion(.failure(.unavailable("the owner is not known"))) }
         let message = OpenNexus(volume: volume.id, ports: ports, node: service.configuration.node.name)
@@ -178,7 +180,8 @@ final class VolumeBackend {
     func closeNexus(_ nexus: NexusNumber) {
         guard let owner, let volume else { return }
         owner.client.send(
-            CloseNexus(volume: volume.id, nexus: nexus), deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+            CloseNexus(volume: volume.id, nexus: nexus),
+            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
         ) { [logger = service.logger] result in
             if case .failure(let failure) = result {
                 // The next login between these ports closes it (R3).

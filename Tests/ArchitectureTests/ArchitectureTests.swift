@@ -15,7 +15,9 @@ struct ArchitectureTests {
         var imports: [String] {
             lines.compactMap { line in
                 let words = line.split(separator: " ")
-                guard let index = words.firstIndex(of: "import"), index <= 1, words.count > index + 1 else { return nil }
+                guard let index = words.firstIndex(of: "import"), index <= 1, words.count > index + 1 else {
+                    return nil
+                }
                 return String(words[index + 1])
             }
         }
@@ -24,15 +26,20 @@ struct ArchitectureTests {
     static func sources() throws -> [Source] {
         let folder = root.appending(path: "Sources")
         var result: [Source] = []
-        guard let walker = FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil) else { return [] }
+        guard let walker = FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil) else {
+            return []
+        }
         for case let url as URL in walker where url.pathExtension == "swift" {
             let relative = url.path(percentEncoded: false).dropFirst(folder.path(percentEncoded: false).count)
             let parts = relative.split(separator: "/")
             let text = try String(contentsOf: url, encoding: .utf8)
             result.append(
                 Source(
-                    module: String(parts[0]), path: String(relative),
-                    lines: text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)))
+                    module: String(parts[0]),
+                    path: String(relative),
+                    lines: text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+                )
+            )
         }
         return result
     }
@@ -40,7 +47,8 @@ struct ArchitectureTests {
     @Test("pure modules know no socket, no TLS, no Foundation and no C library")
     func purity() throws {
         let forbidden: Set = [
-            "NIOPosix", "NIOSSL", "Foundation", "FoundationEssentials", "Glibc", "Dispatch", "CLinux", "CLibPQ", "Logging",
+            "NIOPosix", "NIOSSL", "Foundation", "FoundationEssentials", "Glibc", "Dispatch", "CLinux", "CLibPQ",
+            "Logging",
         ]
         for source in try Self.sources() where Self.pure.contains(source.module) {
             let found = source.imports.filter { forbidden.contains($0) }
@@ -92,7 +100,8 @@ struct ArchitectureTests {
         for source in try Self.sources() {
             #expect(source.lines.count <= 700, "\(source.path) has \(source.lines.count) lines")
             for (number, line) in source.lines.enumerated() {
-                for word in ["TO" + "DO", "FIX" + "ME", "XX" + "X", "as" + "! ", "tr" + "y! "] where line.contains(word) {
+                for word in ["TO" + "DO", "FIX" + "ME", "XX" + "X", "as" + "! ", "tr" + "y! "] where line.contains(word)
+                {
                     Issue.record("\(source.path):\(number + 1) has \(word)")
                 }
             }

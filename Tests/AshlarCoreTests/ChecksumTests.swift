@@ -13,7 +13,8 @@ struct ChecksumTests {
             ((0..<32).map { UInt8($0) }, 0x46DD_794E),
             ((0..<32).reversed().map { UInt8($0) }, 0x113F_DB5C),
             (Array("123456789".utf8), 0xE306_9283),
-        ] as [([UInt8], UInt32)])
+        ] as [([UInt8], UInt32)]
+    )
     func vectors(bytes: [UInt8], expected: UInt32) {
         #expect(bytes.withUnsafeBytes { Checksum(of: $0) }.rawValue == expected)
         #expect(ashlar_crc32c_portable(0, bytes, bytes.count) == expected)

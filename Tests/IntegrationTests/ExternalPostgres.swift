@@ -1,5 +1,6 @@
 import AshlarTestSupport
 import Foundation
+import NIOConcurrencyHelpers
 
 /// A PostgreSQL server as an operator would have it elsewhere: reached by TCP with TLS and a password.
 final class ExternalPostgres: Sendable {
@@ -7,6 +8,7 @@ final class ExternalPostgres: Sendable {
     /// Holds the server's certificate authority, the password file, and the data.
     let directory: String
     private let binaries: String
+    private let process = NIOLockedValueBox<BackgroundProcess?>(nil)
 
     static let password = "not-in-any-log-4711"
 
@@ -37,22 +39,36 @@ final class ExternalPostgres: Sendable {
         do {
             try await server.prepare()
         } catch {
-            let log = FileManager.default.contents(atPath: server.cluster + "/log") ?? Data()
+            let log = server.process.withLockedValue { $0?.errors ?? "" }
             await server.stop()
-            throw ProcessFailure("\(error)\n\(String(decoding: log, as: UTF8.self))")
+            throw ProcessFailure("\(error)\n\(log)")
         }
         return server
     }
 
     /// Stops the server and removes its data.
     func stop() async {
-        try? await control("stop")
+        if let postmaster = process.withLockedValue({ $0 }) {
+            postmaster.send(SIGINT)
+            _ = try? await postmaster.wait(timeout: .seconds(30))
+        }
         try? FileManager.default.removeItem(atPath: directory)
     }
 
     private func prepare() async throws {
         try await create()
-        try await control("start")
+        // Not by pg_ctl: what it leaves running would hold on to what tells of its own end.
+        let command = asServer(binaries + "/postgres", ["-D", cluster])
+        let postmaster = try BackgroundProcess(command.program, command.arguments, directory: "/")
+        process.withLockedValue { $0 = postmaster }
+        _ = try await ProcessRunner.eventually("PostgreSQL accepts connections") { () -> Bool? in
+            guard postmaster.isRunning else { throw ProcessFailure("PostgreSQL ended: \(postmaster.errors)") }
+            let answer = try await ProcessRunner.run(
+                self.binaries + "/pg_isready",
+                ["-q", "-h", self.cluster, "-p", String(self.port)]
+            )
+            return answer.isSuccess ? true : nil
+        }
         try await runAsServer(
             binaries + "/psql",
             [
@@ -135,21 +151,16 @@ final class ExternalPostgres: Sendable {
         try await runAsServer("/bin/sh", ["-c", script, "sh", text, "\(cluster)/\(name)"])
     }
 
-    private func control(_ what: String) async throws {
-        let mode = what == "stop" ? ["-m", "fast"] : []
-        try await runAsServer(binaries + "/pg_ctl", ["-D", cluster, "-l", cluster + "/log", "-w"] + mode + [what])
+    /// PostgreSQL refuses to run as root.
+    private func asServer(_ program: String, _ arguments: [String]) -> (program: String, arguments: [String]) {
+        guard getuid() == 0 else { return (program, arguments) }
+        return (
+            "setpriv", ["--reuid=postgres", "--regid=postgres", "--clear-groups", program] + arguments
+        )
     }
 
-    /// PostgreSQL refuses to run as root.
     private func runAsServer(_ program: String, _ arguments: [String]) async throws {
-        guard getuid() == 0 else {
-            try await ProcessRunner.check(program, arguments, directory: "/")
-            return
-        }
-        try await ProcessRunner.check(
-            "setpriv",
-            ["--reuid=postgres", "--regid=postgres", "--clear-groups", program] + arguments,
-            directory: "/"
-        )
+        let command = asServer(program, arguments)
+        try await ProcessRunner.check(command.program, command.arguments, directory: "/")
     }
 }

@@ -158,14 +158,34 @@ final class TestCluster: Sendable {
 
     private static let names = NIOLockedValueBox(0)
 
+    /// Whether the database `migrated`, of which others are copies, has been made.
+    private let hasTemplate = NIOLockedValueBox(false)
+
     /// An empty database of its own for a test.
-    func emptyDatabase() throws -> PostgresConfiguration {
+    func emptyDatabase() throws -> PostgresConfiguration { try database(template: "template1") }
+
+    /// A database of its own with the repository's schema.
+    func migratedDatabase() throws -> PostgresConfiguration {
+        try hasTemplate.withLockedValue { hasTemplate in
+            if hasTemplate { return }
+            try PostgresConnection(configuration("postgres")).script("CREATE DATABASE migrated")
+            let connection = try PostgresConnection(configuration("migrated"))
+            defer { connection.close() }
+            try MigrationRunner(Migrations(directory: migrationsDirectory), release: "1.0", logger: quiet).up(
+                connection
+            )
+            hasTemplate = true
+        }
+        return try database(template: "migrated")
+    }
+
+    private func database(template: String) throws -> PostgresConfiguration {
         let number = Self.names.withLockedValue { count in
             count += 1
             return count
         }
         let connection = try PostgresConnection(configuration("postgres"))
-        try connection.script("CREATE DATABASE test\(number)")
+        try connection.script("CREATE DATABASE test\(number) TEMPLATE \(template)")
         return configuration("test\(number)")
     }
 }
@@ -186,9 +206,8 @@ final class Fixture: Sendable {
     let epoch: Epoch
 
     init(cluster: TestCluster? = nil) async throws {
-        configuration = try (cluster ?? TestCluster.shared.get()).emptyDatabase()
+        configuration = try (cluster ?? TestCluster.shared.get()).migratedDatabase()
         let connection = try PostgresConnection(configuration)
-        try MigrationRunner(Migrations(directory: migrationsDirectory), release: "1.0", logger: quiet).up(connection)
         volume = try Self.makeVolume(connection, "v1")
         store = PostgresBlockStore(configuration, logger: quiet)
         let store = store

@@ -23,6 +23,18 @@ int ashlar_epoll_remove(int epoll_fd, int fd);
 /* Waits for at most `capacity` events (never more than 64); returns their number or -1 with errno. */
 int ashlar_epoll_wait(int epoll_fd, uint64_t *tokens, uint32_t *events, int capacity, int timeout_ms);
 
+/* What stat(2) says of a file. Swift sees struct stat through several modules at once, and cannot tell which one to import;
+ * this one has one home. */
+struct ashlar_status {
+    uint32_t mode;
+    uint32_t uid;
+    uint32_t gid;
+    int64_t size;
+};
+/* Follow links, or do not; 0, or -1 with errno. */
+int ashlar_stat(const char *path, struct ashlar_status *status);
+int ashlar_lstat(const char *path, struct ashlar_status *status);
+
 /* The child is sent `signal` when the thread that forked it ends. */
 int ashlar_set_parent_death_signal(int signal);
 

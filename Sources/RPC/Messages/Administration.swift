@@ -10,7 +10,9 @@ public struct ReloadVolume: RPCMessage {
 
     /// A volume to read again.
     public init(volume: VolumeID) { self.volume = volume }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { volume = try buffer.readRPCIdentifier() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(volume) }
 }
 
@@ -21,7 +23,9 @@ public struct CacheStatistics: RPCMessage {
 
     /// The request has no fields.
     public init() {}
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {}
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {}
 
     /// The numbers of one volume.
@@ -43,7 +47,12 @@ public struct CacheStatistics: RPCMessage {
 
         /// Numbers of a volume.
         public init(
-            volume: VolumeID, epoch: Epoch, nexuses: UInt32, unmovedItems: UInt64, cachedBytes: UInt64, reads: UInt64,
+            volume: VolumeID,
+            epoch: Epoch,
+            nexuses: UInt32,
+            unmovedItems: UInt64,
+            cachedBytes: UInt64,
+            reads: UInt64,
             writes: UInt64
         ) {
             self.volume = volume
@@ -77,6 +86,7 @@ public struct CacheStatistics: RPCMessage {
             self.volumes = volumes
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             imageBytes = try buffer.readRPC()
             commits = try buffer.readRPC()
@@ -84,13 +94,18 @@ public struct CacheStatistics: RPCMessage {
             volumes = try buffer.readRPCArray(minimumElementBytes: 52) {
                 (b: inout ByteBuffer) throws(RPCDecodingError) in
                 Volume(
-                    volume: try b.readRPCIdentifier(), epoch: try b.readRPCIdentifier(), nexuses: try b.readRPC(),
-                    unmovedItems: try b.readRPC(), cachedBytes: try b.readRPC(), reads: try b.readRPC(),
+                    volume: try b.readRPCIdentifier(),
+                    epoch: try b.readRPCIdentifier(),
+                    nexuses: try b.readRPC(),
+                    unmovedItems: try b.readRPC(),
+                    cachedBytes: try b.readRPC(),
+                    reads: try b.readRPC(),
                     writes: try b.readRPC()
                 )
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPC(imageBytes)
             buffer.writeRPC(commits)
@@ -118,7 +133,9 @@ public struct MoveNow: RPCMessage {
 
     /// A volume to drain.
     public init(volume: VolumeID) { self.volume = volume }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { volume = try buffer.readRPCIdentifier() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(volume) }
 }
 
@@ -132,6 +149,8 @@ public struct DeleteVolumeStep: RPCMessage {
 
     /// A step.
     public init(volume: VolumeID) { self.volume = volume }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { volume = try buffer.readRPCIdentifier() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(volume) }
 }

@@ -11,7 +11,9 @@ public struct MoveWork: RPCMessage {
     /// An agent that has time.
     public init(agent: String) { self.agent = agent }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { agent = try buffer.readRPCString() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCString(agent) }
 
     /// One block of a piece of work.
@@ -48,7 +50,11 @@ public struct MoveWork: RPCMessage {
 
         /// A piece of work.
         public init(
-            volume: VolumeID, uuid: [UInt8], blockSizeBytes: UInt32, object: ObjectID, blocks: [Block]
+            volume: VolumeID,
+            uuid: [UInt8],
+            blockSizeBytes: UInt32,
+            object: ObjectID,
+            blocks: [Block]
         ) {
             self.volume = volume
             self.uuid = uuid
@@ -57,21 +63,25 @@ public struct MoveWork: RPCMessage {
             self.blocks = blocks
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             volume = try buffer.readRPCIdentifier()
             uuid = Array(try buffer.readRPCBytes(count: 16).readableBytesView)
             blockSizeBytes = try buffer.readRPC()
             object = try buffer.readRPCIdentifier()
             blocks = try buffer.readRPCArray(
-                minimumElementBytes: 20, maximumCount: RPCMessageLimits.slotsMaximum
+                minimumElementBytes: 20,
+                maximumCount: RPCMessageLimits.slotsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 Block(
-                    block: try b.readRPCIdentifier(), version: try b.readRPCIdentifier(),
+                    block: try b.readRPCIdentifier(),
+                    version: try b.readRPCIdentifier(),
                     checksum: try b.readRPCIdentifier()
                 )
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             precondition(uuid.count == 16, "a UUID has 16 bytes")
             buffer.writeRPCIdentifier(volume)
@@ -125,18 +135,21 @@ public struct MapMove: RPCMessage {
         self.slots = slots
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         volume = try buffer.readRPCIdentifier()
         object = try buffer.readRPCIdentifier()
         server = try buffer.readRPCIdentifier()
         sizeBytes = try buffer.readRPC()
         slots = try buffer.readRPCArray(
-            minimumElementBytes: 16, maximumCount: RPCMessageLimits.slotsMaximum
+            minimumElementBytes: 16,
+            maximumCount: RPCMessageLimits.slotsMaximum
         ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
             Slot(block: try b.readRPCIdentifier(), version: try b.readRPCIdentifier())
         }
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCIdentifier(volume)
         buffer.writeRPCIdentifier(object)
@@ -193,21 +206,26 @@ public struct MapCompaction: RPCMessage {
         self.slots = slots
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         volume = try buffer.readRPCIdentifier()
         object = try buffer.readRPCIdentifier()
         server = try buffer.readRPCIdentifier()
         sizeBytes = try buffer.readRPC()
         slots = try buffer.readRPCArray(
-            minimumElementBytes: 28, maximumCount: RPCMessageLimits.slotsMaximum
+            minimumElementBytes: 28,
+            maximumCount: RPCMessageLimits.slotsMaximum
         ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
             Slot(
-                block: try b.readRPCIdentifier(), version: try b.readRPCIdentifier(),
-                source: try b.readRPCIdentifier(), sourceSlot: try b.readRPCIdentifier()
+                block: try b.readRPCIdentifier(),
+                version: try b.readRPCIdentifier(),
+                source: try b.readRPCIdentifier(),
+                sourceSlot: try b.readRPCIdentifier()
             )
         }
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCIdentifier(volume)
         buffer.writeRPCIdentifier(object)
@@ -237,11 +255,13 @@ public struct CountAnswer: RPCMessage {
         self.left = left
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         count = try buffer.readRPC()
         left = try buffer.readRPC()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPC(count)
         buffer.writeRPC(left)
@@ -256,7 +276,9 @@ public struct Evict: RPCMessage {
 
     /// The request has no fields.
     public init() {}
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {}
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {}
 }
 
@@ -267,7 +289,9 @@ public struct CompactionWork: RPCMessage {
 
     /// The request has no fields.
     public init() {}
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {}
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {}
 
     /// A run of live slots of an object.
@@ -314,21 +338,26 @@ public struct CompactionWork: RPCMessage {
             self.runs = runs
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             volume = try buffer.readRPCIdentifier()
             uuid = Array(try buffer.readRPCBytes(count: 16).readableBytesView)
             blockSizeBytes = try buffer.readRPC()
             object = try buffer.readRPCIdentifier()
             runs = try buffer.readRPCArray(
-                minimumElementBytes: 32, maximumCount: RPCMessageLimits.slotsMaximum
+                minimumElementBytes: 32,
+                maximumCount: RPCMessageLimits.slotsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 LiveRun(
-                    blocks: try b.readRPCBlockRange(), source: try b.readRPCIdentifier(),
-                    server: try b.readRPCIdentifier(), firstSlot: try b.readRPCIdentifier()
+                    blocks: try b.readRPCBlockRange(),
+                    source: try b.readRPCIdentifier(),
+                    server: try b.readRPCIdentifier(),
+                    firstSlot: try b.readRPCIdentifier()
                 )
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             precondition(uuid.count == 16, "a UUID has 16 bytes")
             buffer.writeRPCIdentifier(volume)
@@ -360,11 +389,13 @@ public struct Collect: RPCMessage {
         self.graceMilliseconds = graceMilliseconds
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         intentAgeMilliseconds = try buffer.readRPC()
         graceMilliseconds = try buffer.readRPC()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPC(intentAgeMilliseconds)
         buffer.writeRPC(graceMilliseconds)
@@ -394,14 +425,17 @@ public struct Collect: RPCMessage {
         /// Objects for an answer.
         public init(objects: [DeadObject]) { self.objects = objects }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             objects = try buffer.readRPCArray(
-                minimumElementBytes: 12, maximumCount: RPCMessageLimits.objectsMaximum
+                minimumElementBytes: 12,
+                maximumCount: RPCMessageLimits.objectsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 DeadObject(object: try b.readRPCIdentifier(), server: try b.readRPCIdentifier())
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCArray(objects) {
                 $0.writeRPCIdentifier($1.object)
@@ -418,7 +452,8 @@ public struct ObjectNames: Sendable, Hashable {
 
     init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         objects = try buffer.readRPCArray(
-            minimumElementBytes: 8, maximumCount: RPCMessageLimits.objectsMaximum
+            minimumElementBytes: 8,
+            maximumCount: RPCMessageLimits.objectsMaximum
         ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier() }
     }
 
@@ -436,9 +471,11 @@ public struct ForgetObjects: RPCMessage {
 
     /// Objects whose bytes are deleted.
     public init(_ objects: [ObjectID]) { names = ObjectNames(objects) }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         names = try ObjectNames(decoding: &buffer)
     }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { names.encode(into: &buffer) }
 }
 
@@ -451,8 +488,10 @@ public struct KnownObjects: RPCMessage {
 
     /// Objects that were found, or that are known.
     public init(_ objects: [ObjectID]) { names = ObjectNames(objects) }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         names = try ObjectNames(decoding: &buffer)
     }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { names.encode(into: &buffer) }
 }

@@ -16,7 +16,11 @@ public struct CommandHeader: Sendable, Hashable {
 
     /// The header of a command.
     public init(
-        volume: VolumeID, nexus: NexusNumber, command: CommandID, lowWater: CommandID, proved: Stamp
+        volume: VolumeID,
+        nexus: NexusNumber,
+        command: CommandID,
+        lowWater: CommandID,
+        proved: Stamp
     ) {
         self.volume = volume
         self.nexus = nexus
@@ -57,11 +61,13 @@ public struct ReadCommand: RPCMessage {
         self.range = range
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         header = try CommandHeader(decoding: &buffer)
         range = try buffer.readRPCByteRange()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         header.encode(into: &buffer)
         buffer.writeRPCByteRange(range)
@@ -100,10 +106,12 @@ public struct ReadCommand: RPCMessage {
             self.runs = runs
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             stamp = try buffer.readRPCStamp()
             runs = try buffer.readRPCArray(
-                minimumElementBytes: 5, maximumCount: RPCMessageLimits.readRunsMaximum
+                minimumElementBytes: 5,
+                maximumCount: RPCMessageLimits.readRunsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 switch try b.readRPC(UInt8.self) {
                 case 0: return .zeros(count: try b.readRPC())
@@ -111,17 +119,21 @@ public struct ReadCommand: RPCMessage {
                     return .bytes(
                         checksums: try b.readRPCArray(minimumElementBytes: 4) {
                             (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier()
-                        })
+                        }
+                    )
                 case 2:
                     return .object(
-                        try b.readRPCIdentifier(), server: try b.readRPCIdentifier(),
-                        firstSlot: try b.readRPCIdentifier(), count: try b.readRPC()
+                        try b.readRPCIdentifier(),
+                        server: try b.readRPCIdentifier(),
+                        firstSlot: try b.readRPCIdentifier(),
+                        count: try b.readRPC()
                     )
                 default: throw RPCDecodingError.invalidValue(field: "run")
                 }
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCStamp(stamp)
             buffer.writeRPCArray(runs) {
@@ -162,6 +174,7 @@ public struct WriteCommand: RPCMessage {
         self.checksums = checksums
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         header = try CommandHeader(decoding: &buffer)
         offset = try buffer.readRPC()
@@ -170,6 +183,7 @@ public struct WriteCommand: RPCMessage {
         }
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         header.encode(into: &buffer)
         buffer.writeRPC(offset)
@@ -192,13 +206,16 @@ public struct ZeroCommand: RPCMessage {
         self.ranges = ranges
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         header = try CommandHeader(decoding: &buffer)
         ranges = try buffer.readRPCArray(
-            minimumElementBytes: 16, maximumCount: Limits.unmapDescriptorsMaximum
+            minimumElementBytes: 16,
+            maximumCount: Limits.unmapDescriptorsMaximum
         ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCByteRange() }
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         header.encode(into: &buffer)
         buffer.writeRPCArray(ranges) { $0.writeRPCByteRange($1) }
@@ -223,12 +240,14 @@ public struct CompareAndWriteCommand: RPCMessage {
         self.checksum = checksum
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         header = try CommandHeader(decoding: &buffer)
         offset = try buffer.readRPC()
         checksum = try buffer.readRPCIdentifier()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         header.encode(into: &buffer)
         buffer.writeRPC(offset)
@@ -252,13 +271,16 @@ public struct FenceCommand: RPCMessage {
         self.commands = commands
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         header = try CommandHeader(decoding: &buffer)
         commands = try buffer.readRPCArray(
-            minimumElementBytes: 8, maximumCount: RPCMessageLimits.outcomesMaximum
+            minimumElementBytes: 8,
+            maximumCount: RPCMessageLimits.outcomesMaximum
         ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier() }
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         header.encode(into: &buffer)
         buffer.writeRPCArray(commands) { $0.writeRPCIdentifier($1) }
@@ -281,11 +303,13 @@ public struct CommandAnswer: RPCMessage {
         self.detail = detail
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         stamp = try buffer.readRPCStamp()
         detail = try buffer.readRPC()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCStamp(stamp)
         buffer.writeRPC(detail)

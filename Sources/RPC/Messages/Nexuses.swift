@@ -35,12 +35,14 @@ public struct OpenNexus: RPCMessage {
         self.node = node
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         volume = try buffer.readRPCIdentifier()
         ports = try buffer.readRPCNexusPorts()
         node = try buffer.readRPCString()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCIdentifier(volume)
         buffer.writeRPCNexusPorts(ports)
@@ -62,11 +64,13 @@ public struct OpenNexus: RPCMessage {
             self.stamp = stamp
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             nexus = try buffer.readRPCIdentifier()
             stamp = try buffer.readRPCStamp()
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCIdentifier(nexus)
             buffer.writeRPCStamp(stamp)
@@ -92,12 +96,14 @@ public struct ResumeNexus: RPCMessage {
         self.stamp = stamp
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         volume = try buffer.readRPCIdentifier()
         nexus = try buffer.readRPCIdentifier()
         stamp = try buffer.readRPCStamp()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCIdentifier(volume)
         buffer.writeRPCIdentifier(nexus)
@@ -119,13 +125,16 @@ public struct ResumeNexus: RPCMessage {
             self.stamp = stamp
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             done = try buffer.readRPCArray(
-                minimumElementBytes: 8, maximumCount: RPCMessageLimits.outcomesMaximum
+                minimumElementBytes: 8,
+                maximumCount: RPCMessageLimits.outcomesMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier() }
             stamp = try buffer.readRPCStamp()
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCArray(done) { $0.writeRPCIdentifier($1) }
             buffer.writeRPCStamp(stamp)
@@ -148,11 +157,13 @@ public struct CloseNexus: RPCMessage {
         self.nexus = nexus
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         volume = try buffer.readRPCIdentifier()
         nexus = try buffer.readRPCIdentifier()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCIdentifier(volume)
         buffer.writeRPCIdentifier(nexus)
@@ -169,12 +180,15 @@ public struct Stamps: RPCMessage {
     /// A question for stamps.
     public init(volumes: [VolumeID]) { self.volumes = volumes }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         volumes = try buffer.readRPCArray(
-            minimumElementBytes: 8, maximumCount: RPCMessageLimits.stampsMaximum
+            minimumElementBytes: 8,
+            maximumCount: RPCMessageLimits.stampsMaximum
         ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier() }
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCArray(volumes) { $0.writeRPCIdentifier($1) }
     }
@@ -203,9 +217,11 @@ public struct Stamps: RPCMessage {
         /// Stamps for an answer.
         public init(stamps: [Entry?]) { self.stamps = stamps }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             stamps = try buffer.readRPCArray(
-                minimumElementBytes: 1, maximumCount: RPCMessageLimits.stampsMaximum
+                minimumElementBytes: 1,
+                maximumCount: RPCMessageLimits.stampsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 try b.readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in
                     Entry(stamp: try b.readRPCStamp(), revision: try b.readRPC())
@@ -213,6 +229,7 @@ public struct Stamps: RPCMessage {
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCArray(stamps) {
                 $0.writeRPCOptional($1) {

@@ -10,7 +10,9 @@ public struct PutObject: RPCMessage {
 
     /// An object to put.
     public init(object: ObjectID) { self.object = object }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { object = try buffer.readRPCIdentifier() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(object) }
 }
 
@@ -32,12 +34,14 @@ public struct GetSlots: RPCMessage {
         self.count = count
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         object = try buffer.readRPCIdentifier()
         firstSlot = try buffer.readRPCIdentifier()
         count = try buffer.readRPC()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCIdentifier(object)
         buffer.writeRPCIdentifier(firstSlot)
@@ -82,18 +86,24 @@ public struct GetSlots: RPCMessage {
             self.slots = slots
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             blockSizeBytes = try buffer.readRPC()
             slots = try buffer.readRPCArray(
-                minimumElementBytes: 25, maximumCount: RPCMessageLimits.slotsMaximum
+                minimumElementBytes: 25,
+                maximumCount: RPCMessageLimits.slotsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 Slot(
-                    block: try b.readRPCIdentifier(), version: try b.readRPCIdentifier(),
-                    checksum: try b.readRPCIdentifier(), encoding: try b.readRPC(), storedBytes: try b.readRPC()
+                    block: try b.readRPCIdentifier(),
+                    version: try b.readRPCIdentifier(),
+                    checksum: try b.readRPCIdentifier(),
+                    encoding: try b.readRPC(),
+                    storedBytes: try b.readRPC()
                 )
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPC(blockSizeBytes)
             buffer.writeRPCArray(slots) {
@@ -116,7 +126,9 @@ public struct DeleteObject: RPCMessage {
 
     /// An object to delete.
     public init(object: ObjectID) { self.object = object }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { object = try buffer.readRPCIdentifier() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(object) }
 }
 
@@ -135,6 +147,7 @@ public struct ListObjects: RPCMessage {
         self.limit = limit
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         after = try buffer.readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in
             try b.readRPCIdentifier()
@@ -142,6 +155,7 @@ public struct ListObjects: RPCMessage {
         limit = try buffer.readRPC()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCOptional(after) { $0.writeRPCIdentifier($1) }
         buffer.writeRPC(limit)
@@ -162,15 +176,18 @@ public struct ListObjects: RPCMessage {
             self.next = next
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             objects = try buffer.readRPCArray(
-                minimumElementBytes: 8, maximumCount: RPCMessageLimits.objectsMaximum
+                minimumElementBytes: 8,
+                maximumCount: RPCMessageLimits.objectsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier() }
             next = try buffer.readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 try b.readRPCIdentifier()
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCArray(objects) { $0.writeRPCIdentifier($1) }
             buffer.writeRPCOptional(next) { $0.writeRPCIdentifier($1) }
@@ -187,7 +204,9 @@ public struct VerifyObject: RPCMessage {
 
     /// An object to verify.
     public init(object: ObjectID) { self.object = object }
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { object = try buffer.readRPCIdentifier() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCIdentifier(object) }
 }
 
@@ -198,7 +217,9 @@ public struct ObjectStatistics: RPCMessage {
 
     /// The request has no fields.
     public init() {}
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {}
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {}
 
     /// The numbers of an object server.
@@ -217,7 +238,13 @@ public struct ObjectStatistics: RPCMessage {
         public var rootsOutOfService: UInt32
 
         /// Numbers for an answer.
-        public init(server: ObjectServerID, objects: UInt64, bytes: UInt64, freeBytes: UInt64, rootsOutOfService: UInt32) {
+        public init(
+            server: ObjectServerID,
+            objects: UInt64,
+            bytes: UInt64,
+            freeBytes: UInt64,
+            rootsOutOfService: UInt32
+        ) {
             self.server = server
             self.objects = objects
             self.bytes = bytes
@@ -225,6 +252,7 @@ public struct ObjectStatistics: RPCMessage {
             self.rootsOutOfService = rootsOutOfService
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             server = try buffer.readRPCIdentifier()
             objects = try buffer.readRPC()
@@ -233,6 +261,7 @@ public struct ObjectStatistics: RPCMessage {
             rootsOutOfService = try buffer.readRPC()
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCIdentifier(server)
             buffer.writeRPC(objects)

@@ -13,7 +13,10 @@ extension ByteBuffer {
         let logicalBlockSize = try readRPC(UInt32.self)
         guard
             let geometry = try? Geometry(
-                sizeBytes: size, blockSizeBytes: blockSize, logicalBlockSizeBytes: logicalBlockSize)
+                sizeBytes: size,
+                blockSizeBytes: blockSize,
+                logicalBlockSizeBytes: logicalBlockSize
+            )
         else {
             throw RPCDecodingError.invalidValue(field: "geometry")
         }
@@ -21,8 +24,15 @@ extension ByteBuffer {
         let policy = try readRPCPolicy()
         let access = try readRPCAccess()
         return VolumeDescription(
-            id: id, name: name, iqn: iqn, uuid: uuid, geometry: geometry, isReadOnly: isReadOnly, policy: policy,
-            access: access, revision: try readRPC(UInt64.self)
+            id: id,
+            name: name,
+            iqn: iqn,
+            uuid: uuid,
+            geometry: geometry,
+            isReadOnly: isReadOnly,
+            policy: policy,
+            access: access,
+            revision: try readRPC(UInt64.self)
         )
     }
 
@@ -54,8 +64,13 @@ extension ByteBuffer {
             throw RPCDecodingError.invalidValue(field: "read-fill policy")
         }
         return CachePolicy(
-            move: move, unmovedItemsMaximum: items, unmovedBytesMaximum: bytes, unmovedAgeMaximumSeconds: age,
-            cachedBytesMaximum: cached, readFill: fill, compactBelowPercent: try readRPC(UInt8.self),
+            move: move,
+            unmovedItemsMaximum: items,
+            unmovedBytesMaximum: bytes,
+            unmovedAgeMaximumSeconds: age,
+            cachedBytesMaximum: cached,
+            readFill: fill,
+            compactBelowPercent: try readRPC(UInt8.self),
             directWriteMinimumBytes: try readRPC(UInt32.self)
         )
     }
@@ -109,7 +124,9 @@ public struct LookUpVolume: RPCMessage {
     /// A question for one volume.
     public init(iqn: String) { self.iqn = iqn }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) { iqn = try buffer.readRPCString() }
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) { buffer.writeRPCString(iqn) }
 
     /// The volume, and who owns it now.
@@ -130,6 +147,7 @@ public struct LookUpVolume: RPCMessage {
             self.stamp = stamp
         }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             volume = try buffer.readRPCVolume()
             ownerEndpoint = try buffer.readRPCString()
@@ -138,6 +156,7 @@ public struct LookUpVolume: RPCMessage {
             }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCVolume(volume)
             buffer.writeRPCString(ownerEndpoint)
@@ -161,11 +180,13 @@ public struct ListVolumes: RPCMessage {
         self.limit = limit
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         after = try buffer.readRPCString()
         limit = try buffer.readRPC()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCString(after)
         buffer.writeRPC(limit)
@@ -181,12 +202,15 @@ public struct ListVolumes: RPCMessage {
         /// A page of volumes.
         public init(volumes: [VolumeDescription]) { self.volumes = volumes }
 
+        /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             volumes = try buffer.readRPCArray(
-                minimumElementBytes: 64, maximumCount: RPCMessageLimits.volumesInListMaximum
+                minimumElementBytes: 64,
+                maximumCount: RPCMessageLimits.volumesInListMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCVolume() }
         }
 
+        /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCArray(volumes) { $0.writeRPCVolume($1) }
         }
@@ -217,6 +241,7 @@ public struct TargetHeartbeatMessage: RPCMessage {
         self.sessions = sessions
     }
 
+    /// Reads the fields in the order of the specification.
     public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
         node = try buffer.readRPCString()
         portal = try buffer.readRPCString()
@@ -225,6 +250,7 @@ public struct TargetHeartbeatMessage: RPCMessage {
         sessions = try buffer.readRPC()
     }
 
+    /// Appends the fields in the order of the specification.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCString(node)
         buffer.writeRPCString(portal)

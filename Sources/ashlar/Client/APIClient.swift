@@ -43,7 +43,9 @@ struct APIClient: Sendable {
         try await send(.POST, "/v1/volumes", body: request)
     }
 
-    func volume(_ name: String) async throws -> VolumeDocument { try await send(.GET, "/v1/volumes/\(Self.escaped(name))") }
+    func volume(_ name: String) async throws -> VolumeDocument {
+        try await send(.GET, "/v1/volumes/\(Self.escaped(name))")
+    }
 
     func volumes(after: String?, limit: Int = 1_000) async throws -> VolumePage {
         try await send(.GET, "/v1/volumes?limit=\(limit)" + (after.map { "&after=\(Self.escaped($0))" } ?? ""))
@@ -90,7 +92,9 @@ struct APIClient: Sendable {
     }
 
     private func send<Answer: Decodable>(
-        _ method: HTTPMethod, _ path: String, body: some Encodable
+        _ method: HTTPMethod,
+        _ path: String,
+        body: some Encodable
     ) async throws -> Answer {
         try await answer(method, path, body: try JSONEncoder().encode(body))
     }
@@ -139,7 +143,8 @@ struct APIClient: Sendable {
     }
 
     private static func escaped(_ text: String) -> String {
-        text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(CharacterSet(charactersIn: "-._"))) ?? text
+        text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(CharacterSet(charactersIn: "-._")))
+            ?? text
     }
 }
 

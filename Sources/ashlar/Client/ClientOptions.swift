@@ -42,13 +42,19 @@ struct ClientOptions: ParsableArguments {
             )
         }
         guard url.hasPrefix("https://") else {
-            throw CommandFailure("\"\(url)\" is not a URL of the API; it begins with https://.", exitCode: ExitCodes.usage)
+            throw CommandFailure(
+                "\"\(url)\" is not a URL of the API; it begins with https://.",
+                exitCode: ExitCodes.usage
+            )
         }
         let authorityPath =
             authority ?? environment["ASHLAR_AUTHORITY"] ?? state.authority
             ?? directory.map { $0 + "/authority/certificate.pem" }
         guard let authorityPath else {
-            throw CommandFailure("The cluster's authority is not known; name it with --authority.", exitCode: ExitCodes.usage)
+            throw CommandFailure(
+                "The cluster's authority is not known; name it with --authority.",
+                exitCode: ExitCodes.usage
+            )
         }
         let candidates =
             [tokenFile ?? environment["ASHLAR_TOKEN_FILE"]].compactMap { $0 }.isEmpty
@@ -61,7 +67,11 @@ struct ClientOptions: ParsableArguments {
             guard let data = FileManager.default.contents(atPath: path) else { continue }
             let token = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
             guard !token.isEmpty, token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else { break }
-            return APIAccess(url: url.hasSuffix("/") ? String(url.dropLast()) : url, authority: authorityPath, token: token)
+            return APIAccess(
+                url: url.hasSuffix("/") ? String(url.dropLast()) : url,
+                authority: authorityPath,
+                token: token
+            )
         }
         throw CommandFailure(
             "The token file \(candidates[0]) cannot be read or holds no token; name another with --token-file.",

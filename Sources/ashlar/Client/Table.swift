@@ -63,7 +63,9 @@ struct ProgressBar {
 
     /// A bar behind a title.
     init(
-        _ title: String, isShown: Bool = StandardError.isTerminal, write: @escaping (String) -> Void = StandardError.write
+        _ title: String,
+        isShown: Bool = StandardError.isTerminal,
+        write: @escaping (String) -> Void = StandardError.write
     ) {
         self.title = title
         self.isShown = isShown

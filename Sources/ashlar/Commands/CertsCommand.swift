@@ -7,7 +7,8 @@ import Transport
 /// `ashlar certs`.
 struct CertsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "certs", abstract: "Create the cluster's authority; issue, renew and show certificates.",
+        commandName: "certs",
+        abstract: "Create the cluster's authority; issue, renew and show certificates.",
         discussion: """
             The key of the authority needs to lie on no host that runs a role: issue the certificates elsewhere and copy \
             certificate, key and the authority's certificate. A role takes renewed files without a restart.
@@ -49,14 +50,19 @@ struct CertsInitCommand: AsyncParsableCommand {
     func run() async throws {
         try await reportingFailures("certs init") {
             guard let id = ClusterID(cluster ?? UUID().uuidString) else {
-                throw CommandFailure("--cluster \"\(cluster ?? "")\" is not a UUID; correct it.", exitCode: ExitCodes.usage)
+                throw CommandFailure(
+                    "--cluster \"\(cluster ?? "")\" is not a UUID; correct it.",
+                    exitCode: ExitCodes.usage
+                )
             }
             let manager = FileManager.default
             for path in [authority.certificatePath, authority.keyPath] where manager.fileExists(atPath: path) {
                 throw CommandFailure("\(path) exists; name another directory with --authority, or keep what is there.")
             }
             try manager.createDirectory(
-                atPath: authority.authority, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700]
+                atPath: authority.authority,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
             )
             let made = try CertificateAuthority.create(cluster: id, now: Date(), validityDays: days)
             try made.write(certificatePath: authority.certificatePath, keyPath: authority.keyPath)
@@ -99,7 +105,9 @@ struct CertsIssueCommand: AsyncParsableCommand {
             let request = CertificateRequest(node: node, dnsNames: names, ipAddresses: addresses, validityDays: days)
             let issued = try authority.issue(request, now: Date())
             try FileManager.default.createDirectory(
-                atPath: out, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700]
+                atPath: out,
+                withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700]
             )
             try issued.write(certificatePath: files.certificate, keyPath: files.key)
             print("tls.certificate \(files.certificate)")
@@ -119,7 +127,8 @@ struct CertsIssueCommand: AsyncParsableCommand {
 /// `ashlar certs renew DIRECTORY`.
 struct CertsRenewCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "renew", abstract: "Renew certificates with the same names and fresh keys."
+        commandName: "renew",
+        abstract: "Renew certificates with the same names and fresh keys."
     )
 
     @OptionGroup var authority: AuthorityOptions
@@ -175,9 +184,14 @@ struct CertsShowCommand: AsyncParsableCommand {
                 }
                 let certificate = try CertificateDescription(certificatePEM: String(decoding: data, as: UTF8.self))
                 return Shown(
-                    file: file, node: certificate.node?.uri, subject: certificate.subject, issuer: certificate.issuer,
-                    serial: certificate.serial, daysLeft: certificate.daysLeft(now: Date()),
-                    hosts: certificate.dnsNames + certificate.ipAddresses, isAuthority: certificate.isAuthority
+                    file: file,
+                    node: certificate.node?.uri,
+                    subject: certificate.subject,
+                    issuer: certificate.issuer,
+                    serial: certificate.serial,
+                    daysLeft: certificate.daysLeft(now: Date()),
+                    hosts: certificate.dnsNames + certificate.ipAddresses,
+                    isAuthority: certificate.isAuthority
                 )
             }
             guard !json else { return print(try JSONText.text(shown)) }

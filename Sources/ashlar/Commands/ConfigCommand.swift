@@ -5,7 +5,8 @@ import Foundation
 /// `ashlar config`: the configuration of a role, without starting it.
 struct ConfigCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "config", abstract: "Show or check the configuration that a role would start with.",
+        commandName: "config",
+        abstract: "Show or check the configuration that a role would start with.",
         subcommands: [ConfigShowCommand.self, ConfigCheckCommand.self, ConfigKeysCommand.self],
         defaultSubcommand: ConfigShowCommand.self
     )
@@ -34,7 +35,8 @@ struct ConfigArguments: ParsableArguments {
 /// `ashlar config show ROLE`, also `ashlar config ROLE`.
 struct ConfigShowCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "show", abstract: "Print the effective configuration; secrets are hidden."
+        commandName: "show",
+        abstract: "Print the effective configuration; secrets are hidden."
     )
 
     @OptionGroup var arguments: ConfigArguments
@@ -70,7 +72,8 @@ struct ConfigShowCommand: AsyncParsableCommand {
 /// `ashlar config check ROLE`.
 struct ConfigCheckCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "check", abstract: "Check the configuration; exit code 78 where the role would refuse it."
+        commandName: "check",
+        abstract: "Check the configuration; exit code 78 where the role would refuse it."
     )
 
     @OptionGroup var arguments: ConfigArguments
@@ -84,7 +87,9 @@ struct ConfigCheckCommand: AsyncParsableCommand {
                 guard let setting = Setting.all.first(where: { $0.name == entry.setting }), case .path = setting.kind,
                     let path = entry.values.first, !manager.isReadableFile(atPath: path)
                 else { continue }
-                throw SettingsError("\(entry.setting) names \(path), which cannot be read; create it or correct the key.")
+                throw SettingsError(
+                    "\(entry.setting) names \(path), which cannot be read; create it or correct the key."
+                )
             }
             print("The configuration of role \(settings.role.rawValue) is good.")
         }
@@ -126,7 +131,9 @@ enum Redaction {
     static func dsn(_ text: String) -> String {
         var result = text
         for pattern in [#"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)"#, #"(://[^:/@\s]+:)([^@\s]+)(?=@)"#] {
-            guard let expression = try? NSRegularExpression(pattern: pattern, options: .caseInsensitive) else { continue }
+            guard let expression = try? NSRegularExpression(pattern: pattern, options: .caseInsensitive) else {
+                continue
+            }
             let range = NSRange(result.startIndex..., in: result)
             result = expression.stringByReplacingMatches(in: result, range: range, withTemplate: "$1<hidden>")
         }

@@ -47,7 +47,8 @@ struct TargetListCommand: AsyncParsableCommand {
 /// `ashlar cache stats`.
 struct CacheStatsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "stats", abstract: "Show the numbers of cache servers and object servers."
+        commandName: "stats",
+        abstract: "Show the numbers of cache servers and object servers."
     )
 
     @OptionGroup(title: "Control role") var client: ClientOptions
@@ -61,16 +62,28 @@ struct CacheStatsCommand: AsyncParsableCommand {
         try await client.run("cache stats") { api in
             let numbers = Numbers(caches: try await api.caches().caches, objects: try await api.objectServers().objects)
             guard !client.json else { return print(try JSONText.text(numbers)) }
-            print(Self.table(numbers.caches), Self.volumes(numbers.caches), Self.table(numbers.objects), separator: "\n", terminator: "")
+            print(
+                Self.table(numbers.caches),
+                Self.volumes(numbers.caches),
+                Self.table(numbers.objects),
+                separator: "\n",
+                terminator: ""
+            )
+            let reasons =
+                numbers.caches.map { ($0.endpoint, $0.reason) } + numbers.objects.map { ($0.endpoint, $0.reason) }
+            for case (let endpoint, let reason?) in reasons { StandardError.write("\(endpoint): \(reason)\n") }
         }
     }
 
     static func table(_ caches: [CacheDocument]) -> String {
-        var table = Table(["CACHE SERVER", "STATE", "MEMORY", "COMMITS", "BLOCKS", "BLOCKS/COMMIT"], right: [2, 3, 4, 5])
+        var table = Table(
+            ["CACHE SERVER", "STATE", "MEMORY", "COMMITS", "BLOCKS", "BLOCKS/COMMIT"],
+            right: [2, 3, 4, 5]
+        )
         for cache in caches {
             let ratio = cache.commits == 0 ? 0 : cache.committedBlocks * 10 / cache.commits
             table.add([
-                cache.endpoint, cache.reachable ? "alive" : cache.reason ?? "silent", SizeText.text(cache.imageBytes),
+                cache.endpoint, cache.reachable ? "alive" : "unreachable", SizeText.text(cache.imageBytes),
                 "\(cache.commits)", "\(cache.committedBlocks)", "\(ratio / 10).\(ratio % 10)",
             ])
         }
@@ -96,7 +109,7 @@ struct CacheStatsCommand: AsyncParsableCommand {
     static func table(_ servers: [ObjectServerDocument]) -> String {
         var table = Table(["OBJECT SERVER", "ENDPOINT", "STATE", "OBJECTS", "STORED", "FREE"], right: [3, 4, 5])
         for server in servers {
-            var state = server.reachable ? "alive" : server.reason ?? "silent"
+            var state = server.reachable ? "alive" : "unreachable"
             if server.rootsOutOfService > 0 { state = "\(server.rootsOutOfService) roots out of service" }
             table.add([
                 "\(server.id)", server.endpoint, state, "\(server.objects)", SizeText.text(server.bytes),
@@ -110,7 +123,8 @@ struct CacheStatsCommand: AsyncParsableCommand {
 /// `ashlar move`.
 struct MoveCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "move", abstract: "Move every unmoved item to block objects now."
+        commandName: "move",
+        abstract: "Move every unmoved item to block objects now."
     )
 
     @Argument(help: "Volumes to drain (all).") var volumes: [String] = []
@@ -194,7 +208,8 @@ struct FsckCommand: AsyncParsableCommand {
     }
 
     static func text(_ report: FsckReport) -> String {
-        var text = "Checked \(report.volumes) volumes, \(report.items) items, \(report.extents) extents, \(report.objects) objects"
+        var text =
+            "Checked \(report.volumes) volumes, \(report.items) items, \(report.extents) extents, \(report.objects) objects"
         text += report.objectsVerified > 0 ? "; read \(report.objectsVerified) objects.\n" : ".\n"
         if !report.findings.isEmpty {
             var table = Table(["FINDING", "VOLUME", "BLOCK", "OBJECT", "DETAIL"], right: [1, 2, 3])

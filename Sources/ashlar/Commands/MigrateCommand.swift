@@ -6,7 +6,8 @@ import PostgresStore
 /// `ashlar migrate`.
 struct MigrateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "migrate", abstract: "Bring the schema of PostgreSQL forward or back, and look at it.",
+        commandName: "migrate",
+        abstract: "Bring the schema of PostgreSQL forward or back, and look at it.",
         subcommands: [
             MigrateUpCommand.self, MigrateDownCommand.self, MigrateStatusCommand.self, MigrateCheckCommand.self,
             MigrateNewCommand.self,
@@ -16,7 +17,8 @@ struct MigrateCommand: AsyncParsableCommand {
 
 /// Where the database and the migrations are.
 struct MigrateOptions: ParsableArguments {
-    @Option(help: "Connection string of libpq (ASHLAR_POSTGRES_DSN; with --data: that of ashlar up).") var postgresDsn: String?
+    @Option(help: "Connection string of libpq (ASHLAR_POSTGRES_DSN; with --data: that of ashlar up).") var postgresDsn:
+        String?
     @Option(help: "File with the password (ASHLAR_POSTGRES_PASSWORD_FILE).") var postgresPasswordFile: String?
     @Option(help: "Data directory of ashlar up.") var data: String?
     @Option(help: "Directory of the migrations (ASHLAR_MIGRATIONS).") var migrations: String?
@@ -40,7 +42,8 @@ struct MigrateOptions: ParsableArguments {
             )
         }
         return PostgresConfiguration(
-            dsn: dsn, passwordFile: postgresPasswordFile ?? environment["ASHLAR_POSTGRES_PASSWORD_FILE"],
+            dsn: dsn,
+            passwordFile: postgresPasswordFile ?? environment["ASHLAR_POSTGRES_PASSWORD_FILE"],
             applicationName: "ashlar migrate"
         )
     }
@@ -49,7 +52,8 @@ struct MigrateOptions: ParsableArguments {
     func run(_ command: String, _ body: (MigrationRunner, PostgresConnection) throws -> Void) async throws {
         try await reportingFailures(command) {
             let runner = MigrationRunner(
-                try Migrations(directory: try directory()), release: AshlarRelease.version,
+                try Migrations(directory: try directory()),
+                release: AshlarRelease.version,
                 logger: Logger(label: "ashlar.migrate", factory: { _ in SwiftLogNoOpLogHandler() })
             )
             let connection: PostgresConnection
@@ -85,7 +89,8 @@ struct MigrateUpCommand: AsyncParsableCommand {
 /// `ashlar migrate down --to VERSION`.
 struct MigrateDownCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "down", abstract: "Undo what was applied above a version; data of these tables is lost."
+        commandName: "down",
+        abstract: "Undo what was applied above a version; data of these tables is lost."
     )
 
     @Option(help: "The version that stays; 0 for none.") var to: Int
@@ -136,7 +141,8 @@ struct MigrateStatusCommand: AsyncParsableCommand {
 /// `ashlar migrate check`.
 struct MigrateCheckCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "check", abstract: "Check that what was applied is what lies in the directory, and that nothing is missing."
+        commandName: "check",
+        abstract: "Check that what was applied is what lies in the directory, and that nothing is missing."
     )
 
     @OptionGroup var options: MigrateOptions
@@ -145,7 +151,9 @@ struct MigrateCheckCommand: AsyncParsableCommand {
         try await options.run("migrate check") { runner, connection in
             try runner.check(connection)
             try MigrationRunner.verify(
-                connection, try Migrations(directory: try options.directory()), release: AshlarRelease.version
+                connection,
+                try Migrations(directory: try options.directory()),
+                release: AshlarRelease.version
             )
             print("The schema is the one of this release.")
         }

@@ -9,7 +9,8 @@ import TargetNode
 /// `ashlar target`.
 struct TargetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "target", abstract: "Run a target: iSCSI towards initiators. With list: show the targets.",
+        commandName: "target",
+        abstract: "Run a target: iSCSI towards initiators. With list: show the targets.",
         subcommands: [TargetListCommand.self]
     )
 
@@ -31,7 +32,8 @@ struct TargetCommand: AsyncParsableCommand {
 /// `ashlar cache`.
 struct CacheCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "cache", abstract: "Run a cache server: the owner of volumes. With stats: show the numbers.",
+        commandName: "cache",
+        abstract: "Run a cache server: the owner of volumes. With stats: show the numbers.",
         subcommands: [CacheStatsCommand.self]
     )
 
@@ -53,7 +55,8 @@ struct CacheCommand: AsyncParsableCommand {
 /// `ashlar objects`.
 struct ObjectsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "objects", abstract: "Run an object server: the store of block objects."
+        commandName: "objects",
+        abstract: "Run an object server: the store of block objects."
     )
 
     @OptionGroup(title: "Node") var node: NodeFlags
@@ -72,7 +75,8 @@ struct ObjectsCommand: AsyncParsableCommand {
 /// `ashlar agent`.
 struct AgentCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "agent", abstract: "Run an agent: moves, evicts, compacts and collects."
+        commandName: "agent",
+        abstract: "Run an agent: moves, evicts, compacts and collects."
     )
 
     @OptionGroup(title: "Node") var node: NodeFlags
@@ -92,7 +96,8 @@ struct AgentCommand: AsyncParsableCommand {
 /// `ashlar control`.
 struct ControlCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "control", abstract: "Run the control role: the HTTPS API and the administration."
+        commandName: "control",
+        abstract: "Run the control role: the HTTPS API and the administration."
     )
 
     @OptionGroup(title: "Node") var node: NodeFlags

@@ -9,7 +9,9 @@ import UnixSignals
 enum RoleRunner {
     /// Loads the settings of a role, begins logging and metrics, and runs `body` until SIGTERM or SIGINT.
     static func run(
-        _ role: Role, config: String?, flags: [any SettingFlags],
+        _ role: Role,
+        config: String?,
+        flags: [any SettingFlags],
         _ body: @escaping @Sendable (Settings, Logger) async throws -> Void
     ) async throws {
         try await reportingFailures(role.rawValue) {
@@ -27,7 +29,8 @@ enum RoleRunner {
                 configuration: ServiceGroupConfiguration(
                     services: [
                         ServiceGroupConfiguration.ServiceConfiguration(
-                            service: service, successTerminationBehavior: .gracefullyShutdownGroup,
+                            service: service,
+                            successTerminationBehavior: .gracefullyShutdownGroup,
                             serviceName: role.rawValue
                         )
                     ],
@@ -45,7 +48,10 @@ enum RoleRunner {
         var given: [String: [String]] = [:]
         for group in flags { given.merge(group.flags) { first, _ in first } }
         return try await Settings.load(
-            role: role, file: config, flags: given, environment: ProcessInfo.processInfo.environment
+            role: role,
+            file: config,
+            flags: given,
+            environment: ProcessInfo.processInfo.environment
         )
     }
 }

@@ -4,7 +4,8 @@ import ControlPlane
 /// `ashlar volume`.
 struct VolumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "volume", abstract: "Create, list, show, change, resize and delete volumes.",
+        commandName: "volume",
+        abstract: "Create, list, show, change, resize and delete volumes.",
         subcommands: [
             VolumeCreateCommand.self, VolumeListCommand.self, VolumeShowCommand.self, VolumeSetCommand.self,
             VolumeResizeCommand.self, VolumeDeleteCommand.self,
@@ -74,7 +75,8 @@ struct VolumeListCommand: AsyncParsableCommand {
 /// `ashlar volume show NAME`.
 struct VolumeShowCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "show", abstract: "Show a volume and what it takes up."
+        commandName: "show",
+        abstract: "Show a volume and what it takes up."
     )
 
     @Argument(help: "Name of the volume.") var name: String
@@ -97,7 +99,8 @@ struct VolumeShowCommand: AsyncParsableCommand {
 /// `ashlar volume set NAME …`.
 struct VolumeSetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "set", abstract: "Change a volume; what is not named stays as it is."
+        commandName: "set",
+        abstract: "Change a volume; what is not named stays as it is."
     )
 
     @Argument(help: "Name of the volume.") var name: String
@@ -159,7 +162,8 @@ struct VolumeResizeCommand: AsyncParsableCommand {
 /// `ashlar volume delete NAME`.
 struct VolumeDeleteCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "delete", abstract: "Delete a volume and everything in it."
+        commandName: "delete",
+        abstract: "Delete a volume and everything in it."
     )
 
     @Argument(help: "Name of the volume.") var name: String
@@ -171,7 +175,9 @@ struct VolumeDeleteCommand: AsyncParsableCommand {
         try await client.run("volume delete") { api in
             let reference = try await api.deleteVolume(name, force: force)
             if noWait {
-                print(client.json ? try JSONText.text(reference) : "Volume \(name) is being deleted (\(reference.job)).")
+                print(
+                    client.json ? try JSONText.text(reference) : "Volume \(name) is being deleted (\(reference.job))."
+                )
                 return
             }
             let job = try await client.wait(for: reference.job, title: "Deleting \(name)", api)
@@ -224,7 +230,10 @@ enum VolumeText {
         table.add(["cached bytes at most", policy.cachedBytesMaximum.map(SizeText.text) ?? ""])
         table.add(["read fill", policy.readFill ?? ""])
         table.add(["compact below", policy.compactBelowPercent.map { "\($0) %" } ?? ""])
-        table.add(["direct writes from", policy.directWriteMinimumBytes.map { $0 == 0 ? "never" : SizeText.text(UInt64($0)) } ?? ""])
+        table.add([
+            "direct writes from",
+            policy.directWriteMinimumBytes.map { $0 == 0 ? "never" : SizeText.text(UInt64($0)) } ?? "",
+        ])
         table.add(["cached", "\(space.items) items, \(SizeText.text(space.cachedBytes))"])
         let age = space.oldestUnmovedSeconds.map { ", oldest \(Int($0)) s" } ?? ""
         table.add(["unmoved", "\(space.unmovedItems) items, \(SizeText.text(space.unmovedBytes))\(age)"])

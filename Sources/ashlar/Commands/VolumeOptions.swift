@@ -32,9 +32,11 @@ struct PolicyOptions: ParsableArguments {
 
 /// Options for who may log in to a volume.
 struct AccessOptions: ParsableArguments {
-    @Option(help: "iSCSI name of an initiator that may log in; may be repeated (none: any).") var initiator: [String] = []
+    @Option(help: "iSCSI name of an initiator that may log in; may be repeated (none: any).") var initiator: [String] =
+        []
 
-    @Option(help: "File with the CHAP credentials of initiators: a line \"NAME SECRET\" for each.") var chapFile: String?
+    @Option(help: "File with the CHAP credentials of initiators: a line \"NAME SECRET\" for each.") var chapFile:
+        String?
 
     @Option(help: "File with the credential that the target proves itself with: one line \"NAME SECRET\".")
     var mutualChapFile: String?
@@ -64,11 +66,13 @@ struct AccessOptions: ParsableArguments {
             if line.isEmpty || line.hasPrefix("#") { return nil }
             guard let space = line.firstIndex(where: { $0 == " " || $0 == "\t" }) else {
                 throw CommandFailure(
-                    "Line \(index + 1) of \(option) \(path) is not \"NAME SECRET\"; correct it.", exitCode: ExitCodes.usage
+                    "Line \(index + 1) of \(option) \(path) is not \"NAME SECRET\"; correct it.",
+                    exitCode: ExitCodes.usage
                 )
             }
             return CredentialDocument(
-                name: String(line[..<space]), secret: line[space...].trimmingCharacters(in: .whitespaces)
+                name: String(line[..<space]),
+                secret: line[space...].trimmingCharacters(in: .whitespaces)
             )
         }
     }

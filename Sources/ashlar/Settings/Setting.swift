@@ -112,42 +112,68 @@ extension Setting {
 
     private static let node: [Setting] = [
         Setting(
-            name: "cluster.id", kind: .uuid, roles: every, presence: .required,
+            name: "cluster.id",
+            kind: .uuid,
+            roles: every,
+            presence: .required,
             summary: "UUID of the cluster, as in the certificates."
         ),
         Setting(
-            name: "node.name", kind: .nodeName, roles: every, presence: .required,
+            name: "node.name",
+            kind: .nodeName,
+            roles: every,
+            presence: .required,
             summary: "Name of this node, as in its certificate."
         ),
         Setting(
-            name: "tls.certificate", kind: .path, roles: every, presence: .required,
+            name: "tls.certificate",
+            kind: .path,
+            roles: every,
+            presence: .required,
             summary: "PEM file with the certificate of this node."
         ),
         Setting(
-            name: "tls.key", kind: .path, roles: every, presence: .required,
+            name: "tls.key",
+            kind: .path,
+            roles: every,
+            presence: .required,
             summary: "PEM file with the key of this node's certificate."
         ),
         Setting(
-            name: "tls.authority", kind: .path, roles: every, presence: .required,
+            name: "tls.authority",
+            kind: .path,
+            roles: every,
+            presence: .required,
             summary: "PEM file with the certificate of the cluster's authority."
         ),
         Setting(
-            name: "metrics.listen", kind: .endpoint, roles: every, presence: .optional,
+            name: "metrics.listen",
+            kind: .endpoint,
+            roles: every,
+            presence: .optional,
             summary: "Address and port of the metrics and health endpoint (plain HTTP); without it there is none."
         ),
         Setting(
-            name: "log.level", kind: .choice(logLevels), roles: every, presence: .standard([nil: "info"]),
+            name: "log.level",
+            kind: .choice(logLevels),
+            roles: every,
+            presence: .standard([nil: "info"]),
             summary: "What is logged to standard error, and everything graver."
         ),
     ]
 
     private static let listening: [Setting] = [
         Setting(
-            name: "listen.address", kind: .text, roles: serving, presence: .standard([nil: "127.0.0.1"]),
+            name: "listen.address",
+            kind: .text,
+            roles: serving,
+            presence: .standard([nil: "127.0.0.1"]),
             summary: "Address to listen on: of the iSCSI portal, of the RPC server, or of the API."
         ),
         Setting(
-            name: "listen.port", kind: .number(0...65_535), roles: serving,
+            name: "listen.port",
+            kind: .number(0...65_535),
+            roles: serving,
             presence: .standard([.target: "3260", .cache: "7401", .objects: "7501", .control: "7443"]),
             summary: "Port to listen on; 0 for any that is free."
         ),
@@ -155,42 +181,67 @@ extension Setting {
 
     private static let peers: [Setting] = [
         Setting(
-            name: "cache.endpoints", kind: .endpoints, roles: [.target, .agent, .control], presence: .required,
+            name: "cache.endpoints",
+            kind: .endpoints,
+            roles: [.target, .agent, .control],
+            presence: .required,
             summary: "The cache servers."
         ),
         Setting(
-            name: "objects.endpoints", kind: .numberedEndpoints, roles: [.target, .cache, .agent, .control],
-            presence: .optional, requiredBy: [.target, .cache, .agent],
+            name: "objects.endpoints",
+            kind: .numberedEndpoints,
+            roles: [.target, .cache, .agent, .control],
+            presence: .optional,
+            requiredBy: [.target, .cache, .agent],
             summary: "The object servers, each with its objects.id."
         ),
     ]
 
     private static let postgres: [Setting] = [
         Setting(
-            name: "postgres.dsn", kind: .text, roles: [.cache, .control], presence: .required, isSecret: true,
-            summary: "Connection string of libpq, as key words or URI; sslmode=verify-full with sslrootcert for other hosts."
+            name: "postgres.dsn",
+            kind: .text,
+            roles: [.cache, .control],
+            presence: .required,
+            isSecret: true,
+            summary:
+                "Connection string of libpq, as key words or URI; sslmode=verify-full with sslrootcert for other hosts."
         ),
         Setting(
-            name: "postgres.password-file", kind: .path, roles: [.cache, .control], presence: .optional,
+            name: "postgres.password-file",
+            kind: .path,
+            roles: [.cache, .control],
+            presence: .optional,
             summary: "File whose content is the password of PostgreSQL."
         ),
     ]
 
     private static let cache: [Setting] = [
         Setting(
-            name: "cache.advertise", kind: .endpoint, roles: [.cache], presence: .optional,
+            name: "cache.advertise",
+            kind: .endpoint,
+            roles: [.cache],
+            presence: .optional,
             summary: "Where other roles reach this cache server; without it, the address that it listens on."
         ),
         Setting(
-            name: "cache.memory", kind: .size(16 << 20...1 << 44), roles: [.cache], presence: .standard([nil: "256M"]),
+            name: "cache.memory",
+            kind: .size(16 << 20...1 << 44),
+            roles: [.cache],
+            presence: .standard([nil: "256M"]),
             summary: "Block data kept in memory."
         ),
         Setting(
-            name: "cache.unmoved-high-watermark", kind: .size(1 << 20...1 << 50), roles: [.cache],
-            presence: .standard([nil: "8G"]), summary: "Unmoved bytes from which on writes are slowed down."
+            name: "cache.unmoved-high-watermark",
+            kind: .size(1 << 20...1 << 50),
+            roles: [.cache],
+            presence: .standard([nil: "8G"]),
+            summary: "Unmoved bytes from which on writes are slowed down."
         ),
         Setting(
-            name: "cache.unmoved-hard-limit", kind: .size(1 << 20...1 << 50), roles: [.cache],
+            name: "cache.unmoved-hard-limit",
+            kind: .size(1 << 20...1 << 50),
+            roles: [.cache],
             presence: .standard([nil: "16G"]),
             summary: "Unmoved bytes from which on writes wait; above the high watermark."
         ),
@@ -198,54 +249,86 @@ extension Setting {
 
     private static let objects: [Setting] = [
         Setting(
-            name: "objects.id", kind: .number(1...Int(Int32.max)), roles: [.objects], presence: .required,
+            name: "objects.id",
+            kind: .number(1...Int(Int32.max)),
+            roles: [.objects],
+            presence: .required,
             summary: "Number of this object server; recorded with every object, never to be changed."
         ),
         Setting(
-            name: "objects.roots", kind: .roots, roles: [.objects], presence: .required,
+            name: "objects.roots",
+            kind: .roots,
+            roles: [.objects],
+            presence: .required,
             summary: "Directories that hold the objects, each with its weight (100); 0: no new objects."
         ),
     ]
 
     private static let target: [Setting] = [
         Setting(
-            name: "target.advertise", kind: .endpoint, roles: [.target], presence: .optional,
+            name: "target.advertise",
+            kind: .endpoint,
+            roles: [.target],
+            presence: .optional,
             summary: "Portal that SendTargets returns; without it, the address that it listens on."
         ),
         Setting(
-            name: "target.portal-group-tag", kind: .number(1...65_535), roles: [.target],
+            name: "target.portal-group-tag",
+            kind: .number(1...65_535),
+            roles: [.target],
             presence: .standard([nil: "1"]),
             summary: "Portal group; the same for all targets behind one balanced address, else each its own."
         ),
         Setting(
-            name: "target.relative-port-identifier", kind: .number(1...65_535), roles: [.target],
-            presence: .standard([nil: "1"]), summary: "Relative target port identifier (SPC-5); one for each portal group."
+            name: "target.relative-port-identifier",
+            kind: .number(1...65_535),
+            roles: [.target],
+            presence: .standard([nil: "1"]),
+            summary: "Relative target port identifier (SPC-5); one for each portal group."
         ),
         Setting(
-            name: "target.discovery-access-file", kind: .path, roles: [.target], presence: .optional,
-            summary: "JSON file with initiators, credentials and mutual for discovery sessions; without it everyone may discover."
+            name: "target.discovery-access-file",
+            kind: .path,
+            roles: [.target],
+            presence: .optional,
+            summary:
+                "JSON file with initiators, credentials and mutual for discovery sessions; without it everyone may discover."
         ),
     ]
 
     private static let agent: [Setting] = [
         Setting(
-            name: "agent.idle-milliseconds", kind: .number(10...60_000), roles: [.agent],
-            presence: .standard([nil: "500"]), summary: "Rest when there is nothing to do."
+            name: "agent.idle-milliseconds",
+            kind: .number(10...60_000),
+            roles: [.agent],
+            presence: .standard([nil: "500"]),
+            summary: "Rest when there is nothing to do."
         ),
         Setting(
-            name: "agent.moves-in-flight", kind: .number(1...64), roles: [.agent], presence: .standard([nil: "2"]),
+            name: "agent.moves-in-flight",
+            kind: .number(1...64),
+            roles: [.agent],
+            presence: .standard([nil: "2"]),
             summary: "Objects being moved at once."
         ),
         Setting(
-            name: "agent.intent-age-seconds", kind: .number(60...604_800), roles: [.agent],
-            presence: .standard([nil: "600"]), summary: "Intended objects older than this are given up."
+            name: "agent.intent-age-seconds",
+            kind: .number(60...604_800),
+            roles: [.agent],
+            presence: .standard([nil: "600"]),
+            summary: "Intended objects older than this are given up."
         ),
         Setting(
-            name: "agent.grace-seconds", kind: .number(1...604_800), roles: [.agent], presence: .standard([nil: "60"]),
+            name: "agent.grace-seconds",
+            kind: .number(1...604_800),
+            roles: [.agent],
+            presence: .standard([nil: "60"]),
             summary: "How long the bytes of a dead object are kept."
         ),
         Setting(
-            name: "agent.scan-seconds", kind: .number(0...31_536_000), roles: [.agent],
+            name: "agent.scan-seconds",
+            kind: .number(0...31_536_000),
+            roles: [.agent],
             presence: .standard([nil: "3600"]),
             summary: "How often object servers are scanned for objects without a row; 0 for never, as after a restore."
         ),
@@ -253,7 +336,10 @@ extension Setting {
 
     private static let control: [Setting] = [
         Setting(
-            name: "control.token-file", kind: .path, roles: [.control], presence: .required,
+            name: "control.token-file",
+            kind: .path,
+            roles: [.control],
+            presence: .required,
             summary: "File with the token of the API, readable by its owner alone."
         )
     ]

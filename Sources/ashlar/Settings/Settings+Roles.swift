@@ -88,7 +88,8 @@ extension Settings {
             listenPort: number("listen.port"),
             tokenFile: text("control.token-file"),
             postgres: PostgresConfiguration(
-                dsn: text("postgres.dsn"), passwordFile: optionalText("postgres.password-file")
+                dsn: text("postgres.dsn"),
+                passwordFile: optionalText("postgres.password-file")
             ),
             cacheEndpoints: list("cache.endpoints"),
             objectServers: objectServers

@@ -35,7 +35,10 @@ struct Settings: Sendable {
     ///   - environment: variables that begin with `ASHLAR_` count.
     /// - Throws: ``SettingsError`` for the first thing that is not as it must be.
     static func load(
-        role: Role, file: String?, flags: [String: [String]], environment: [String: String]
+        role: Role,
+        file: String?,
+        flags: [String: [String]],
+        environment: [String: String]
     ) async throws -> Settings {
         var layers: [(name: String, provider: any ConfigProvider)] = [
             ("the command line", flagProvider(flags, role: role)),
@@ -47,7 +50,9 @@ struct Settings: Sendable {
         if let file {
             try checkKeys(file: file, role: role)
             do {
-                let path = InMemoryProvider(values: [AbsoluteConfigKey(["filePath"], context: [:]): .init(.string(file), isSecret: false)])
+                let path = InMemoryProvider(values: [
+                    AbsoluteConfigKey(["filePath"], context: [:]): .init(.string(file), isSecret: false)
+                ])
                 layers.append((file, try await FileProvider<JSONSnapshot>(config: ConfigReader(provider: path))))
             } catch {
                 throw SettingsError("\(file) cannot be read as configuration (\(error)); correct it.")
@@ -62,7 +67,9 @@ struct Settings: Sendable {
     }
 
     private static func entry(
-        of setting: Setting, role: Role, _ layers: [(name: String, provider: any ConfigProvider)]
+        of setting: Setting,
+        role: Role,
+        _ layers: [(name: String, provider: any ConfigProvider)]
     ) throws -> Entry? {
         for layer in layers {
             guard let values = try values(of: setting, layer) else { continue }
@@ -113,7 +120,8 @@ struct Settings: Sendable {
 
     /// The value of a layer as text: numbers of a file may be written as numbers.
     private static func values(
-        of setting: Setting, _ layer: (name: String, provider: any ConfigProvider)
+        of setting: Setting,
+        _ layer: (name: String, provider: any ConfigProvider)
     ) throws -> [String]? {
         let types: [ConfigType] = setting.kind.isList ? [.stringArray] : [.string, .int]
         for type in types {
@@ -220,7 +228,9 @@ struct Settings: Sendable {
     private static func isEndpoint(_ value: String) -> Bool { RPCEndpoint(value) != nil }
 
     static func numberedEndpoint(_ value: String) -> (Int32, String)? {
-        guard let equals = value.firstIndex(of: "="), let number = Int32(value[..<equals]), number > 0 else { return nil }
+        guard let equals = value.firstIndex(of: "="), let number = Int32(value[..<equals]), number > 0 else {
+            return nil
+        }
         let endpoint = String(value[value.index(after: equals)...])
         return isEndpoint(endpoint) ? (number, endpoint) : nil
     }

@@ -117,8 +117,11 @@ struct MainJob: Sendable {
     private func move(_ recorder: Recorder) async throws {
         try await step(recorder, "moved every block to block objects") {
             let before = try await figures()
-            _ = try await control.move(volume.name)
-            let after = try await settle { $0.unmovedItems == 0 }
+            let after = try await settle { figures in
+                guard figures.unmovedItems > 0 else { return true }
+                _ = try await control.move(volume.name)
+                return false
+            }
             return
                 "\(before.unmovedItems) blocks were unmoved; now \(after.unmovedItems), in \(after.liveObjects) objects"
         }
@@ -160,12 +163,12 @@ struct MainJob: Sendable {
     }
 
     /// Waits until the figures are as they should be.
-    private func settle(_ isSettled: (Figures) -> Bool) async throws -> Figures {
+    private func settle(_ isSettled: (Figures) async throws -> Bool) async throws -> Figures {
         let clock = ContinuousClock()
         let deadline = clock.now + Self.settleTimeout
         while true {
             let figures = try await figures()
-            if isSettled(figures) { return figures }
+            if try await isSettled(figures) { return figures }
             guard clock.now < deadline else {
                 throw UpError(
                     "After \(Self.settleTimeout) there are \(figures.unmovedItems) unmoved blocks and "

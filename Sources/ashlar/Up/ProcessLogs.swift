@@ -1,3 +1,4 @@
+import CLinux
 import Foundation
 import Glibc
 
@@ -10,7 +11,7 @@ struct ProcessLogs: Sendable {
         try Files.makeDirectory(layout.logDirectory, mode: 0o755)
         for name in names {
             let path = layout.log(of: name)
-            guard let found = Files.attributes(path), found.st_size > 0 else { continue }
+            guard let found = Files.attributes(path), found.size > 0 else { continue }
             for number in stride(from: UpLimits.oldLogsMaximum - 1, through: 1, by: -1) {
                 let old = "\(path).\(number)"
                 if Files.exists(old) { try Files.rename(old, "\(path).\(number + 1)") }

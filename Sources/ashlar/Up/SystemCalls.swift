@@ -18,15 +18,15 @@ func systemMessage(_ code: Int32) -> String {
 /// Small files and directories, with errors that say what to do.
 enum Files {
     /// The kind of what lies at a path.
-    static func attributes(_ path: String) -> stat? {
-        var buffer = stat()
-        return lstat(path, &buffer) == 0 ? buffer : nil
+    static func attributes(_ path: String) -> ashlar_status? {
+        var buffer = ashlar_status()
+        return ashlar_lstat(path, &buffer) == 0 ? buffer : nil
     }
 
     /// The attributes of what a path leads to, links followed.
-    static func target(_ path: String) -> stat? {
-        var buffer = stat()
-        return stat(path, &buffer) == 0 ? buffer : nil
+    static func target(_ path: String) -> ashlar_status? {
+        var buffer = ashlar_status()
+        return ashlar_stat(path, &buffer) == 0 ? buffer : nil
     }
 
     static func exists(_ path: String) -> Bool {
@@ -38,13 +38,13 @@ enum Files {
         if mkdir(path, mode) != 0, errno != EEXIST {
             throw UpError.system("create the directory", path, errno: errno)
         }
-        guard let found = target(path), found.st_mode & S_IFMT == S_IFDIR else {
+        guard let found = target(path), found.mode & S_IFMT == S_IFDIR else {
             throw UpError("\(path) is not a directory.", remedy: "Remove it, or name another with --data.")
         }
         if let owner, owner.isOther, chown(path, owner.uid, owner.gid) != 0 {
             throw UpError.system("change the owner of", path, errno: errno)
         }
-        if found.st_mode & 0o7777 != mode, chmod(path, mode) != 0 {
+        if found.mode & 0o7777 != mode, chmod(path, mode) != 0 {
             throw UpError.system("change the mode of", path, errno: errno)
         }
     }

@@ -39,7 +39,7 @@ struct SystemUser: Sendable, Hashable {
         guard isOther else { return nil }
         let directories = PathAccess.components(of: path).compactMap { component in
             Files.target(component).map {
-                PathAccess.Directory(path: component, uid: $0.st_uid, gid: $0.st_gid, mode: $0.st_mode)
+                PathAccess.Directory(path: component, uid: $0.uid, gid: $0.gid, mode: $0.mode)
             }
         }
         return PathAccess.firstClosed(directories, uid: uid, gid: gid)?.path

@@ -23,7 +23,7 @@ struct UpPreparation: Sendable {
         let user = try SystemUser.forPostgres()
         let layout = try chooseLayout(data: data, user: user, report: report)
         for path in PathAccess.components(of: layout.root) {
-            guard let found = Files.target(path), found.st_mode & S_IFMT != S_IFDIR else { continue }
+            guard let found = Files.target(path), found.mode & S_IFMT != S_IFDIR else { continue }
             throw UpError("\(path) is not a directory.", remedy: "Name another with --data.")
         }
         try user.requireReach(of: layout.root)
@@ -216,7 +216,7 @@ struct UpPreparation: Sendable {
     private static func makeSocketDirectory(_ path: String, user: SystemUser) throws {
         if let found = Files.attributes(path) {
             // Somebody else may have made one of this name in a directory that all may write in.
-            guard found.st_mode & S_IFMT == S_IFDIR, [user.uid, geteuid()].contains(found.st_uid) else {
+            guard found.mode & S_IFMT == S_IFDIR, [user.uid, geteuid()].contains(found.uid) else {
                 throw UpError("\(path), where PostgreSQL's socket belongs, is somebody else's.", remedy: "Remove it.")
             }
         }
