@@ -212,7 +212,8 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ashlar", "AshlarCore", "AshlarTestSupport", nioCore, nioHTTP1, nioConcurrency, nioSSL, httpClient,
+                "ashlar", "AshlarCore", "AshlarTestSupport", "ISCSI", nioCore, nioHTTP1, nioConcurrency, nioSSL,
+                httpClient,
             ],
             exclude: ["Initiator"],
             swiftSettings: settings

@@ -7,6 +7,28 @@ public import Ownership
 /// Not a ``BlockStore`` itself: a simulation calls it at the moment in which a transaction takes effect, and decides by itself
 /// when, and whether, the answer arrives. Objects' bytes lie here too, as if on an object server that never fails.
 public struct ModelStore {
+    /// Defects that a test plants to see that its checker finds them.
+    public enum Defect: String, Sendable, CaseIterable {
+        /// A commit of an epoch that is over is made all the same (I3).
+        case noEpochGuard
+        /// A move maps whatever version the item has by now (M1).
+        case moveIgnoresVersion
+        /// A compaction maps its slots whatever the extents say by now (M6).
+        case compactionIgnoresExtent
+        /// An eviction drops the item whatever its version and wherever its bytes (M3).
+        case evictionIgnoresVersion
+        /// The marks of what was done are not kept (R4).
+        case marksForgotten
+        /// A new owner starts with the versions of the first one (M2).
+        case versionsStartAgain
+        /// Zeroing leaves the extents (M5).
+        case zeroLeavesExtents
+        /// An object whose intent was given up can be mapped (I6).
+        case deadObjectMapped
+        /// Objects that extents refer to are collected (M7).
+        case referencedCollected
+    }
+
     struct Item {
         var version: Version
         var checksum: Checksum
@@ -26,7 +48,13 @@ public struct ModelStore {
         var items: [BlockID: Item] = [:]
         var extents = ExtentList()
         var nexuses: [NexusNumber: NexusRow] = [:]
+        var usedVersions: Set<Version> = []
     }
+
+    /// The planted defect.
+    public var defect: Defect?
+    /// Rules that were seen to be broken.
+    public private(set) var violations: [String] = []
 
     private var volumes: [VolumeID: Volume] = [:]
     private var servers: [CacheServerID: (endpoint: String, leaseEnd: MonotonicTime)] = [:]
@@ -74,16 +102,22 @@ public struct ModelStore {
         let size = UInt64(volume.description.geometry.blockSizeBytes)
         return .owned(
             Ownership(
-                description: volume.description, epoch: volume.epoch, firstVersion: volume.firstVersion,
-                firstNexus: volume.firstNexus, nexuses: Array(volume.nexuses.values),
-                unmovedBytes: UInt64(unmoved) * size, unmovedItems: UInt64(unmoved),
-                cachedBytes: UInt64(volume.items.count) * size))
+                description: volume.description,
+                epoch: volume.epoch,
+                firstVersion: defect == .versionsStartAgain ? Version(1) : volume.firstVersion,
+                firstNexus: volume.firstNexus,
+                nexuses: volume.nexuses.values.sorted { $0.number < $1.number },
+                unmovedBytes: UInt64(unmoved) * size,
+                unmovedItems: UInt64(unmoved),
+                cachedBytes: UInt64(volume.items.count) * size
+            )
+        )
     }
 
     /// See ``BlockStore/openNexus(volume:epoch:nexus:completion:)``.
     public mutating func openNexus(_ id: VolumeID, _ epoch: Epoch, _ row: NexusRow) -> Bool {
         guard var volume = volumes[id], volume.epoch == epoch else { return false }
-        volume.nexuses = volume.nexuses.filter { $0.value.ports != row.ports }
+        volume.nexuses = volume.nexuses.filter { $0.value.ports != row.ports || $0.key > row.number }
         volume.nexuses[row.number] = row
         volume.firstNexus = max(volume.firstNexus, NexusNumber(row.number.rawValue + 1))
         volumes[id] = volume
@@ -103,7 +137,9 @@ public struct ModelStore {
     /// See ``BlockStore/commit(_:completion:)``.
     public mutating func commit(_ commits: [VolumeCommit]) -> [VolumeCommitResult] {
         commits.map { commit in
-            guard var volume = volumes[commit.volume], volume.epoch == commit.epoch else { return .fenced }
+            guard var volume = volumes[commit.volume], volume.epoch == commit.epoch || defect == .noEpochGuard else {
+                return .fenced
+            }
             let detail = apply(commit, to: &volume)
             volumes[commit.volume] = volume
             return .committed(detail)
@@ -111,39 +147,55 @@ public struct ModelStore {
     }
 
     private mutating func apply(
-        _ commit: VolumeCommit, to volume: inout Volume
+        _ commit: VolumeCommit,
+        to volume: inout Volume
     ) -> VolumeCommitResult.CommitDetail {
         var detail = VolumeCommitResult.CommitDetail()
         for range in commit.zeros {
-            volume.extents.cut(range)
+            if defect != .zeroLeavesExtents { volume.extents.cut(range) }
             volume.items = volume.items.filter { !range.contains($0.key) }
+        }
+        for version in (commit.writes + commit.fills).map(\.version) where !volume.usedVersions.insert(version).inserted
+        {
+            violations.append("M2: version \(version) was used twice")
         }
         for write in commit.writes {
             var order = nextOrder
             if let old = volume.items[write.block], !old.isMoved { order = old.order } else { nextOrder += 1 }
             volume.items[write.block] = Item(
-                version: write.version, checksum: write.checksum, bytes: write.bytes, isMoved: false, order: order)
+                version: write.version,
+                checksum: write.checksum,
+                bytes: write.bytes,
+                isMoved: false,
+                order: order
+            )
         }
         detail.mapped = commit.maps.map { apply($0, to: &volume) }
         detail.evicted = commit.evictions.map { eviction in
-            guard let item = volume.items[eviction.block], item.isMoved, item.version == eviction.version else {
-                return false
-            }
+            guard
+                let item = volume.items[eviction.block],
+                defect == .evictionIgnoresVersion || (item.isMoved && item.version == eviction.version)
+            else { return false }
             volume.items[eviction.block] = nil
             return true
         }
         detail.filled = commit.fills.map { fill in
             guard volume.items[fill.block] == nil else { return false }
             volume.items[fill.block] = Item(
-                version: fill.version, checksum: fill.checksum, bytes: fill.bytes, isMoved: true, order: nextOrder)
+                version: fill.version,
+                checksum: fill.checksum,
+                bytes: fill.bytes,
+                isMoved: true,
+                order: nextOrder
+            )
             nextOrder += 1
             return true
         }
-        for mark in commit.marks {
+        for mark in commit.marks where defect != .marksForgotten {
             guard var row = volume.nexuses[mark.nexus] else { continue }
-            let done = Set(row.mark.done).union(mark.done).filter { $0 >= mark.lowWater }
-            row.mark = NexusMark(
-                nexus: mark.nexus, lowWater: max(row.mark.lowWater, mark.lowWater), done: done.sorted())
+            let lowWater = max(row.mark.lowWater, mark.lowWater)
+            let done = Set(row.mark.done).union(mark.done).filter { $0 >= lowWater }
+            row.mark = NexusMark(nexus: mark.nexus, lowWater: lowWater, done: done.sorted())
             volume.nexuses[mark.nexus] = row
         }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
@@ -151,26 +203,36 @@ public struct ModelStore {
     }
 
     private mutating func apply(_ map: ObjectMap, to volume: inout Volume) -> [Bool]? {
-        guard objects[map.object] == .intended else { return nil }
+        guard objects[map.object] == .intended || (defect == .deadObjectMapped && objects[map.object] == .dead) else {
+            return nil
+        }
         objects[map.object] = .live
         return map.slots.enumerated().map { index, slot in
             switch slot.condition {
             case .itemHasVersion:
-                guard var item = volume.items[slot.block], item.version == slot.version else { return false }
+                guard
+                    var item = volume.items[slot.block],
+                    item.version == slot.version || defect == .moveIgnoresVersion
+                else { return false }
                 item.isMoved = true
                 volume.items[slot.block] = item
             case .extentNames(let object, let source):
+                let extent = volume.extents.extent(holding: slot.block)?.clipped(
+                    to: BlockRange(first: slot.block, count: 1)
+                )
                 guard
-                    let extent = volume.extents.extent(holding: slot.block)?.clipped(
-                        to: BlockRange(first: slot.block, count: 1)),
-                    extent.object == object, extent.firstSlot == source
+                    defect == .compactionIgnoresExtent || (extent?.object == object && extent?.firstSlot == source)
                 else { return false }
             case .always: volume.items[slot.block] = nil
             }
             volume.extents.insert(
                 Extent(
-                    blocks: BlockRange(first: slot.block, count: 1), object: map.object, server: map.server,
-                    firstSlot: SlotIndex(UInt32(index))))
+                    blocks: BlockRange(first: slot.block, count: 1),
+                    object: map.object,
+                    server: map.server,
+                    firstSlot: SlotIndex(UInt32(index))
+                )
+            )
             return true
         }
     }
@@ -192,7 +254,11 @@ public struct ModelStore {
         blocks.compactMap { block in
             guard let item = volumes[id]?.items[block] else { return nil }
             let row = ItemRow(
-                block: block, version: item.version, checksum: item.checksum, isMoved: item.isMoved)
+                block: block,
+                version: item.version,
+                checksum: item.checksum,
+                isMoved: item.isMoved
+            )
             return ItemBytes(row: row, bytes: item.bytes)
         }
     }
@@ -227,8 +293,13 @@ public struct ModelStore {
             let slots = stored[object]?.count ?? 0
             guard objects[object] == .live, count > 0, Int(count) * 100 < slots * Int(belowPercent) else { return nil }
             let row = ObjectRow(
-                object: object, volume: id, server: ObjectServerID(1), slots: UInt32(slots), liveSlots: UInt32(count),
-                sizeBytes: 0)
+                object: object,
+                volume: id,
+                server: ObjectServerID(1),
+                slots: UInt32(slots),
+                liveSlots: UInt32(count),
+                sizeBytes: 0
+            )
             return (row, live)
         }.prefix(limit).map { $0 }
     }
@@ -247,7 +318,7 @@ public struct ModelStore {
 
     /// Puts an object's bytes.
     public mutating func put(_ object: ObjectID, _ slots: [(block: BlockID, bytes: ByteBuffer)]) {
-        precondition(stored[object] == nil, "an object is put once (M9)")
+        if stored[object] != nil { violations.append("M9: object \(object) was put twice") }
         stored[object] = slots
     }
 
@@ -259,12 +330,12 @@ public struct ModelStore {
 
     /// Turns objects without references dead, gives old intents up, and deletes the bytes of what was dead before.
     public mutating func collect() {
-        for (object, state) in objects {
+        for (object, state) in objects.sorted(by: { $0.key < $1.key }) {
             switch state {
             case .dead: stored[object] = nil
             case .live:
                 let isReferenced = volumes.values.contains { $0.extents.extents.contains { $0.object == object } }
-                if !isReferenced { objects[object] = .dead }
+                if !isReferenced || defect == .referencedCollected { objects[object] = .dead }
             case .intended: break
             }
         }
@@ -275,13 +346,40 @@ public struct ModelStore {
         if objects[object] == .intended { objects[object] = .dead }
     }
 
-    /// What a block reads as, by items and objects alone: the truth that I8 is about.
-    public func content(_ id: VolumeID, _ block: BlockID) -> ByteBuffer? {
-        guard let volume = volumes[id] else { return nil }
-        if let item = volume.items[block] { return item.bytes }
-        guard let extent = volume.extents.extent(holding: block) else { return nil }
+    /// What became of a block, by items and objects alone: the truth that I8 is about.
+    public enum Content {
+        /// Its bytes.
+        case bytes(ByteBuffer)
+        /// It was never written, or made zeros.
+        case zeros
+        /// An extent names an object whose bytes are gone.
+        case lost(ObjectID)
+    }
+
+    /// What a block reads as.
+    public func content(_ id: VolumeID, _ block: BlockID) -> Content {
+        guard let volume = volumes[id] else { return .zeros }
+        if let item = volume.items[block] { return .bytes(item.bytes) }
+        guard let extent = volume.extents.extent(holding: block) else { return .zeros }
         let slot = extent.clipped(to: BlockRange(first: block, count: 1)).firstSlot
-        precondition(stored[extent.object] != nil, "I8: an extent names an object whose bytes are gone")
-        return self.slot(extent.object, slot)?.bytes
+        guard let found = self.slot(extent.object, slot), found.block == block else { return .lost(extent.object) }
+        return .bytes(found.bytes)
+    }
+
+    /// The epoch that a volume has now, and the marks of its nexuses.
+    public func state(of id: VolumeID) -> (epoch: Epoch, nexuses: [NexusRow])? {
+        volumes[id].map { ($0.epoch, $0.nexuses.values.sorted { $0.number < $1.number }) }
+    }
+
+    /// Versions from this one on have never been handed out, by what is durable (M2).
+    public func firstVersion(of id: VolumeID) -> Version? { volumes[id]?.firstVersion }
+
+    /// Changes the bytes of an item behind its checksum's back (I11).
+    public mutating func damage(_ id: VolumeID, _ block: BlockID) {
+        guard var item = volumes[id]?.items[block], let first = item.bytes.getInteger(at: 0, as: UInt8.self) else {
+            return
+        }
+        item.bytes.setInteger(~first, at: 0)
+        volumes[id]?.items[block] = item
     }
 }

@@ -5,7 +5,10 @@ import NIOCore
 extension CacheOwner {
     /// Takes a command of an initiator; answered with `done`, `read`, `miscompare` or `refused`.
     public mutating func submit(
-        _ ticket: Ticket, context: CommandContext, operation: CommandOperation, deadline: MonotonicTime,
+        _ ticket: Ticket,
+        context: CommandContext,
+        operation: CommandOperation,
+        deadline: MonotonicTime,
         now: MonotonicTime
     ) {
         guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
@@ -15,48 +18,89 @@ extension CacheOwner {
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
             return refuse(ticket, .nexusClosed, stamp(volume, now))
         }
-        guard isFresh(context.proved, now: now) else { return refuse(ticket, .unproved, stamp(volume, now)) }
         nexus.raiseLowWater(to: context.lowWater)
         let number = context.command
-        guard number >= nexus.lowWater else { return refuse(ticket, .belowLowWater, stamp(volume, now)) }
-        if nexus.done.contains(number) { return actions.append(.answer(ticket, .done(stamp(volume, now)))) }
-        if let known = nexus.inFlight[number] {
-            // Sent again after its connection broke: the answer goes to the new one (R4).
-            if let old = known.ticket { refuse(old, .superseded, stamp(volume, now)) }
-            known.ticket = ticket
-            return
-        }
-        guard number >= nexus.fencedBelow, !nexus.fenced.contains(number) else {
-            return refuse(ticket, .aborted, stamp(volume, now))
-        }
-        guard
-            nexus.inFlight.count < OwnerLimits.commandsPerNexusMaximum,
-            nexus.done.count < OwnerLimits.answersPerNexusMaximum
-        else {
-            return refuse(ticket, .busy("too many commands of one session"), stamp(volume, now))
-        }
-        let ranges: [BlockRange]
-        do throws(RefusedCommand) {
-            ranges = try check(operation, of: volume)
-        } catch {
-            return refuse(ticket, error.refusal, stamp(volume, now))
-        }
-        guard !ranges.isEmpty else { return actions.append(.answer(ticket, .done(stamp(volume, now)))) }
+        if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
+        // What is known does not enter the order again and needs no proof; what is new does.
+        guard isFresh(context.proved, now: now) else { return refuse(ticket, .unproved, stamp(volume, now)) }
         var isExclusive = true
         if case .read = operation { isExclusive = false }
+        let ranges: [BlockRange]
+        do throws(RefusedCommand) {
+            guard
+                nexus.inFlight.count < OwnerLimits.commandsPerNexusMaximum,
+                nexus.done.count + nexus.kept.count < OwnerLimits.answersPerNexusMaximum
+            else { throw RefusedCommand(refusal: .busy("too many commands of one session")) }
+            ranges = try check(operation, of: volume)
+        } catch {
+            if isExclusive { nexus.keep(number, .refused(error.refusal)) }
+            return refuse(ticket, error.refusal, stamp(volume, now))
+        }
+        guard !ranges.isEmpty else {
+            return actions.append(
+                .answer(
+                    ticket,
+                    isExclusive ? .done(stamp(volume, now)) : .read(stamp(volume, now), [], payload: [])
+                )
+            )
+        }
         let command = Command(
-            kind: .client(operation, context), ticket: ticket, ranges: ranges, isExclusive: isExclusive,
-            deadline: deadline)
+            kind: .client(operation, context),
+            ticket: ticket,
+            ranges: ranges,
+            isExclusive: isExclusive,
+            deadline: deadline
+        )
         nexus.inFlight[number] = command
         if isExclusive {
             volume.writes += 1
-            if let delay = slowdown() {
+            if !command.isBulk, let delay = slowdown() {
                 // It keeps no place in the order while it waits: it has not been accepted yet.
-                retries.append((now.advanced(byNanoseconds: delay), .release(volume, command)))
-                return
+                return schedule(.release(volume, command), at: now.advanced(byNanoseconds: delay))
             }
         } else {
             volume.reads += 1
+        }
+        enter(command, of: volume, now: now)
+    }
+
+    /// Answers a command that came before, is in flight, or must not be executed any more (R4); `false` for a new one.
+    private mutating func answerKnown(
+        _ number: CommandID,
+        of nexus: Nexus,
+        to ticket: Ticket,
+        stamp: Stamp
+    ) -> Bool {
+        if number < nexus.lowWater {
+            refuse(ticket, .belowLowWater, stamp)
+        } else if nexus.done.contains(number) {
+            actions.append(.answer(ticket, .done(stamp)))
+        } else if let kept = nexus.kept[number] {
+            switch kept {
+            case .refused(let refusal): refuse(ticket, refusal, stamp)
+            case .miscompare(let offset): actions.append(.answer(ticket, .miscompare(stamp, offset: offset)))
+            }
+        } else if let known = nexus.inFlight[number] {
+            // Sent again after its connection broke. Copies may overtake one another: all get the answer.
+            if let old = known.ticket { known.earlierTickets.append(old) }
+            if known.earlierTickets.count >= OwnerLimits.ticketsPerCommandMaximum {
+                refuse(known.earlierTickets.removeFirst(), .superseded, stamp)
+            }
+            known.ticket = ticket
+        } else if number < nexus.fencedBelow || nexus.fenced.contains(number) {
+            refuse(ticket, .aborted, stamp)
+        } else {
+            return false
+        }
+        return true
+    }
+
+    /// A command that was slowed down enters the order, if its proof has not grown too old meanwhile (R1).
+    mutating func release(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard command.phase == .waiting, !volume.isLost, let context = command.context else { return }
+        guard isFresh(context.proved, now: now) else {
+            answer(command, .refused(.unproved, stamp(volume, now)))
+            return finish(command, of: volume, now: now)
         }
         enter(command, of: volume, now: now)
     }
@@ -133,16 +177,11 @@ extension CacheOwner {
         let unmoved = unmovedBytes
         let high = configuration.unmovedHighWatermarkBytes
         guard unmoved > high, configuration.unmovedHardLimitBytes > high else { return nil }
-        let share = Double(min(unmoved, configuration.unmovedHardLimitBytes) - high)
+        let share =
+            Double(min(unmoved, configuration.unmovedHardLimitBytes) - high)
             / Double(configuration.unmovedHardLimitBytes - high)
-        return UInt64(share * Double(OwnerLimits.slowdownMaximum))
-    }
-
-    /// Unmoved bytes of all owned volumes.
-    var unmovedBytes: UInt64 {
-        volumes.values.reduce(0) { sum, slot in
-            if case .owned(let volume) = slot { sum + volume.unmovedBytes } else { sum }
-        }
+        let delay = UInt64(share * Double(OwnerLimits.slowdownMaximum))
+        return delay < OwnerLimits.slowdownMinimum ? nil : delay
     }
 
     mutating func enter(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
@@ -158,7 +197,7 @@ extension CacheOwner {
 
     /// Goes on with a command that has all the regions it needs.
     mutating func proceed(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
-        guard command.phase == .loading, command.outstanding == 0 else { return }
+        guard command.phase == .loading, command.outstanding == 0, !volume.isLost else { return }
         switch command.kind {
         case .client(.read, _):
             finishRead(command, of: volume, now: now)
@@ -168,7 +207,10 @@ extension CacheOwner {
             prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
         case .client(.zero(let ranges), _):
             prepareZero(command, ranges: ranges, of: volume, now: now)
-        case .map, .evict, .fill:
+        case .map, .evict: makeReady(command, of: volume)
+        case .fill(let extent, _):
+            // A command before it may have zeroed, written or mapped the block anew since its bytes were fetched.
+            guard stillLies(extent, in: volume) else { return finish(command, of: volume, now: now) }
             makeReady(command, of: volume)
         }
     }
@@ -184,15 +226,13 @@ extension CacheOwner {
     mutating func finishRead(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .loading, case .client(.read(let range), _) = command.kind else { return }
         // R8: the lease is tested no earlier than the image is read.
-        guard holdsLease(now: now) else {
-            parkedReads.append((volume, command))
-            return
-        }
+        guard holdsLease(now: now) else { return park(command, of: volume) }
         let blocks = volume.geometry.blocks(touching: range)
         var runs: [ReadRun] = []
         var payload: [ByteBuffer] = []
         var missing: [BlockID] = []
         var checksums: [Checksum] = []
+        var fromObjects: [Extent] = []
         func endBytes() {
             if !checksums.isEmpty { runs.append(.bytes(checksums)) }
             checksums = []
@@ -213,7 +253,7 @@ extension CacheOwner {
             case .object(let extent):
                 endBytes()
                 Self.append(extent, to: &runs)
-                noteObjectRead(extent, of: volume)
+                fromObjects.append(extent)
             case .zeros:
                 endBytes()
                 if case .zeros(let count)? = runs.last {
@@ -230,8 +270,9 @@ extension CacheOwner {
             return
         }
         endBytes()
-        if let ticket = command.ticket {
-            actions.append(.answer(ticket, .read(stamp(volume, now), runs, payload: payload)))
+        answer(command, .read(stamp(volume, now), runs, payload: payload))
+        if volume.description.policy.readFill != .never {
+            for extent in fromObjects { noteObjectRead(extent, of: volume) }
         }
         finish(command, of: volume, now: now)
     }
@@ -249,7 +290,11 @@ extension CacheOwner {
     // MARK: Writes
 
     private mutating func prepareWrite(
-        _ command: Command, offset: UInt64, checksums: [Checksum], bytes: ByteBuffer, of volume: VolumeOwner,
+        _ command: Command,
+        offset: UInt64,
+        checksums: [Checksum],
+        bytes: ByteBuffer,
+        of volume: VolumeOwner,
         now: MonotonicTime
     ) {
         let size = Int(volume.geometry.blockSizeBytes)
@@ -280,7 +325,11 @@ extension CacheOwner {
             let write: ItemWrite
             if count == size {
                 write = ItemWrite(
-                    block: block, version: volume.takeVersion(), checksum: checksums[index], bytes: piece.compacted)
+                    block: block,
+                    version: volume.takeVersion(),
+                    checksum: checksums[index],
+                    bytes: piece.compacted
+                )
             } else {
                 write = overlay(piece, at: inBlock, on: block, for: command, of: volume)
             }
@@ -292,7 +341,11 @@ extension CacheOwner {
 
     /// A block with some of its bytes replaced; its old content has been gathered.
     private func overlay(
-        _ piece: ByteBuffer, at offset: Int, on block: BlockID, for command: Command, of volume: VolumeOwner
+        _ piece: ByteBuffer,
+        at offset: Int,
+        on block: BlockID,
+        for command: Command,
+        of volume: VolumeOwner
     ) -> ItemWrite {
         guard let old = command.fetched[block] else { preconditionFailure("a partial block is gathered first") }
         var merged = old.compacted
@@ -301,7 +354,11 @@ extension CacheOwner {
     }
 
     private mutating func prepareCompareAndWrite(
-        _ command: Command, offset: UInt64, bytes: ByteBuffer, of volume: VolumeOwner, now: MonotonicTime
+        _ command: Command,
+        offset: UInt64,
+        bytes: ByteBuffer,
+        of volume: VolumeOwner,
+        now: MonotonicTime
     ) {
         let size = UInt64(volume.geometry.blockSizeBytes)
         let count = bytes.readableBytes / 2
@@ -323,10 +380,11 @@ extension CacheOwner {
                 compared.viewBytes(at: compared.readerIndex + position, length: length) ?? compared.readableBytesView
             ).enumerated().first { $0.element.0 != $0.element.1 }
             if let mismatch {
-                if let ticket = command.ticket {
-                    let at = UInt64(position + mismatch.offset)
-                    actions.append(.answer(ticket, .miscompare(stamp(volume, now), offset: at)))
-                }
+                // What the block holds is told, as by a read (R8).
+                guard holdsLease(now: now) else { return park(command, of: volume) }
+                let at = UInt64(position + mismatch.offset)
+                keepAnswer(to: command, .miscompare(offset: at), of: volume)
+                answer(command, .miscompare(stamp(volume, now), offset: at))
                 finish(command, of: volume, now: now)
                 return
             }
@@ -341,13 +399,17 @@ extension CacheOwner {
     }
 
     private mutating func prepareZero(
-        _ command: Command, ranges: [ByteRange], of volume: VolumeOwner, now: MonotonicTime
+        _ command: Command,
+        ranges: [ByteRange],
+        of volume: VolumeOwner,
+        now: MonotonicTime
     ) {
         let size = UInt64(volume.geometry.blockSizeBytes)
         let edges = partialBlocks(of: ranges, in: volume.geometry)
         guard gather(edges, for: command, of: volume) else { return }
         command.zeros = Self.normalized(
-            ranges.map { volume.geometry.blocks(inside: $0) }.filter { !$0.isEmpty })
+            ranges.map { volume.geometry.blocks(inside: $0) }.filter { !$0.isEmpty }
+        )
         // Several ranges of one command may touch the same block at its two ends, or cover what another cuts.
         command.writes = edges.filter { block in !command.zeros.contains { $0.contains(block) } }.map { block in
             guard let old = command.fetched[block] else { preconditionFailure("a partial block is gathered first") }

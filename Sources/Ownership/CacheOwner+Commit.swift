@@ -23,17 +23,25 @@ extension CacheOwner {
         var indices: [VolumeID: Int] = [:]
         var commits: [VolumeCommit] = []
         var bytes = 0
-        var blocks = 0
+        var weight = 0
+        var isAlone = false
         var held: Deque<(volume: VolumeOwner, command: Command)> = []
-        while bytes < Limits.batchMaximumBytes, blocks < Limits.batchMaximumBlocks, let next = ready.popFirst() {
-            let (volume, command) = next
+        while let (volume, command) = ready.first {
+            let commandBytes = command.writes.reduce(0) { $0 + $1.bytes.readableBytes }
+            // A command is never split (I12), so that the first of a batch goes whatever its size.
+            guard
+                commits.isEmpty
+                    || (!isAlone && !command.isAlone && bytes + commandBytes <= Limits.batchMaximumBytes
+                        && weight + command.weight <= Limits.batchMaximumBlocks)
+            else { break }
+            ready.removeFirst()
             if let context = command.context {
                 guard volume.nexuses[context.nexus]?.state == .open else {
                     cancelReady(command, of: volume, refusal: .nexusClosed, now: now)
                     continue
                 }
-                if isFull, !command.writes.isEmpty {
-                    held.append(next)
+                if isFull, mustWait(command, in: volume) {
+                    held.append((volume, command))
                     continue
                 }
             }
@@ -47,10 +55,11 @@ extension CacheOwner {
                 flight.parts.append((volume, []))
             }
             command.phase = .committing
+            isAlone = command.isAlone
             flight.parts[index].commands.append(command)
             add(command, to: &commits[index])
-            blocks += command.writes.count
-            bytes += command.writes.reduce(0) { $0 + $1.bytes.readableBytes }
+            weight += command.weight
+            bytes += commandBytes
         }
         ready.insert(contentsOf: held, at: 0)
         guard !commits.isEmpty else { return nil }
@@ -58,9 +67,24 @@ extension CacheOwner {
         return (flight, commits)
     }
 
+    /// Whether a command has to wait at the hard limit: it makes more blocks unmoved, and no map that would make room waits
+    /// behind it, or behind what waits for it.
+    private func mustWait(_ command: Command, in volume: VolumeOwner) -> Bool {
+        let isGrowing = command.writes.contains { write in
+            guard let item = volume.image.item(write.block) else { return true }
+            return item.isMoved
+        }
+        guard isGrowing else { return false }
+        guard let map = volume.order.firstWaitingMap else { return true }
+        return command.arrival > map
+    }
+
     /// A ready command that ends without effect; it has left `ready` already.
     private mutating func cancelReady(
-        _ command: Command, of volume: VolumeOwner, refusal: Refusal, now: MonotonicTime
+        _ command: Command,
+        of volume: VolumeOwner,
+        refusal: Refusal,
+        now: MonotonicTime
     ) {
         command.phase = .loading
         cancel(command, of: volume, refusal: refusal, now: now)
@@ -73,7 +97,7 @@ extension CacheOwner {
             commit.writes.append(contentsOf: command.writes)
         case .map(let map): commit.maps.append(map)
         case .evict(let evictions): commit.evictions.append(contentsOf: evictions)
-        case .fill(let fills): commit.fills.append(contentsOf: fills)
+        case .fill(_, let fills): commit.fills.append(contentsOf: fills)
         }
     }
 
@@ -88,7 +112,8 @@ extension CacheOwner {
         for command in commands {
             guard let context = command.context, let nexus = volume.nexuses[context.nexus] else { continue }
             marks[
-                context.nexus, default: NexusMark(nexus: context.nexus, lowWater: nexus.lowWater, done: [])
+                context.nexus,
+                default: NexusMark(nexus: context.nexus, lowWater: nexus.lowWater, done: [])
             ].done.append(context.command)
         }
         commit.marks = marks.values.sorted { $0.nexus < $1.nexus }.map {
@@ -105,7 +130,9 @@ extension CacheOwner {
 
     /// The store committed a batch, or not.
     public mutating func commitCompleted(
-        _ id: OperationID, _ result: Result<[VolumeCommitResult], StoreFailure>, now: MonotonicTime
+        _ id: OperationID,
+        _ result: Result<[VolumeCommitResult], StoreFailure>,
+        now: MonotonicTime
     ) {
         guard case .commit(let flight)? = operations.removeValue(forKey: id) else { return }
         commitsInFlight -= 1
@@ -127,16 +154,17 @@ extension CacheOwner {
                     lose(volume, retake: false, now: now)
                 }
             }
-        case .failure(.refused(let why)), .failure(.broken(let why)):
-            // Nothing was changed: the commands go back to the head of what is ready, as they are.
+        case .failure(.refused(let why)):
             actions.append(.note("a commit was refused: \(why)"))
-            noCommitBefore = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
-            for (volume, commands) in flight.parts.reversed() where !volume.isLost {
-                for command in commands.reversed() where command.phase == .committing {
-                    command.phase = .ready
-                    ready.prepend((volume, command))
-                }
-            }
+            returnToReady(flight, now: now)
+        case .failure(.broken(let why)):
+            // One of the commands cannot be committed: each goes by itself, behind the others, so that it alone suffers.
+            actions.append(.note("a commit cannot be made: \(why)"))
+            let others = ready
+            ready = []
+            for part in flight.parts { for command in part.commands { command.isAlone = true } }
+            returnToReady(flight, now: now)
+            ready = others + ready
         case .failure(.unknownOutcome(let why)):
             // What was committed is known only to PostgreSQL: take the volumes over and read it there (R6).
             actions.append(.note("the outcome of a commit is unknown: \(why)"))
@@ -145,10 +173,35 @@ extension CacheOwner {
         flush(now: now)
     }
 
+    /// Nothing of a batch was changed: its commands go back to the head of what is ready, as they are. The owner's own are
+    /// dropped instead, so that no read waits behind them for a store that refuses.
+    private mutating func returnToReady(_ flight: Flight, now: MonotonicTime) {
+        noCommitBefore = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
+        var dropped: [(VolumeOwner, Command)] = []
+        for (volume, commands) in flight.parts.reversed() where !volume.isLost {
+            for command in commands.reversed() where command.phase == .committing {
+                if command.isInternal {
+                    command.phase = .loading
+                    dropped.append((volume, command))
+                } else {
+                    command.phase = .ready
+                    ready.prepend((volume, command))
+                }
+            }
+        }
+        for (volume, command) in dropped.reversed() {
+            cancel(command, of: volume, refusal: .busy("the store refused a commit"), now: now)
+        }
+    }
+
     /// Brings image, marks and numbers up to what has become durable, and answers.
     private mutating func apply(
-        _ commands: [Command], _ detail: VolumeCommitResult.CommitDetail, to volume: VolumeOwner, now: MonotonicTime
+        _ commands: [Command],
+        _ detail: VolumeCommitResult.CommitDetail,
+        to volume: VolumeOwner,
+        now: MonotonicTime
     ) {
+        volume.appliedCommits += 1
         var mapIndex = 0
         var evicted: [BlockID: Bool] = [:]
         var filled: [BlockID: Bool] = [:]
@@ -158,7 +211,7 @@ extension CacheOwner {
         }.sorted { $0.block < $1.block }
         for (eviction, done) in zip(evictions, detail.evicted) { evicted[eviction.block] = done }
         let fills = commands.flatMap { command -> [ItemWrite] in
-            if case .fill(let list) = command.kind { list } else { [] }
+            if case .fill(_, let list) = command.kind { list } else { [] }
         }.sorted { $0.block < $1.block }
         for (fill, done) in zip(fills, detail.filled) { filled[fill.block] = done }
 
@@ -168,8 +221,8 @@ extension CacheOwner {
                 for range in command.zeros { applyZero(range, to: volume) }
                 for write in command.writes { applyWrite(write, to: volume) }
                 committedBlocks += UInt64(command.writes.count)
-                volume.nexuses[context.nexus]?.done.insert(context.command)
-                if let ticket = command.ticket { actions.append(.answer(ticket, .done(stamp(volume, now)))) }
+                volume.nexuses[context.nexus]?.markDone(context.command)
+                answer(command, .done(stamp(volume, now)))
             case .map(let map):
                 let mapped = mapIndex < detail.mapped.count ? detail.mapped[mapIndex] : nil
                 mapIndex += 1
@@ -181,11 +234,10 @@ extension CacheOwner {
                 let gone = list.filter { evicted[$0.block] == true }
                 for eviction in gone { applyEviction(eviction, to: volume) }
                 if let ticket = command.ticket {
-                    actions.append(.answer(ticket, .count(UInt64(gone.count), left: volume.cachedItems)))
+                    actions.append(.answer(ticket, .count(UInt64(gone.count), left: evictableItems(of: volume) ?? 0)))
                 }
-            case .fill(let list):
+            case .fill(_, let list):
                 for write in list where filled[write.block] == true { applyFill(write, to: volume) }
-                volume.fillsInFlight -= list.count
             }
             finish(command, of: volume, now: now)
         }
@@ -196,15 +248,20 @@ extension CacheOwner {
             preconditionFailure("a write pins its regions")
         }
         if let old = region.items[write.block] {
-            if old.isMoved { volume.unmovedItems += 1 }
+            if old.isMoved { countUnmoved(1, of: volume) }
             if let bytes = old.bytes { account(-bytes.readableBytes, to: volume) }
         } else {
-            volume.unmovedItems += 1
+            countUnmoved(1, of: volume)
             volume.cachedItems += 1
             account(OwnerLimits.imageItemBytes, to: volume)
         }
         region.items[write.block] = CachedItem(
-            version: write.version, checksum: write.checksum, isMoved: false, isVisited: true, bytes: write.bytes)
+            version: write.version,
+            checksum: write.checksum,
+            isMoved: false,
+            isVisited: true,
+            bytes: write.bytes
+        )
         noteBytes(of: write.block, version: write.version, count: write.bytes.readableBytes, volume: volume)
     }
 
@@ -216,7 +273,12 @@ extension CacheOwner {
         else { return }
         account(OwnerLimits.imageItemBytes, to: volume)
         region.items[write.block] = CachedItem(
-            version: write.version, checksum: write.checksum, isMoved: true, isVisited: false, bytes: write.bytes)
+            version: write.version,
+            checksum: write.checksum,
+            isMoved: true,
+            isVisited: false,
+            bytes: write.bytes
+        )
         noteBytes(of: write.block, version: write.version, count: write.bytes.readableBytes, volume: volume)
     }
 
@@ -224,12 +286,14 @@ extension CacheOwner {
         guard let old = region.items.removeValue(forKey: block) else { return }
         account(-(OwnerLimits.imageItemBytes + (old.bytes?.readableBytes ?? 0)), to: volume)
         if volume.cachedItems > 0 { volume.cachedItems -= 1 }
-        if !old.isMoved, volume.unmovedItems > 0 { volume.unmovedItems -= 1 }
+        if !old.isMoved { countUnmoved(-1, of: volume) }
     }
 
     private mutating func applyZero(_ range: BlockRange, to volume: VolumeOwner) {
-        for region in volume.image.regions.values where !region.isLoading && region.range.overlaps(range) {
+        for index in volume.image.indices(overlapping: [range]) {
+            guard let region = volume.image.region(index), !region.isLoading else { continue }
             region.extents.cut(range)
+            accountExtents(of: region, volume)
             if range.count < UInt64(region.items.count) {
                 for offset in 0..<range.count { remove(range.first + offset, from: region, of: volume) }
             } else {
@@ -252,7 +316,14 @@ extension CacheOwner {
 
     /// Enters a map that the store has made; returns the number of slots mapped.
     private mutating func applyMap(_ map: ObjectMap, _ mapped: [Bool]?, to volume: VolumeOwner) -> Int {
-        for slot in map.slots { volume.moving[slot.block] = nil }
+        for slot in map.slots {
+            switch slot.condition {
+            case .itemHasVersion:
+                if volume.moving[slot.block]?.version == slot.version { volume.moving[slot.block] = nil }
+            case .extentNames(let source, _): volume.compacting[source] = nil
+            case .always: break
+            }
+        }
         guard let mapped else { return 0 }
         var count = 0
         for (index, slot) in map.slots.enumerated() where index < mapped.count && mapped[index] {
@@ -261,13 +332,23 @@ extension CacheOwner {
             if let region, !region.isLoading {
                 region.extents.insert(
                     Extent(
-                        blocks: BlockRange(first: slot.block, count: 1), object: map.object, server: map.server,
-                        firstSlot: SlotIndex(UInt32(index))))
+                        blocks: BlockRange(first: slot.block, count: 1),
+                        object: map.object,
+                        server: map.server,
+                        firstSlot: SlotIndex(UInt32(index))
+                    )
+                )
+                accountExtents(of: region, volume)
             }
             switch slot.condition {
             case .itemHasVersion:
-                if volume.unmovedItems > 0 { volume.unmovedItems -= 1 }
-                if let region, !region.isLoading { region.items[slot.block]?.isMoved = true }
+                // A version that two agents moved is counted once, where memory knows.
+                if let region, !region.isLoading, let item = region.items[slot.block] {
+                    if !item.isMoved { countUnmoved(-1, of: volume) }
+                    region.items[slot.block]?.isMoved = true
+                } else {
+                    countUnmoved(-1, of: volume)
+                }
             case .extentNames: break
             case .always:
                 if let region, !region.isLoading { remove(slot.block, from: region, of: volume) }

@@ -41,10 +41,12 @@ extension CacheOwner {
                 }
                 let target = MemoryImage.regionRange(index)
                 let isBulk = volume.bulk.contains { other in
-                    other !== command && other.ranges.contains { $0.overlaps(target) }
+                    other !== command && other.hull.overlaps(target) && other.ranges.contains { $0.overlaps(target) }
                 }
                 if isBulk {
-                    volume.blockedByBulk.append(command)
+                    if !volume.blockedByBulk.contains(where: { $0 === command }) {
+                        volume.blockedByBulk.append(command)
+                    }
                     return false
                 }
                 let region = volume.image.add(index)
@@ -70,8 +72,8 @@ extension CacheOwner {
     private mutating func beginBulk(_ command: Command, of volume: VolumeOwner) {
         guard !volume.bulk.contains(where: { $0 === command }) else { return }
         volume.bulk.append(command)
-        for (index, region) in volume.image.regions
-        where command.ranges.contains(where: { $0.overlaps(region.range) }) {
+        for index in volume.image.indices(overlapping: command.ranges) {
+            guard let region = volume.image.region(index) else { continue }
             if region.isLoading {
                 region.waiters.append(command)
                 command.outstanding += 1
@@ -82,16 +84,23 @@ extension CacheOwner {
     }
 
     /// The store read the map of a region.
-    public mutating func regionLoaded(_ id: OperationID, _ result: Result<RegionRows, StoreFailure>, now: MonotonicTime) {
+    public mutating func regionLoaded(_ id: OperationID, _ result: Result<RegionRows, StoreFailure>, now: MonotonicTime)
+    {
         guard case .region(let volume, let region)? = operations.removeValue(forKey: id), !volume.isLost else { return }
         switch result {
         case .success(let rows):
             for row in rows.items {
                 region.items[row.block] = CachedItem(
-                    version: row.version, checksum: row.checksum, isMoved: row.isMoved, isVisited: false, bytes: nil)
+                    version: row.version,
+                    checksum: row.checksum,
+                    isMoved: row.isMoved,
+                    isVisited: false,
+                    bytes: nil
+                )
             }
             account(OwnerLimits.imageItemBytes * rows.items.count, to: volume)
             region.extents = ExtentList(rows.extents)
+            accountExtents(of: region, volume)
             region.isLoading = false
             useCounter += 1
             region.lastUse = useCounter
@@ -99,14 +108,16 @@ extension CacheOwner {
             regionQueue.append((volume, index, region.lastUse))
             let waiters = region.waiters
             region.waiters = []
-            for command in waiters where command.phase == .loading { pin(region, index: index, for: command, of: volume) }
+            for command in waiters where command.phase == .loading {
+                pin(region, index: index, for: command, of: volume)
+            }
             for command in waiters where command.phase == .loading {
                 command.outstanding -= 1
                 if command.outstanding == 0 { load(command, of: volume, now: now) }
             }
         case .failure(let failure):
             actions.append(.note("map of volume \(volume.id) could not be read: \(failure)"))
-            retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .region(volume, region)))
+            schedule(.region(volume, region), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
         }
     }
 
@@ -133,7 +144,8 @@ extension CacheOwner {
     }
 
     /// The store read the bytes of items.
-    public mutating func bytesLoaded(_ id: OperationID, _ result: Result<[ItemBytes], StoreFailure>, now: MonotonicTime) {
+    public mutating func bytesLoaded(_ id: OperationID, _ result: Result<[ItemBytes], StoreFailure>, now: MonotonicTime)
+    {
         switch operations.removeValue(forKey: id) {
         case .bytes(let volume, let command, let blocks):
             guard !volume.isLost, command.phase == .loading else { return }
@@ -141,10 +153,15 @@ extension CacheOwner {
             switch result {
             case .success(let items):
                 for item in items {
-                    guard item.bytes.checksum == item.row.checksum else {
+                    guard isWhole(item, in: volume) else {
                         actions.append(.note("volume \(volume.id) block \(item.row.block): item damaged (I11)"))
-                        let offset = item.row.block.rawValue * volume.blockBytes
-                        return cancel(command, of: volume, refusal: .mediumError(offset), now: now)
+                        return failMedium(command, block: item.row.block, of: volume, now: now)
+                    }
+                    guard volume.image.item(item.row.block)?.version == item.row.version else {
+                        actions.append(
+                            .note("volume \(volume.id): PostgreSQL holds other versions than the memory image")
+                        )
+                        return lose(volume, retake: true, now: now)
                     }
                     keep(item, of: volume)
                     command.fetched[item.row.block] = item.bytes
@@ -158,11 +175,16 @@ extension CacheOwner {
             case .failure(let failure):
                 actions.append(.note("bytes of volume \(volume.id) could not be read: \(failure)"))
                 command.outstanding += 1
-                retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .bytes(volume, command, blocks)))
+                schedule(.bytes(volume, command, blocks), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
             }
         case .moveBytes(let search): moveBytesLoaded(search, result, now: now)
         default: return
         }
+    }
+
+    /// Whether an item's bytes are a block that agrees with its checksum (I11).
+    func isWhole(_ item: ItemBytes, in volume: VolumeOwner) -> Bool {
+        UInt64(item.bytes.readableBytes) == volume.blockBytes && item.bytes.checksum == item.row.checksum
     }
 
     /// Keeps bytes that were read from the store in the image, if they are still what it describes.
@@ -184,22 +206,26 @@ extension CacheOwner {
             guard !volume.isLost, command.phase == .loading else { return }
             command.outstanding -= 1
             switch result {
+            case .success(let bytes) where UInt64(bytes.readableBytes) != volume.blockBytes:
+                actions.append(.note("object \(extent.object) holds no whole block \(extent.blocks.first)"))
+                failMedium(command, block: extent.blocks.first, of: volume, now: now)
             case .success(let bytes):
                 command.fetched[extent.blocks.first] = bytes
                 if command.outstanding == 0 { proceed(command, of: volume, now: now) }
             case .failure(.unavailable(let why)):
                 actions.append(.note("object \(extent.object) cannot be reached: \(why)"))
                 command.outstanding += 1
-                retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .slot(volume, command, extent)))
+                schedule(.slot(volume, command, extent), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
             case .failure(.damaged(let why)):
                 // The map cannot have changed: the command holds the block (I7).
                 actions.append(.note("volume \(volume.id) block \(extent.blocks.first) is lost: \(why)"))
-                let offset = extent.blocks.first.rawValue * volume.blockBytes
-                cancel(command, of: volume, refusal: .mediumError(offset), now: now)
+                failMedium(command, block: extent.blocks.first, of: volume, now: now)
             }
         case .fillSlot(let volume, let extent):
             volume.fillsInFlight -= 1
-            if case .success(let bytes) = result, !volume.isLost { fill(extent, bytes: bytes, of: volume, now: now) }
+            if case .success(let bytes) = result, !volume.isLost, UInt64(bytes.readableBytes) == volume.blockBytes {
+                fill(extent, bytes: bytes, of: volume, now: now)
+            }
         default: return
         }
     }
@@ -211,6 +237,28 @@ extension CacheOwner {
         volume.imageBytes += bytes
     }
 
+    /// Brings what a region's extents are counted for up to date.
+    mutating func accountExtents(of region: Region, _ volume: VolumeOwner) {
+        let bytes = region.extents.extents.count * OwnerLimits.imageExtentBytes
+        account(bytes - region.extentBytes, to: volume)
+        region.extentBytes = bytes
+    }
+
+    /// Throws entries out of the drop queue whose bytes have been replaced or removed, each time it has doubled.
+    private mutating func tidyDropQueue() {
+        guard dropQueue.count > dropQueueBound else { return }
+        var kept: Deque<DropEntry> = []
+        for entry in dropQueue {
+            guard
+                let volume = owned(entry.volume), volume.epoch == entry.epoch,
+                let item = volume.image.item(entry.block), item.version == entry.version, item.bytes != nil
+            else { continue }
+            kept.append(entry)
+        }
+        dropQueue = kept
+        dropQueueBound = max(OwnerLimits.dropQueueMinimum, 2 * dropQueue.count)
+    }
+
     mutating func noteBytes(of block: BlockID, version: Version, count: Int, volume: VolumeOwner) {
         account(count, to: volume)
         dropQueue.append(DropEntry(volume: volume.id, epoch: volume.epoch, block: block, version: version))
@@ -218,6 +266,7 @@ extension CacheOwner {
 
     /// Drops bytes, then whole regions, until the image fits its memory: a queue with a second chance for what was used.
     mutating func shrinkImage() {
+        tidyDropQueue()
         guard imageBytes > configuration.memoryBytes else { return }
         var chances = dropQueue.count * 2
         while imageBytes > configuration.memoryBytes, chances > 0, let entry = dropQueue.popFirst() {
@@ -246,8 +295,10 @@ extension CacheOwner {
             }
             let bytes = region.items.values.reduce(0) { $0 + ($1.bytes?.readableBytes ?? 0) }
             account(
-                -(bytes + region.items.count * OwnerLimits.imageItemBytes + OwnerLimits.imageRegionBytes),
-                to: entry.volume)
+                -(bytes + region.items.count * OwnerLimits.imageItemBytes + OwnerLimits.imageRegionBytes
+                    + region.extentBytes),
+                to: entry.volume
+            )
             entry.volume.image.remove(entry.index)
         }
     }

@@ -19,11 +19,14 @@ final class MoveSearch {
     var limit: Int
     var chosen: [ItemBytes] = []
     var missing: [BlockID] = []
+    /// Commits of the volume when the search began.
+    let appliedCommits: UInt64
 
     init(volume: VolumeOwner, ticket: Ticket, limit: Int) {
         self.volume = volume
         self.ticket = ticket
         self.limit = limit
+        appliedCommits = volume.appliedCommits
     }
 }
 
@@ -45,7 +48,8 @@ extension CacheOwner {
             let search = MoveSearch(volume: volume, ticket: ticket, limit: limit)
             let operation = operation(.moveCandidates(search))
             actions.append(
-                .fetchMoveCandidates(operation, id, from: nil, limit: OwnerLimits.moveCandidates))
+                .fetchMoveCandidates(operation, id, from: nil, limit: OwnerLimits.moveCandidates)
+            )
             return
         }
         actions.append(.answer(ticket, .moveWork(nil)))
@@ -55,11 +59,16 @@ extension CacheOwner {
         guard !volume.isReservingObjects else { return }
         volume.isReservingObjects = true
         actions.append(
-            .reserveObjects(operation(.objects(volume)), volume.id, OwnerLimits.objectsReservedAtOnce))
+            .reserveObjects(operation(.objects(volume)), volume.id, OwnerLimits.objectsReservedAtOnce)
+        )
     }
 
     /// The store committed intents for objects (I6).
-    public mutating func objectsReserved(_ id: OperationID, _ result: Result<[ObjectID], StoreFailure>, now: MonotonicTime) {
+    public mutating func objectsReserved(
+        _ id: OperationID,
+        _ result: Result<[ObjectID], StoreFailure>,
+        now: MonotonicTime
+    ) {
         guard case .objects(let volume)? = operations.removeValue(forKey: id) else { return }
         volume.isReservingObjects = false
         switch result {
@@ -71,10 +80,18 @@ extension CacheOwner {
     /// How many blocks the policy wants moved now, at most an object's worth; nil for none.
     private func moveLimit(of volume: VolumeOwner, now: MonotonicTime) -> Int? {
         guard !volume.isLookingForMoves, now >= volume.nextMoveLook else { return nil }
-        let waiting = volume.unmovedItems
-        guard waiting > UInt64(volume.moving.count) else { return nil }
+        // Blocks whose agent is gone are free again; a counter that drifted must not hide what is left for ever.
+        if volume.unmovedItems <= UInt64(volume.moving.count), !volume.moving.isEmpty {
+            volume.moving = volume.moving.filter { $0.value.until > now }
+        }
+        if volume.unmovedItems <= UInt64(volume.moving.count) {
+            guard now >= volume.nextDriftLook else { return nil }
+        }
+        volume.nextDriftLook = now.advanced(byNanoseconds: OwnerLimits.driftLook)
         let perObject = min(
-            Limits.objectTargetBytes / Int(volume.geometry.blockSizeBytes), Int(Limits.objectSlotsMaximum))
+            Limits.objectTargetBytes / Int(volume.geometry.blockSizeBytes),
+            Int(Limits.objectSlotsMaximum)
+        )
         return perObject
     }
 
@@ -94,7 +111,9 @@ extension CacheOwner {
 
     /// The store read a page of unmoved items.
     public mutating func moveCandidatesFetched(
-        _ id: OperationID, _ result: Result<MoveCandidates, StoreFailure>, now: MonotonicTime
+        _ id: OperationID,
+        _ result: Result<MoveCandidates, StoreFailure>,
+        now: MonotonicTime
     ) {
         guard case .moveCandidates(let search)? = operations.removeValue(forKey: id) else { return }
         let volume = search.volume
@@ -120,9 +139,13 @@ extension CacheOwner {
 
     private mutating func chooseOldest(_ candidates: MoveCandidates, _ search: MoveSearch, now: MonotonicTime) {
         let volume = search.volume
+        // Put right what zeroing regions outside memory made drift: downward only where the page shows everything.
+        let count = UInt64(candidates.items.count)
+        let isAll = candidates.items.count < OwnerLimits.moveCandidates
+        if count > volume.unmovedItems || (isAll && search.appliedCommits == volume.appliedCommits) {
+            setUnmoved(count, of: volume)
+        }
         guard let age = candidates.agesMilliseconds.first else {
-            // Nothing is unmoved: put right what zeroing regions outside memory made drift.
-            volume.unmovedItems = 0
             volume.isDraining = false
             return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
         }
@@ -171,7 +194,11 @@ extension CacheOwner {
             if let moving = volume.moving[item.block], moving.until > now, moving.version == item.version { continue }
             if let cached = volume.image.item(item.block), !cached.isMoved, let bytes = cached.bytes {
                 let row = ItemRow(
-                    block: item.block, version: cached.version, checksum: cached.checksum, isMoved: false)
+                    block: item.block,
+                    version: cached.version,
+                    checksum: cached.checksum,
+                    isMoved: false
+                )
                 search.chosen.append(ItemBytes(row: row, bytes: bytes))
             } else {
                 search.missing.append(item.block)
@@ -186,14 +213,17 @@ extension CacheOwner {
         assign(search, now: now)
     }
 
-    mutating func moveBytesLoaded(_ search: MoveSearch, _ result: Result<[ItemBytes], StoreFailure>, now: MonotonicTime) {
+    mutating func moveBytesLoaded(_ search: MoveSearch, _ result: Result<[ItemBytes], StoreFailure>, now: MonotonicTime)
+    {
         let volume = search.volume
         guard !volume.isLost else { return actions.append(.answer(search.ticket, .moveWork(nil))) }
         switch result {
         case .success(let items):
+            let until = now.advanced(byNanoseconds: OwnerLimits.moveTimeout)
             for item in items where !item.row.isMoved {
-                // A damaged item is never spread by a move (I11).
-                guard item.bytes.checksum == item.row.checksum else {
+                // A damaged item is never spread by a move (I11), nor may it keep those behind it from being moved.
+                guard isWhole(item, in: volume) else {
+                    volume.moving[item.row.block] = (item.row.version, until)
                     actions.append(.note("volume \(volume.id) block \(item.row.block): item damaged, not moved (I11)"))
                     continue
                 }
@@ -223,59 +253,83 @@ extension CacheOwner {
     // MARK: Maps
 
     /// Maps an object (M1, M4, M6) in the owner's order; answered with `count`.
-    public mutating func map(_ ticket: Ticket, volume id: VolumeID, map: ObjectMap, deadline: MonotonicTime, now: MonotonicTime) {
+    public mutating func map(
+        _ ticket: Ticket,
+        volume id: VolumeID,
+        map: ObjectMap,
+        deadline: MonotonicTime,
+        now: MonotonicTime
+    ) {
         guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
         guard !map.slots.isEmpty, map.slots.allSatisfy({ $0.block.rawValue < volume.geometry.blockCount }) else {
             return refuse(ticket, .invalid("a map without slots, or of blocks beyond the volume"))
         }
-        volume.compacting[map.object] = nil
         let ranges = Self.normalized(map.slots.map { BlockRange(first: $0.block, count: 1) })
         let command = Command(
-            kind: .map(map), ticket: ticket, ranges: ranges, isExclusive: true, deadline: deadline)
+            kind: .map(map),
+            ticket: ticket,
+            ranges: ranges,
+            isExclusive: true,
+            deadline: deadline
+        )
         enter(command, of: volume, now: now)
     }
 
     // MARK: Eviction
 
-    /// Evicts moved items of all owned volumes down to their policies' limits, a batch at a time; answered at once with
-    /// the number of evictions begun and of items above the limits.
+    /// Evicts moved items of all owned volumes down to their policies' limits, a batch of each volume at a time; answered
+    /// with `count` once the first of these batches is durable, or at once where there is nothing to do.
     public mutating func requestEviction(_ ticket: Ticket, now: MonotonicTime) {
-        var begun: UInt64 = 0
-        var left: UInt64 = 0
-        for slot in volumes.values {
-            guard case .owned(let volume) = slot else { continue }
-            let maximum = volume.description.policy.cachedBytesMaximum / volume.blockBytes
-            guard volume.cachedItems > maximum, volume.cachedItems > volume.unmovedItems else { continue }
-            let excess = min(volume.cachedItems - maximum, volume.cachedItems - volume.unmovedItems)
-            left += excess
-            guard !volume.isLookingForEvictions, now >= volume.nextEvictionLook else { continue }
+        var waiting: Ticket? = ticket
+        let candidates = volumes.values.compactMap { slot -> VolumeOwner? in
+            guard
+                case .owned(let volume) = slot, evictableItems(of: volume) != nil, !volume.isLookingForEvictions,
+                now >= volume.nextEvictionLook
+            else { return nil }
+            return volume
+        }
+        for volume in candidates.sorted(by: { $0.id < $1.id }) {
+            guard let excess = evictableItems(of: volume) else { continue }
             volume.isLookingForEvictions = true
             let limit = Int(min(excess, UInt64(OwnerLimits.evictionsAtOnce)))
-            begun += UInt64(limit)
-            actions.append(
-                .fetchEvictionCandidates(operation(.evictions(volume)), volume.id, limit: limit))
+            let operation = operation(.evictions(volume, waiting))
+            waiting = nil
+            actions.append(.fetchEvictionCandidates(operation, volume.id, limit: limit))
         }
-        actions.append(.answer(ticket, .count(begun, left: left)))
+        if let waiting { actions.append(.answer(waiting, .count(0, left: 0))) }
+    }
+
+    /// Moved items above the policy's limit; nil where there is none.
+    func evictableItems(of volume: VolumeOwner) -> UInt64? {
+        let maximum = volume.description.policy.cachedBytesMaximum / volume.blockBytes
+        guard volume.cachedItems > maximum, volume.cachedItems > volume.unmovedItems else { return nil }
+        return min(volume.cachedItems - maximum, volume.cachedItems - volume.unmovedItems)
     }
 
     /// The store read moved items.
     public mutating func evictionCandidatesFetched(
-        _ id: OperationID, _ result: Result<[ItemRow], StoreFailure>, now: MonotonicTime
+        _ id: OperationID,
+        _ result: Result<[ItemRow], StoreFailure>,
+        now: MonotonicTime
     ) {
-        guard case .evictions(let volume)? = operations.removeValue(forKey: id), !volume.isLost else { return }
-        volume.isLookingForEvictions = false
-        guard case .success(let rows) = result else {
+        guard case .evictions(let volume, let ticket)? = operations.removeValue(forKey: id) else { return }
+        guard !volume.isLost, case .success(let rows) = result, !rows.isEmpty else {
+            volume.isLookingForEvictions = false
+            // No moved items: put right what zeroing regions outside memory made drift.
+            if case .success = result { volume.cachedItems = volume.unmovedItems }
             volume.nextEvictionLook = now.advanced(byNanoseconds: OwnerLimits.idleLook)
-            return
-        }
-        guard !rows.isEmpty else {
-            volume.cachedItems = volume.unmovedItems
+            if let ticket { actions.append(.answer(ticket, .count(0, left: 0))) }
             return
         }
         let evictions = rows.map { Eviction(block: $0.block, version: $0.version) }.sorted { $0.block < $1.block }
         let ranges = Self.normalized(evictions.map { BlockRange(first: $0.block, count: 1) })
         let command = Command(
-            kind: .evict(evictions), ticket: nil, ranges: ranges, isExclusive: true, deadline: MonotonicTime(.max))
+            kind: .evict(evictions),
+            ticket: ticket,
+            ranges: ranges,
+            isExclusive: true,
+            deadline: MonotonicTime(.max)
+        )
         enter(command, of: volume, now: now)
     }
 
@@ -283,8 +337,7 @@ extension CacheOwner {
 
     /// Finds a sparse object to rewrite; answered with `compactionWork`.
     public mutating func requestCompactionWork(_ ticket: Ticket, now: MonotonicTime) {
-        for slot in volumes.values {
-            guard case .owned(let volume) = slot else { continue }
+        for volume in ownedVolumes {
             let percent = volume.description.policy.compactBelowPercent
             guard percent > 0, !volume.isLookingForCompactions, now >= volume.nextCompactionLook else { continue }
             guard !volume.objectPool.isEmpty else {
@@ -294,7 +347,8 @@ extension CacheOwner {
             volume.isLookingForCompactions = true
             let operation = operation(.compactions(volume, ticket))
             actions.append(
-                .fetchCompactionCandidates(operation, volume.id, belowPercent: percent, limit: 16))
+                .fetchCompactionCandidates(operation, volume.id, belowPercent: percent, limit: 16)
+            )
             return
         }
         actions.append(.answer(ticket, .compactionWork(nil)))
@@ -302,7 +356,9 @@ extension CacheOwner {
 
     /// The store read sparse objects and their extents.
     public mutating func compactionCandidatesFetched(
-        _ id: OperationID, _ result: Result<[(ObjectRow, [Extent])], StoreFailure>, now: MonotonicTime
+        _ id: OperationID,
+        _ result: Result<[(ObjectRow, [Extent])], StoreFailure>,
+        now: MonotonicTime
     ) {
         guard case .compactions(let volume, let ticket)? = operations.removeValue(forKey: id) else { return }
         volume.isLookingForCompactions = false
@@ -311,7 +367,9 @@ extension CacheOwner {
         }
         volume.compacting = volume.compacting.filter { $0.value > now }
         let slotsMaximum = min(
-            UInt64(Limits.objectTargetBytes) / volume.blockBytes, UInt64(Limits.objectSlotsMaximum))
+            UInt64(Limits.objectTargetBytes) / volume.blockBytes,
+            UInt64(Limits.objectSlotsMaximum)
+        )
         var extents: [Extent] = []
         var slots: UInt64 = 0
         for (row, live) in rows where volume.compacting[row.object] == nil {
@@ -346,6 +404,7 @@ extension CacheOwner {
             }
             volume.readOnce.remove(block)
         }
+        // Counted until the copy is entered or given up.
         guard volume.fillsInFlight < OwnerLimits.fillsInFlightMaximum else { return }
         volume.fillsInFlight += 1
         let id = operation(.fillSlot(volume, extent))
@@ -355,16 +414,33 @@ extension CacheOwner {
     /// Enters a fetched block as a moved item, where its place in the map is still the one it was fetched from.
     mutating func fill(_ extent: Extent, bytes: ByteBuffer, of volume: VolumeOwner, now: MonotonicTime) {
         let block = extent.blocks.first
+        guard stillLies(extent, in: volume) else { return }
+        volume.fillsInFlight += 1
+        let write = ItemWrite(
+            block: block,
+            version: volume.takeVersion(),
+            checksum: bytes.checksum,
+            bytes: bytes.compacted
+        )
+        let command = Command(
+            kind: .fill(extent, [write]),
+            ticket: nil,
+            ranges: [extent.blocks],
+            isExclusive: true,
+            deadline: MonotonicTime(.max)
+        )
+        enter(command, of: volume, now: now)
+    }
+
+    /// Whether a block is in memory's map as lying at one place of an object, without an item.
+    func stillLies(_ extent: Extent, in volume: VolumeOwner) -> Bool {
+        let block = extent.blocks.first
         guard
             let region = volume.image.region(MemoryImage.regionIndex(of: block)), !region.isLoading,
-            region.items[block] == nil, region.extents.extent(holding: block)?.object == extent.object
-        else { return }
-        volume.fillsInFlight += 1
-        let write = ItemWrite(block: block, version: volume.takeVersion(), checksum: bytes.checksum, bytes: bytes.compacted)
-        let command = Command(
-            kind: .fill([write]), ticket: nil, ranges: [extent.blocks], isExclusive: true,
-            deadline: MonotonicTime(.max))
-        enter(command, of: volume, now: now)
+            region.items[block] == nil, let known = region.extents.extent(holding: block)
+        else { return false }
+        let here = known.clipped(to: extent.blocks)
+        return here.object == extent.object && here.firstSlot == extent.firstSlot
     }
 
     // MARK: Administration
@@ -404,12 +480,16 @@ extension CacheOwner {
 
     /// Numbers of all owned volumes.
     public func numbers() -> [VolumeNumbers] {
-        volumes.values.compactMap { slot in
-            guard case .owned(let volume) = slot else { return nil }
-            return VolumeNumbers(
-                volume: volume.id, epoch: volume.epoch, nexuses: volume.nexuses.count,
-                unmovedItems: volume.unmovedItems, cachedBytes: volume.cachedItems * volume.blockBytes,
-                reads: volume.reads, writes: volume.writes)
+        ownedVolumes.map { volume in
+            VolumeNumbers(
+                volume: volume.id,
+                epoch: volume.epoch,
+                nexuses: volume.nexuses.count,
+                unmovedItems: volume.unmovedItems,
+                cachedBytes: volume.cachedItems * volume.blockBytes,
+                reads: volume.reads,
+                writes: volume.writes
+            )
         }
     }
 }

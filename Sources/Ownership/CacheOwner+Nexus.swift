@@ -1,16 +1,22 @@
 public import AshlarCore
+import DequeModule
 
 // Nexuses: rules R1 to R4 and R6 of design section 6.
 extension CacheOwner {
     /// Logs an initiator port in: closes every older nexus between the same ports in the owner's order, then records the
     /// new one; answered with `nexusOpened` (R3).
     public mutating func openNexus(
-        _ ticket: Ticket, volume id: VolumeID, ports: InitiatorTargetNexus, node: String, now: MonotonicTime
+        _ ticket: Ticket,
+        volume id: VolumeID,
+        ports: InitiatorTargetNexus,
+        node: String,
+        now: MonotonicTime
     ) {
         guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
-        for nexus in volume.nexuses.values where nexus.ports == ports {
+        for nexus in volume.nexuses.values.filter({ $0.ports == ports }).sorted(by: { $0.number < $1.number }) {
             close(nexus, of: volume, now: now)
         }
+        if volume.nexuses.count >= OwnerLimits.nexusesPerVolumeMaximum { closeForsaken(of: volume, now: now) }
         guard volume.nexuses.count < OwnerLimits.nexusesPerVolumeMaximum else {
             return refuse(ticket, .busy("volume has \(volume.nexuses.count) sessions, the most there may be"))
         }
@@ -19,14 +25,29 @@ extension CacheOwner {
         let mark = NexusMark(nexus: number, lowWater: CommandID(0), done: [])
         let row = NexusRow(number: number, ports: ports, node: node, mark: mark)
         // It stays closed until it is durable: a command cannot come before the login's answer.
-        let nexus = Nexus(row: row, state: .unresumed)
+        let nexus = Nexus(row: row, state: .opening)
         volume.nexuses[number] = nexus
         let id = operation(.openNexus(volume, nexus, ticket))
         actions.append(.openNexus(id, volume.id, volume.epoch, row))
     }
 
+    /// Closes the oldest nexus that nobody has resumed though a target that lives would have done so long ago.
+    private mutating func closeForsaken(of volume: VolumeOwner, now: MonotonicTime) {
+        guard
+            now.nanoseconds(since: volume.takenAt) >= OwnerLimits.unresumedGrace,
+            let oldest = volume.nexuses.values.filter({ $0.state == .unresumed }).min(by: { $0.number < $1.number })
+        else { return }
+        close(oldest, of: volume, now: now)
+        actions.append(.closeNexus(operation(.closeNexus(volume, nil)), volume.id, volume.epoch, oldest.number))
+    }
+
     /// Logs an initiator port out; answered with `done`.
-    public mutating func closeNexus(_ ticket: Ticket, volume id: VolumeID, nexus number: NexusNumber, now: MonotonicTime) {
+    public mutating func closeNexus(
+        _ ticket: Ticket,
+        volume id: VolumeID,
+        nexus number: NexusNumber,
+        now: MonotonicTime
+    ) {
         guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
         if let nexus = volume.nexuses[number] { close(nexus, of: volume, now: now) }
         actions.append(.closeNexus(operation(.closeNexus(volume, ticket)), id, volume.epoch, number))
@@ -40,7 +61,7 @@ extension CacheOwner {
             switch result {
             case .success(true):
                 // A newer login between the same ports may have closed it meanwhile.
-                guard nexus.state == .unresumed else { return refuse(ticket, .nexusClosed) }
+                guard nexus.state == .opening else { return refuse(ticket, .nexusClosed) }
                 nexus.state = .open
                 actions.append(.answer(ticket, .nexusOpened(nexus.number, stamp(volume, now))))
             case .success(false):
@@ -64,12 +85,16 @@ extension CacheOwner {
 
     /// Takes a nexus up again after a takeover (R2); answered with `nexusResumed`.
     public mutating func resumeNexus(
-        _ ticket: Ticket, volume id: VolumeID, nexus number: NexusNumber, proved: Stamp, now: MonotonicTime
+        _ ticket: Ticket,
+        volume id: VolumeID,
+        nexus number: NexusNumber,
+        proved: Stamp,
+        now: MonotonicTime
     ) {
         guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
         let current = stamp(volume, now)
         guard proved.epoch == volume.epoch else { return refuse(ticket, .wrongEpoch, current) }
-        guard let nexus = volume.nexuses[number], nexus.state != .closed else {
+        guard let nexus = volume.nexuses[number], nexus.state == .open || nexus.state == .unresumed else {
             return refuse(ticket, .nexusClosed, current)
         }
         guard isFresh(proved, now: now) else { return refuse(ticket, .unproved, current) }
@@ -86,7 +111,7 @@ extension CacheOwner {
     mutating func close(_ nexus: Nexus, of volume: VolumeOwner, now: MonotonicTime) {
         nexus.state = .closed
         volume.nexuses[nexus.number] = nil
-        for command in Array(nexus.inFlight.values) where command.phase != .committing {
+        for (_, command) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where command.phase != .committing {
             cancel(command, of: volume, refusal: .nexusClosed, now: now)
         }
     }
@@ -104,10 +129,13 @@ extension CacheOwner {
         let hit: [Command]
         if commands.isEmpty {
             nexus.fencedBelow = max(nexus.fencedBelow, context.command)
-            hit = nexus.inFlight.filter { $0.key < context.command }.map(\.value)
+            hit = nexus.inFlight.filter { $0.key < context.command }.sorted { $0.key < $1.key }.map(\.value)
         } else {
+            guard nexus.fenced.count + commands.count <= OwnerLimits.fencedPerNexusMaximum else {
+                return refuse(ticket, .busy("too many commands of one session taken back"), current)
+            }
             nexus.fenced.formUnion(commands.filter { $0 >= nexus.lowWater })
-            hit = commands.compactMap { nexus.inFlight[$0] }
+            hit = Set(commands).sorted().compactMap { nexus.inFlight[$0] }
         }
         var committing: [Command] = []
         for command in hit {
@@ -127,8 +155,27 @@ extension CacheOwner {
         guard command.phase != .finished else { return }
         precondition(command.phase != .committing, "what is in a commit cannot be taken back")
         if command.phase == .ready { ready.removeAll { $0.command === command } }
-        if let ticket = command.ticket { refuse(ticket, refusal, stamp(volume, now)) }
+        keepAnswer(to: command, .refused(refusal), of: volume)
+        answer(command, .refused(refusal, stamp(volume, now)))
         finish(command, of: volume, now: now)
+    }
+
+    /// Keeps the answer to a change that did nothing, as long as its id may come again (R4).
+    func keepAnswer(to command: Command, _ answer: Nexus.Kept, of volume: VolumeOwner) {
+        guard command.isClientChange, let context = command.context else { return }
+        volume.nexuses[context.nexus]?.keep(context.command, answer)
+    }
+
+    /// Ends a command whose block is lost; only while the lease holds, for another owner may have it whole (R8).
+    mutating func failMedium(_ command: Command, block: BlockID, of volume: VolumeOwner, now: MonotonicTime) {
+        guard holdsLease(now: now) else { return park(command, of: volume) }
+        cancel(command, of: volume, refusal: .mediumError(block.rawValue * volume.blockBytes), now: now)
+    }
+
+    /// Lets a command wait for the lease; it goes on from where it was.
+    mutating func park(_ command: Command, of volume: VolumeOwner) {
+        guard !parkedReads.contains(where: { $0.1 === command }) else { return }
+        parkedReads.append((volume, command))
     }
 
     /// Takes a command out of the order and begins those that it held back.
@@ -145,19 +192,40 @@ extension CacheOwner {
             command.fences = []
         }
         if !parkedReads.isEmpty { parkedReads.removeAll { $0.1 === command } }
+        switch command.kind {
+        case .fill(_, let list): volume.fillsInFlight -= list.count
+        case .evict: volume.isLookingForEvictions = false
+        case .client, .map: break
+        }
         if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {
             volume.bulk.remove(at: index)
-            let blocked = volume.blockedByBulk
+            for other in volume.blockedByBulk { toBegin.append((volume, other)) }
             volume.blockedByBulk = []
-            for other in blocked where other.phase == .loading { load(other, of: volume, now: now) }
         }
-        for next in volume.order.leave(command) { begin(next, of: volume, now: now) }
+        for next in volume.order.leave(command) { toBegin.append((volume, next)) }
+        beginAll(now: now)
+    }
+
+    /// Begins commands whose turn has come: in a loop, since each may end at once and give way to the next.
+    private mutating func beginAll(now: MonotonicTime) {
+        guard !isBeginning else { return }
+        isBeginning = true
+        while let (volume, command) = toBegin.popFirst() {
+            switch command.phase {
+            case .waiting: begin(command, of: volume, now: now)
+            case .loading: load(command, of: volume, now: now)
+            case .ready, .committing, .finished: break
+            }
+        }
+        isBeginning = false
     }
 
     /// Fails commands that have waited as long as they may; those in a commit are not touched.
     mutating func expireWaiting(now: MonotonicTime) {
-        for slot in volumes.values {
-            guard case .owned(let volume) = slot else { continue }
+        let busy = volumes.values.compactMap { slot -> VolumeOwner? in
+            if case .owned(let volume) = slot, !volume.order.isEmpty { volume } else { nil }
+        }
+        for volume in busy.sorted(by: { $0.id < $1.id }) {
             let expired = (volume.order.waiting + volume.order.active).filter {
                 $0.deadline <= now && $0.phase != .committing && $0.phase != .finished && $0.ticket != nil
             }

@@ -30,13 +30,13 @@ public struct CacheOwner: ~Copyable {
         case bytes(VolumeOwner, Command, [BlockID])
         case slot(VolumeOwner, Command, Extent)
         case fillSlot(VolumeOwner, Extent)
-        case takeOver(VolumeID)
+        case takeOver(VolumeID, CacheServerID)
         case openNexus(VolumeOwner, Nexus, Ticket)
         case closeNexus(VolumeOwner, Ticket?)
         case objects(VolumeOwner)
         case moveCandidates(MoveSearch)
         case moveBytes(MoveSearch)
-        case evictions(VolumeOwner)
+        case evictions(VolumeOwner, Ticket?)
         case compactions(VolumeOwner, Ticket)
         case register(asked: MonotonicTime)
         case renew(asked: MonotonicTime)
@@ -56,13 +56,15 @@ public struct CacheOwner: ~Copyable {
     var nextOperation: UInt64 = 1
     var volumes: [VolumeID: Slot] = [:]
     var retries: [(at: MonotonicTime, what: Retry)] = []
+    /// No retry is due before this time.
+    var nextRetry = MonotonicTime(.max)
 
     // The lease (section 6): `leaseEnd` is on our clock, counted from before it was asked for.
     var server: CacheServerID?
     var leaseEnd = MonotonicTime(0)
     var isLeaseAsked = false
     var nextLeaseRequest = MonotonicTime(0)
-    /// Reads whose answer waits for the lease to be renewed.
+    /// Commands whose answer tells what the image holds, and waits for the lease to be renewed (R8).
     var parkedReads: [(VolumeOwner, Command)] = []
     /// Look-ups that wait for a registration.
     var parkedLookUps: [(Ticket, VolumeID)] = []
@@ -83,8 +85,17 @@ public struct CacheOwner: ~Copyable {
     /// Bytes of the memory image.
     public internal(set) var imageBytes = 0
 
+    /// Entries of the drop queue from which on it is tidied.
+    var dropQueueBound = OwnerLimits.dropQueueMinimum
+
+    /// Unmoved bytes of all owned volumes.
+    var unmovedBytes: UInt64 = 0
+    /// Commands whose turn has come while another was being finished.
+    var toBegin: Deque<(volume: VolumeOwner, command: Command)> = []
+    var isBeginning = false
+
     // Moves.
-    var moveRound: [VolumeID] = []
+    var moveRound: Deque<VolumeID> = []
 
     /// An owner of nothing, which first has to register.
     public init(configuration: OwnerConfiguration) {
@@ -106,6 +117,7 @@ public struct CacheOwner: ~Copyable {
 
     /// Ends a turn of events: commits what is ready if a commit slot is free (group commit).
     public mutating func endTurn(now: MonotonicTime) {
+        runRetries(now: now)
         flush(now: now)
         shrinkImage()
     }
@@ -125,7 +137,9 @@ public struct CacheOwner: ~Copyable {
 
     /// The store registered this server, or not.
     public mutating func serverRegistered(
-        _ id: OperationID, _ result: Result<CacheServerID, StoreFailure>, now: MonotonicTime
+        _ id: OperationID,
+        _ result: Result<CacheServerID, StoreFailure>,
+        now: MonotonicTime
     ) {
         guard case .register(let asked)? = operations.removeValue(forKey: id) else { return }
         isLeaseAsked = false
@@ -151,16 +165,12 @@ public struct CacheOwner: ~Copyable {
         case .success(true):
             leaseEnd = asked.advanced(byNanoseconds: configuration.lease)
             nextLeaseRequest = now.advanced(byNanoseconds: configuration.lease / 4)
-            let reads = parkedReads
+            let parked = parkedReads
             parkedReads = []
-            for (volume, command) in reads where !volume.isLost { finishRead(command, of: volume, now: now) }
+            for (volume, command) in parked where !volume.isLost { proceed(command, of: volume, now: now) }
         case .success(false):
             actions.append(.note("the lease has ended in PostgreSQL: registering anew, all volumes given up"))
-            server = nil
-            nextLeaseRequest = now
-            for slot in Array(volumes.values) {
-                if case .owned(let volume) = slot { lose(volume, retake: false, now: now) }
-            }
+            loseServer(now: now)
         case .failure(let failure):
             nextLeaseRequest = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
             actions.append(.note("renewal of the lease failed: \(failure)"))
@@ -172,6 +182,9 @@ public struct CacheOwner: ~Copyable {
     /// Finds a volume here, taking it over if nobody else holds it; answered with `volume` or `refused`.
     public mutating func lookUp(_ ticket: Ticket, volume id: VolumeID, now: MonotonicTime) {
         guard let server else {
+            guard parkedLookUps.count < OwnerLimits.lookUpsWaitingMaximum else {
+                return refuse(ticket, .busy("this server is not registered yet"))
+            }
             parkedLookUps.append((ticket, id))
             return
         }
@@ -179,24 +192,34 @@ public struct CacheOwner: ~Copyable {
         case .owned(let volume):
             actions.append(.answer(ticket, .volume(volume.description, stamp(volume, now))))
         case .takingOver(var tickets):
+            guard tickets.count < OwnerLimits.lookUpsWaitingMaximum else {
+                return refuse(ticket, .busy("the volume is being taken over"))
+            }
             tickets.append(ticket)
             volumes[id] = .takingOver(tickets)
         case nil:
             volumes[id] = .takingOver([ticket])
-            actions.append(.takeOver(operation(.takeOver(id)), id, server))
+            actions.append(.takeOver(operation(.takeOver(id, server)), id, server))
         }
     }
 
     /// The store took a volume over, or not.
     public mutating func takeOverCompleted(
-        _ id: OperationID, _ result: Result<TakeoverResult, StoreFailure>, now: MonotonicTime
+        _ id: OperationID,
+        _ result: Result<TakeoverResult, StoreFailure>,
+        now: MonotonicTime
     ) {
-        guard case .takeOver(let volumeID)? = operations.removeValue(forKey: id) else { return }
+        guard case .takeOver(let volumeID, let asked)? = operations.removeValue(forKey: id) else { return }
         guard case .takingOver(let tickets)? = volumes[volumeID] else { return }
+        guard asked == server else {
+            // It was asked for under a registration that has ended since: what it gave is not protected by our lease.
+            return schedule(.takeOver(volumeID), at: now)
+        }
         switch result {
         case .success(.owned(let ownership)):
-            let volume = VolumeOwner(ownership)
+            let volume = VolumeOwner(ownership, now: now)
             volumes[volumeID] = .owned(volume)
+            unmovedBytes += volume.unmovedBytes
             moveRound.append(volumeID)
             for ticket in tickets {
                 actions.append(.answer(ticket, .volume(volume.description, stamp(volume, now))))
@@ -205,7 +228,7 @@ public struct CacheOwner: ~Copyable {
             if endpoint == configuration.endpoint {
                 // An earlier process of this very server: its lease has to end first.
                 let wait = max(UInt64(left) * 1_000_000, OwnerLimits.storeRetry)
-                retries.append((now.advanced(byNanoseconds: wait), .takeOver(volumeID)))
+                schedule(.takeOver(volumeID), at: now.advanced(byNanoseconds: wait))
             } else {
                 volumes[volumeID] = nil
                 for ticket in tickets { refuse(ticket, .notOwner(endpoint)) }
@@ -215,21 +238,28 @@ public struct CacheOwner: ~Copyable {
             for ticket in tickets { refuse(ticket, .noSuchVolume) }
         case .success(.leaseEnded):
             volumes[volumeID] = nil
-            server = nil
-            nextLeaseRequest = now
-            parkedLookUps.append(contentsOf: tickets.map { ($0, volumeID) })
-            for slot in Array(volumes.values) {
-                if case .owned(let volume) = slot { lose(volume, retake: false, now: now) }
-            }
+            loseServer(now: now)
+            for ticket in tickets { lookUp(ticket, volume: volumeID, now: now) }
         case .failure(let failure):
             actions.append(.note("takeover of volume \(volumeID) failed: \(failure)"))
-            retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .takeOver(volumeID)))
+            schedule(.takeOver(volumeID), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
         }
     }
 
-    /// Takes in a changed description of an owned volume. Sizes only grow here; a shrink ends the epoch.
+    /// This server's registration has ended: nothing that was owned under it is served any more.
+    private mutating func loseServer(now: MonotonicTime) {
+        server = nil
+        nextLeaseRequest = now
+        for volume in ownedVolumes { lose(volume, retake: false, now: now) }
+    }
+
+    /// Takes in a changed description of an owned volume, if it is newer than the one known. Sizes only grow here; a shrink
+    /// ends the epoch.
     public mutating func describe(_ description: VolumeDescription, now: MonotonicTime) {
-        guard case .owned(let volume)? = volumes[description.id] else { return }
+        guard
+            case .owned(let volume)? = volumes[description.id], description != volume.description,
+            description.revision >= volume.description.revision
+        else { return }
         guard description.geometry.sizeBytes >= volume.geometry.sizeBytes else {
             lose(volume, retake: true, now: now)
             return
@@ -243,24 +273,38 @@ public struct CacheOwner: ~Copyable {
     /// Gives a volume up: everything that waits for it is refused, and its epoch serves no more.
     mutating func lose(_ volume: VolumeOwner, retake: Bool, now: MonotonicTime) {
         guard !volume.isLost else { return }
+        setUnmoved(0, of: volume)
         volume.isLost = true
-        let commands = volume.order.active + volume.order.waiting
-        for command in commands {
+        // Those that are slowed down are in no order yet.
+        let throttled = retries.compactMap { retry -> Command? in
+            if case .release(let owner, let command) = retry.what, owner === volume { command } else { nil }
+        }
+        for command in volume.order.active + volume.order.waiting + throttled where command.phase != .finished {
             command.phase = .finished
-            if let ticket = command.ticket { refuse(ticket, .notOwner(nil)) }
+            answer(command, .refused(.notOwner(nil), nil))
             for fence in command.fences { settle(fence, refusal: .notOwner(nil)) }
+            command.fences = []
+            command.fetched = [:]
         }
         for nexus in volume.nexuses.values { nexus.inFlight = [:] }
+        volume.order = RangeOrder()
+        volume.bulk = []
+        volume.blockedByBulk = []
         ready.removeAll { $0.volume === volume }
+        toBegin.removeAll { $0.volume === volume }
         parkedReads.removeAll { $0.0 === volume }
         retries.removeAll { $0.what.belongs(to: volume) }
+        // The queues would keep the whole image alive.
+        dropQueue.removeAll { $0.volume == volume.id }
+        regionQueue.removeAll { $0.volume === volume }
         imageBytes -= volume.imageBytes
         volume.imageBytes = 0
+        volume.image = MemoryImage()
         moveRound.removeAll { $0 == volume.id }
         volumes[volume.id] = nil
         if retake, let server {
             volumes[volume.id] = .takingOver([])
-            actions.append(.takeOver(operation(.takeOver(volume.id)), volume.id, server))
+            actions.append(.takeOver(operation(.takeOver(volume.id, server)), volume.id, server))
         }
     }
 
@@ -295,6 +339,19 @@ public struct CacheOwner: ~Copyable {
         actions.append(.answer(ticket, .refused(refusal, stamp)))
     }
 
+    /// Answers whoever waits for a command.
+    mutating func answer(_ command: Command, _ answer: OwnerAnswer) {
+        for ticket in command.earlierTickets { actions.append(.answer(ticket, answer)) }
+        if let ticket = command.ticket { actions.append(.answer(ticket, answer)) }
+        command.earlierTickets = []
+        command.ticket = nil
+    }
+
+    mutating func schedule(_ what: Retry, at time: MonotonicTime) {
+        retries.append((time, what))
+        nextRetry = min(nextRetry, time)
+    }
+
     mutating func settle(_ fence: Fence, refusal: Refusal? = nil, stamp: Stamp? = nil) {
         guard fence.remaining > 0 else { return }
         if let refusal {
@@ -307,9 +364,10 @@ public struct CacheOwner: ~Copyable {
     }
 
     private mutating func runRetries(now: MonotonicTime) {
-        guard retries.contains(where: { $0.at <= now }) else { return }
+        guard now >= nextRetry else { return }
         let due = retries.filter { $0.at <= now }
         retries.removeAll { $0.at <= now }
+        nextRetry = retries.reduce(MonotonicTime(.max)) { min($0, $1.at) }
         for retry in due {
             switch retry.what {
             case .region(let volume, let region):
@@ -322,13 +380,11 @@ public struct CacheOwner: ~Copyable {
             case .takeOver(let id):
                 guard case .takingOver? = volumes[id] else { continue }
                 if let server {
-                    actions.append(.takeOver(operation(.takeOver(id)), id, server))
+                    actions.append(.takeOver(operation(.takeOver(id, server)), id, server))
                 } else {
-                    retries.append((now.advanced(byNanoseconds: OwnerLimits.storeRetry), .takeOver(id)))
+                    schedule(.takeOver(id), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
                 }
-            case .release(let volume, let command):
-                guard command.phase == .waiting else { continue }
-                enter(command, of: volume, now: now)
+            case .release(let volume, let command): release(command, of: volume, now: now)
             }
         }
     }

@@ -3,13 +3,17 @@ public import NIOCore
 
 /// Names a request to the shell that has to answer it.
 public struct Ticket: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
 /// Names something that the core has asked its shell to do and that is not finished.
 public struct OperationID: Identifier {
+    /// The number.
     public let rawValue: UInt64
+    /// Wraps a number.
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 }
 
@@ -143,7 +147,8 @@ final class Command {
         case client(CommandOperation, CommandContext)
         case map(ObjectMap)
         case evict([Eviction])
-        case fill([ItemWrite])
+        /// Copies of a block that was read from an object, and the place that it was read from.
+        case fill(Extent, [ItemWrite])
     }
 
     enum Phase {
@@ -155,15 +160,23 @@ final class Command {
     }
 
     let kind: Kind
-    /// Where the answer goes; a command that is sent again takes its new ticket here.
+    /// Where the answer goes; a command that is sent again takes its new ticket here. Nil once it is answered.
     var ticket: Ticket?
+    /// Where else the answer goes: requests under the same id that came before.
+    var earlierTickets: [Ticket] = []
     /// Ascending, without overlap.
     let ranges: [BlockRange]
     let hull: BlockRange
     let isExclusive: Bool
     let deadline: MonotonicTime
     var phase = Phase.waiting
+    /// Its place in the order of arrival.
+    var arrival: UInt64 = 0
+    /// Unfinished commands before this one in the order that conflict with it.
+    var blockers = 0
     var pinned: [Region] = []
+    /// Was in a batch that cannot be committed at all: it goes by itself from now on.
+    var isAlone = false
     /// Loads and fetches that have been asked for and not answered.
     var outstanding = 0
     /// Bytes that were fetched for this command alone.
@@ -174,20 +187,51 @@ final class Command {
     var fences: [Fence] = []
 
     init(
-        kind: Kind, ticket: Ticket?, ranges: [BlockRange], isExclusive: Bool, deadline: MonotonicTime
+        kind: Kind,
+        ticket: Ticket?,
+        ranges: [BlockRange],
+        isExclusive: Bool,
+        deadline: MonotonicTime
     ) {
         self.kind = kind
         self.ticket = ticket
         self.ranges = ranges
         self.isExclusive = isExclusive
         self.deadline = deadline
-        hull = ranges.isEmpty
+        hull =
+            ranges.isEmpty
             ? BlockRange(first: BlockID(0), count: 0)
             : BlockRange(from: ranges[0].first, to: ranges[ranges.count - 1].end)
     }
 
     var context: CommandContext? {
         if case .client(_, let context) = kind { context } else { nil }
+    }
+
+    /// Whether the command is an initiator's and changes something, so that its answer has to be kept (R4).
+    var isClientChange: Bool {
+        switch kind {
+        case .client(.read, _), .map, .evict, .fill: false
+        case .client: true
+        }
+    }
+
+    /// Rows that a commit of the command may touch: what a batch is measured by.
+    var weight: Int {
+        switch kind {
+        case .client: writes.count + zeros.count
+        case .map(let map): map.slots.count
+        case .evict(let list): list.count
+        case .fill(_, let list): list.count
+        }
+    }
+
+    /// Whether the command is the owner's own, which nobody waits for and which may be dropped and made again.
+    var isInternal: Bool {
+        switch kind {
+        case .evict, .fill: true
+        case .client, .map: false
+        }
     }
 
     /// Whether the command changes blocks without knowing what they held: it needs no region loaded, but no region may be
@@ -215,9 +259,17 @@ final class Fence {
 final class Nexus {
     enum State {
         case open
+        /// Handed out, and not yet durable: a command cannot come before the login's answer.
+        case opening
         /// Known from the store after a takeover; nothing is executed before it is resumed (R2).
         case unresumed
         case closed
+    }
+
+    /// The answer to a change that did nothing.
+    enum Kept {
+        case refused(Refusal)
+        case miscompare(offset: UInt64)
     }
 
     let number: NexusNumber
@@ -227,6 +279,9 @@ final class Nexus {
     var lowWater: CommandID
     /// Commands at or above the low-water mark whose effects are durable (R4).
     var done: Set<CommandID>
+    /// Answers to changes at or above the low-water mark that did nothing: a copy of such a command that arrives late must not
+    /// be executed after its initiator was told (R4).
+    var kept: [CommandID: Kept] = [:]
     var inFlight: [CommandID: Command] = [:]
     /// Commands that task management took back before they arrived: all below this one that are not known…
     var fencedBelow = CommandID(0)
@@ -244,8 +299,36 @@ final class Nexus {
 
     func raiseLowWater(to mark: CommandID) {
         guard mark > lowWater else { return }
+        let old = lowWater
         lowWater = mark
-        if !done.isEmpty { done = done.filter { $0 >= mark } }
-        if !fenced.isEmpty { fenced = fenced.filter { $0 >= mark } }
+        // Ids are dense, so that a step forward costs as much as it is long; a leap costs a look at everything.
+        if mark.rawValue - old.rawValue <= OwnerLimits.lowWaterStep {
+            for number in old.rawValue..<mark.rawValue {
+                let id = CommandID(number)
+                if !done.isEmpty { done.remove(id) }
+                if !kept.isEmpty { kept[id] = nil }
+                if !fenced.isEmpty { fenced.remove(id) }
+            }
+        } else {
+            done = done.filter { $0 >= mark }
+            kept = kept.filter { $0.key >= mark }
+            fenced = fenced.filter { $0 >= mark }
+        }
+    }
+
+    /// Notes that a command is durable.
+    func markDone(_ id: CommandID) {
+        if id >= lowWater { done.insert(id) }
+    }
+
+    /// Keeps the answer to a change that did nothing. Where there is no room, unknown commands up to it are refused from
+    /// now on, which is as safe.
+    func keep(_ id: CommandID, _ answer: Kept) {
+        guard id >= lowWater else { return }
+        if done.count + kept.count < OwnerLimits.answersPerNexusMaximum {
+            kept[id] = answer
+        } else {
+            fencedBelow = max(fencedBelow, CommandID(id.rawValue + 1))
+        }
     }
 }

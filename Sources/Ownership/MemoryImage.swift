@@ -8,7 +8,7 @@ struct CachedItem {
     var isMoved: Bool
     /// Set by a read or a write, cleared when the bytes are next considered for dropping.
     var isVisited: Bool
-    /// Whether the drop queue has an entry for these bytes.
+    /// The block, where it is in memory; the drop queue has one entry for it.
     var bytes: ByteBuffer?
 }
 
@@ -21,6 +21,8 @@ final class Region {
     var isLoading = true
     var items: [BlockID: CachedItem] = [:]
     var extents = ExtentList()
+    /// What the extents are counted for in the image's size.
+    var extentBytes = 0
     var pins = 0
     var lastUse: UInt64 = 0
     var waiters: [Command] = []
@@ -58,6 +60,17 @@ struct MemoryImage {
     static func regionIndices(of range: BlockRange) -> ClosedRange<UInt64> {
         precondition(!range.isEmpty, "an empty range touches no region")
         return regionIndex(of: range.first)...regionIndex(of: BlockID(range.end.rawValue - 1))
+    }
+
+    /// The regions in memory that any of `ranges` touches, ascending.
+    func indices(overlapping ranges: [BlockRange]) -> [UInt64] {
+        var result: [UInt64] = []
+        for range in ranges where !range.isEmpty {
+            for index in Self.regionIndices(of: range) where index != result.last && regions[index] != nil {
+                result.append(index)
+            }
+        }
+        return result
     }
 
     func region(_ index: UInt64) -> Region? { regions[index] }

@@ -67,6 +67,10 @@ public struct NexusClient<Request, Answer> {
         var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
         var attempt: UInt32 = 0
+        /// The proof that it was last sent with.
+        var sentWith: Stamp?
+        /// Whether an earlier attempt in this epoch has no answer: then not even `unproved` says that nothing was done (R6).
+        var mayHaveRun = false
     }
 
     /// The volume.
@@ -75,10 +79,14 @@ public struct NexusClient<Request, Answer> {
     public let nexus: NexusNumber
     private(set) var state = State.serving
     private(set) var epoch: Epoch
+    /// The epoch in which the owner knows the nexus as open: commands are sent in no other (R2, R6).
+    private var openEpoch: Epoch
     private var proved: Stamp
     private var outstanding: [CommandID: Outstanding] = [:]
     private var order: Deque<CommandID> = []
     private var next = CommandID(1)
+    /// Commands from this one on were never sent.
+    private var neverSent = CommandID(1)
     private var actions: Deque<NexusAction<Request, Answer>> = []
 
     // Evidence on its way to be proved, oldest first.
@@ -91,6 +99,7 @@ public struct NexusClient<Request, Answer> {
         self.volume = volume
         self.nexus = nexus
         epoch = stamp.epoch
+        openEpoch = stamp.epoch
         proved = stamp
         latest = stamp
     }
@@ -117,8 +126,28 @@ public struct NexusClient<Request, Answer> {
         next = CommandID(id.rawValue + 1)
         outstanding[id] = Outstanding(request: request, isChange: isChange, deadline: deadline)
         order.append(id)
-        if state == .serving { send(id) }
+        if state == .serving { sendNew() }
         return id
+    }
+
+    /// Sends commands that were never sent, as far as the window reaches: the owner keeps answers from the low-water mark on,
+    /// and one command without an answer holds the mark.
+    private mutating func sendNew() {
+        while state == .serving, neverSent < next {
+            // Some may have been given up before they were sent.
+            neverSent = max(neverSent, lowWater())
+            guard neverSent < next else { return }
+            guard neverSent.rawValue - lowWater().rawValue < NexusClientLimits.idsAheadMaximum else { return }
+            let id = neverSent
+            neverSent = CommandID(id.rawValue + 1)
+            if outstanding[id] != nil { send(id) }
+        }
+    }
+
+    /// Sends everything without an answer again that had been sent, then what is new.
+    private mutating func sendAgain() {
+        for id in order where id < neverSent && outstanding[id] != nil { send(id) }
+        sendNew()
     }
 
     /// The id of the next command: task management of the whole nexus names all below it.
@@ -131,12 +160,19 @@ public struct NexusClient<Request, Answer> {
 
     private mutating func send(_ id: CommandID) {
         guard var command = outstanding[id] else { return }
+        if command.sentIn == epoch, !command.isUnproved { command.mayHaveRun = true }
         command.sentIn = epoch
+        command.sentWith = proved
         command.attempt += 1
         command.isUnproved = false
         outstanding[id] = command
         let context = CommandContext(
-            volume: volume, nexus: nexus, command: id, lowWater: lowWater(), proved: proved)
+            volume: volume,
+            nexus: nexus,
+            command: id,
+            lowWater: lowWater(),
+            proved: proved
+        )
         actions.append(.send(id, attempt: command.attempt, command.request, context))
     }
 
@@ -148,18 +184,27 @@ public struct NexusClient<Request, Answer> {
             if let stamp { stampArrived(stamp) }
             outstanding[id] = nil
             actions.append(.complete(command.request, .answered(answer)))
+            sendNew()
         case .unproved(let stamp):
             if let stamp { stampArrived(stamp) }
             command.isUnproved = true
             outstanding[id] = command
-            actions.append(.ping)
+            if state == .serving, let sentWith = command.sentWith, proved.isNewer(than: sentWith) {
+                // The initiator has proved more while this was on its way.
+                send(id)
+            } else {
+                actions.append(.ping)
+            }
         case .ownerLost: ownerLost()
         case .nexusClosed: end("the nexus was closed by its owner")
         }
     }
 
     /// Forgets a command that task management has ended; its answer, if one comes, goes nowhere.
-    public mutating func forget(_ id: CommandID) { outstanding[id] = nil }
+    public mutating func forget(_ id: CommandID) {
+        outstanding[id] = nil
+        sendNew()
+    }
 
     // MARK: Evidence (R1)
 
@@ -192,6 +237,10 @@ public struct NexusClient<Request, Answer> {
             actions.append(.resume(nexus, proved))
         }
         guard state == .serving else { return }
+        guard proved.epoch == epoch else {
+            // A newer epoch serves already: the nexus has to be resumed there first (R5).
+            return ownerLost()
+        }
         for id in order where outstanding[id]?.isUnproved == true { send(id) }
     }
 
@@ -213,42 +262,38 @@ public struct NexusClient<Request, Answer> {
             return ownerLost()
         }
         stampArrived(stamp)
-        if stamp.epoch == epoch {
-            if proved.epoch == epoch {
-                // R4: the same epoch serves; what had no answer is sent again under the same ids.
-                state = .serving
-                for id in order where outstanding[id] != nil { send(id) }
-            } else {
-                state = .proving
-                actions.append(.ping)
-            }
-            return
-        }
         epoch = stamp.epoch
-        state = .proving
-        if latest.epoch != epoch {
-            latest = Stamp(epoch: epoch, time: MonotonicTime(0))
-            stampArrived(stamp)
+        if openEpoch == epoch, proved.epoch == epoch {
+            // R4: the same epoch serves; what had no answer is sent again under the same ids.
+            state = .serving
+            sendAgain()
+        } else if proved.epoch == epoch {
+            // Proved already while the owner was out of reach, but not taken up there, as far as is known.
+            state = .resuming
+            actions.append(.resume(nexus, proved))
+        } else {
+            state = .proving
+            actions.append(.ping)
         }
-        actions.append(.ping)
     }
 
     /// The owner took the nexus up again: commands in `done` are durable, others of earlier epochs never will be (R2, R6).
     public mutating func resumed(done: [CommandID], _ stamp: Stamp) {
-        guard state == .resuming else { return }
+        // An answer of an earlier epoch may come late.
+        guard state == .resuming, stamp.epoch == epoch else { return }
         state = .serving
+        openEpoch = epoch
         stampArrived(stamp)
         let durable = Set(done)
         for id in Array(order) {
-            guard let command = outstanding[id] else { continue }
-            guard command.isChange, let sentIn = command.sentIn, sentIn < epoch else {
-                send(id)
+            guard let command = outstanding[id], command.isChange, let sentIn = command.sentIn, sentIn < epoch else {
                 continue
             }
             outstanding[id] = nil
             let outcome: NexusOutcome<Answer> = durable.contains(id) ? .committedEarlier : .aborted
             actions.append(.complete(command.request, outcome))
         }
+        sendAgain()
     }
 
     /// The owner did not take the nexus up again.
@@ -269,7 +314,7 @@ public struct NexusClient<Request, Answer> {
         guard state != .ended else { return }
         for id in Array(order) {
             guard let command = outstanding[id], command.deadline <= now else { continue }
-            if command.sentIn == nil || !command.isChange || command.isUnproved {
+            if command.sentIn == nil || !command.isChange || (command.isUnproved && !command.mayHaveRun) {
                 outstanding[id] = nil
                 actions.append(.complete(command.request, .answered(giveUp())))
             } else {
@@ -277,6 +322,7 @@ public struct NexusClient<Request, Answer> {
                 return end("a command's outcome is not known within the deadline")
             }
         }
+        sendNew()
     }
 
     private mutating func end(_ reason: String) {
@@ -298,6 +344,9 @@ public struct NexusClient<Request, Answer> {
 public enum NexusClientLimits {
     /// Evidence closer together than this is not worth the trouble, in nanoseconds.
     public static let stampInterval: UInt64 = 50_000_000
+    /// How far the ids of commands that were sent may lie above the low-water mark; further ones wait to be sent. Less than
+    /// the owner keeps answers for.
+    public static let idsAheadMaximum: UInt64 = 8_192
     /// Evidence on its way to be proved.
     public static let evidenceMaximum = 256
 }

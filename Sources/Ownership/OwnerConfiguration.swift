@@ -19,8 +19,11 @@ public struct OwnerConfiguration: Sendable {
 
     /// A configuration with each part named.
     public init(
-        name: String, endpoint: String, memoryBytes: Int = 256 << 20,
-        unmovedHighWatermarkBytes: UInt64 = 8 << 30, unmovedHardLimitBytes: UInt64 = 16 << 30
+        name: String,
+        endpoint: String,
+        memoryBytes: Int = 256 << 20,
+        unmovedHighWatermarkBytes: UInt64 = 8 << 30,
+        unmovedHardLimitBytes: UInt64 = 16 << 30
     ) {
         self.name = name
         self.endpoint = endpoint
@@ -36,8 +39,18 @@ public enum OwnerLimits {
     public static let commandsPerNexusMaximum = 4 * Int(Limits.commandWindow)
     /// Commands of one nexus whose answers are kept; beyond it the nexus must raise its low-water mark first.
     public static let answersPerNexusMaximum = 16_384
+    /// Steps of a low-water mark up to which each id is looked at.
+    static let lowWaterStep: UInt64 = 1_024
+    /// Requests under one command id whose answers are waited for at once.
+    static let ticketsPerCommandMaximum = 4
+    /// Commands that task management took back, by their ids, in one nexus.
+    static let fencedPerNexusMaximum = 4_096
     /// Nexuses open on one volume.
     public static let nexusesPerVolumeMaximum = 4_096
+    /// How long after a takeover a nexus may stay unresumed before its place is given away, in nanoseconds.
+    static let unresumedGrace: UInt64 = 60_000_000_000
+    /// Requests for a volume that wait for it to be taken over, and that wait for a registration.
+    public static let lookUpsWaitingMaximum = 4_096
     /// Versions taken ahead with one commit.
     public static let versionsAhead: UInt64 = 1 << 20
     /// Object ids reserved at once.
@@ -46,20 +59,29 @@ public enum OwnerLimits {
     public static let slowdownMaximum: UInt64 = 50_000_000
     /// How long to wait before a refused request to the store is made again, in nanoseconds.
     public static let storeRetry: UInt64 = 100_000_000
-    /// How long blocks stay with an agent before they are given out again, in nanoseconds.
-    public static let moveTimeout: UInt64 = 60_000_000_000
+    /// How long blocks stay with an agent before they are given out again, in nanoseconds. Shorter than a command's deadline:
+    /// at the hard limit writes wait for what an agent that died has held.
+    public static let moveTimeout: UInt64 = 12_000_000_000
     /// How long too little to fill an object is left to grow, in milliseconds.
     public static let settleMilliseconds: UInt64 = 2_000
     /// How often a volume without work is looked at again, in nanoseconds.
     public static let idleLook: UInt64 = 1_000_000_000
+    /// How often a volume is looked at for unmoved items though its counter says that there are none, in nanoseconds.
+    static let driftLook: UInt64 = 60_000_000_000
+    /// Slowdowns shorter than this are left out, in nanoseconds.
+    static let slowdownMinimum: UInt64 = 500_000
     /// Unmoved items looked at to choose what to move.
     public static let moveCandidates = 2_048
     /// Items evicted by one commit.
-    public static let evictionsAtOnce = 1_024
+    public static let evictionsAtOnce = 4_096
     /// Bytes that an entry of the memory image is counted for, beside the block.
     public static let imageItemBytes = 128
     /// Bytes that a region of the memory image is counted for.
     public static let imageRegionBytes = 1_024
+    /// Bytes that an extent in the memory image is counted for.
+    public static let imageExtentBytes = 48
+    /// Entries of the drop queue below which it is not tidied.
+    static let dropQueueMinimum = 4_096
     /// Read-fills of one volume under way.
     public static let fillsInFlightMaximum = 64
     /// Blocks remembered as read once.

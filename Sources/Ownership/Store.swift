@@ -358,7 +358,12 @@ public struct ObjectRow: Sendable, Hashable {
 
     /// A row of an object.
     public init(
-        object: ObjectID, volume: VolumeID, server: ObjectServerID, slots: UInt32, liveSlots: UInt32, sizeBytes: UInt64
+        object: ObjectID,
+        volume: VolumeID,
+        server: ObjectServerID,
+        slots: UInt32,
+        liveSlots: UInt32,
+        sizeBytes: UInt64
     ) {
         self.object = object
         self.volume = volume
@@ -382,81 +387,100 @@ public protocol BlockStore: Sendable {
 
     /// Reads the map of a run of blocks. Reads are not guarded: the caller holds the lease and the range (I2, R8).
     func loadRegion(
-        volume: VolumeID, range: BlockRange,
+        volume: VolumeID,
+        range: BlockRange,
         completion: @escaping @Sendable (Result<RegionRows, StoreFailure>) -> Void
     )
 
     /// Reads the bytes of items; a block without an item is left out of the answer.
     func loadBytes(
-        volume: VolumeID, blocks: [BlockID],
+        volume: VolumeID,
+        blocks: [BlockID],
         completion: @escaping @Sendable (Result<[ItemBytes], StoreFailure>) -> Void
     )
 
     /// Registers a new process of a cache server with a lease from now, on the database's clock.
     func registerServer(
-        name: String, endpoint: String, leaseMilliseconds: UInt32,
+        name: String,
+        endpoint: String,
+        leaseMilliseconds: UInt32,
         completion: @escaping @Sendable (Result<CacheServerID, StoreFailure>) -> Void
     )
 
     /// Extends the lease; `false` where it has ended or was released.
     func renewLease(
-        server: CacheServerID, leaseMilliseconds: UInt32,
+        server: CacheServerID,
+        leaseMilliseconds: UInt32,
         completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
     )
 
     /// Ends the lease of every registration under `name` but `except`: for a server that stops, and for who saw one end.
     func releaseLeases(
-        name: String, except: CacheServerID?,
+        name: String,
+        except: CacheServerID?,
         completion: @escaping @Sendable (Result<Void, StoreFailure>) -> Void
     )
 
     /// Takes a volume over: waits for transactions of the old epoch, bumps it, reads what the owner needs (I3).
     func takeOver(
-        volume: VolumeID, server: CacheServerID,
+        volume: VolumeID,
+        server: CacheServerID,
         completion: @escaping @Sendable (Result<TakeoverResult, StoreFailure>) -> Void
     )
 
     /// Records a login: closes every older nexus between the same ports, then inserts this one (R3). Guarded by the epoch;
     /// `false` where it was fenced.
     func openNexus(
-        volume: VolumeID, epoch: Epoch, nexus: NexusRow,
+        volume: VolumeID,
+        epoch: Epoch,
+        nexus: NexusRow,
         completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
     )
 
     /// Records a logout; guarded by the epoch; `false` where it was fenced.
     func closeNexus(
-        volume: VolumeID, epoch: Epoch, nexus: NexusNumber,
+        volume: VolumeID,
+        epoch: Epoch,
+        nexus: NexusNumber,
         completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
     )
 
     /// Hands out object ids, each with a committed row in state `intended` (I6).
     func reserveObjects(
-        volume: VolumeID, count: Int,
+        volume: VolumeID,
+        count: Int,
         completion: @escaping @Sendable (Result<[ObjectID], StoreFailure>) -> Void
     )
 
     /// Reads unmoved items in queue order (or in block order from `from` on, where it is given): keys, no bytes.
     func fetchMoveCandidates(
-        volume: VolumeID, from: BlockID?, limit: Int,
+        volume: VolumeID,
+        from: BlockID?,
+        limit: Int,
         completion: @escaping @Sendable (Result<MoveCandidates, StoreFailure>) -> Void
     )
 
     /// Reads moved items, oldest write first: what may be evicted.
     func fetchEvictionCandidates(
-        volume: VolumeID, limit: Int,
+        volume: VolumeID,
+        limit: Int,
         completion: @escaping @Sendable (Result<[ItemRow], StoreFailure>) -> Void
     )
 
     /// Reads live objects of a volume whose live share is below `percent`, sparsest first, with the extents that refer to them.
     func fetchCompactionCandidates(
-        volume: VolumeID, belowPercent: UInt8, limit: Int,
+        volume: VolumeID,
+        belowPercent: UInt8,
+        limit: Int,
         completion: @escaping @Sendable (Result<[(ObjectRow, [Extent])], StoreFailure>) -> Void
     )
 
     /// Turns old intents and unreferenced live objects of all volumes to `dead` (M7), and returns dead ones whose grace
     /// period has passed, to be deleted from their object server. Ages are on the database's clock.
     func collectObjects(
-        intentAgeMilliseconds: UInt64, graceMilliseconds: UInt64, limit: Int,
+        intentAgeMilliseconds: UInt64,
+        graceMilliseconds: UInt64,
+        limit: Int,
         completion: @escaping @Sendable (Result<[ObjectRow], StoreFailure>) -> Void
     )
 
@@ -474,7 +498,8 @@ public protocol BlockStore: Sendable {
 
     /// Reads the descriptions of volumes, in the order of their names, behind the name `after`.
     func volumes(
-        after: String?, limit: Int,
+        after: String?,
+        limit: Int,
         completion: @escaping @Sendable (Result<[VolumeDescription], StoreFailure>) -> Void
     )
 

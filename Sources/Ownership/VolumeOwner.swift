@@ -18,11 +18,16 @@ final class VolumeOwner {
     var bulk: [Command] = []
     /// Commands whose regions wait for a bulk command to finish.
     var blockedByBulk: [Command] = []
+    /// Commits applied since the takeover.
+    var appliedCommits: UInt64 = 0
+    /// When the volume was taken over.
+    let takenAt: MonotonicTime
     /// Set when the epoch is over: whatever comes back for this object is ignored.
     var isLost = false
 
     // Numbers. Zeroing regions that are not in memory makes the first two drift; the candidates' queries put them right.
-    var unmovedItems: UInt64
+    /// Changed by ``CacheOwner/countUnmoved(_:of:)`` alone, which keeps the sum of all volumes.
+    fileprivate(set) var unmovedItems: UInt64
     var cachedItems: UInt64
     var reads: UInt64 = 0
     var writes: UInt64 = 0
@@ -37,6 +42,8 @@ final class VolumeOwner {
     var isReservingObjects = false
     /// No look for work before this time.
     var nextMoveLook = MonotonicTime(0)
+    /// When to look for unmoved items though the counter says that there are none.
+    var nextDriftLook = MonotonicTime(0)
     var nextCompactionLook = MonotonicTime(0)
     var nextEvictionLook = MonotonicTime(0)
     var isLookingForMoves = false
@@ -50,7 +57,9 @@ final class VolumeOwner {
     var readOnce: Set<BlockID> = []
     var fillsInFlight = 0
 
-    init(_ ownership: Ownership) {
+    init(_ ownership: Ownership, now: MonotonicTime) {
+        takenAt = now
+        nextDriftLook = now.advanced(byNanoseconds: OwnerLimits.driftLook)
         description = ownership.description
         epoch = ownership.epoch
         nextVersion = ownership.firstVersion
@@ -58,7 +67,12 @@ final class VolumeOwner {
         nextNexus = ownership.firstNexus
         unmovedItems = ownership.unmovedItems
         cachedItems = ownership.cachedBytes / UInt64(ownership.description.geometry.blockSizeBytes)
-        for row in ownership.nexuses { nexuses[row.number] = Nexus(row: row, state: .unresumed) }
+        // R2: of nexuses between the same ports the newest counts; an older row is what a lost login left behind.
+        var newest: [InitiatorTargetNexus: NexusRow] = [:]
+        for row in ownership.nexuses where row.number > newest[row.ports]?.number ?? NexusNumber(0) {
+            newest[row.ports] = row
+        }
+        for row in newest.values { nexuses[row.number] = Nexus(row: row, state: .unresumed) }
     }
 
     var id: VolumeID { description.id }
@@ -70,5 +84,31 @@ final class VolumeOwner {
         let version = nextVersion
         nextVersion = Version(version.rawValue + 1)
         return version
+    }
+}
+
+extension CacheOwner {
+    /// Sets the number of unmoved items of a volume, and with it the sum.
+    mutating func setUnmoved(_ count: UInt64, of volume: VolumeOwner) {
+        guard !volume.isLost else { return }
+        unmovedBytes = unmovedBytes - volume.unmovedBytes
+        volume.unmovedItems = count
+        unmovedBytes += volume.unmovedBytes
+    }
+
+    /// Counts unmoved items that came or went; never below zero.
+    mutating func countUnmoved(_ change: Int, of volume: VolumeOwner) {
+        let magnitude = UInt64(change.magnitude)
+        setUnmoved(
+            change < 0 ? volume.unmovedItems - min(magnitude, volume.unmovedItems) : volume.unmovedItems + magnitude,
+            of: volume
+        )
+    }
+
+    /// Owned volumes in the order of their ids: whatever decides the order of actions must not come from a hash table.
+    var ownedVolumes: [VolumeOwner] {
+        volumes.values.compactMap { slot in
+            if case .owned(let volume) = slot { volume } else { nil }
+        }.sorted { $0.id < $1.id }
     }
 }

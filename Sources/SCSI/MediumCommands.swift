@@ -180,7 +180,11 @@ enum MediumCommands {
             maximumBlocks: SCSILimits.compareAndWriteMaximumBlocks(context.unit)
         )
         try context.requireWritable()
-        guard range.count > 0 else { return .complete(.good) }
+        guard range.count > 0 else {
+            // 256 blocks and their data do not fit the field: what arrives as 0 was meant as too many.
+            guard context.dataOutCount == 0 else { throw SCSIError(.invalidFieldInCDB(byte: 13, bit: 7)) }
+            return .complete(.good)
+        }
         guard UInt64(context.dataOutCount) == 2 * range.count else {
             throw SCSIError(.wrongDataOutLength)
         }

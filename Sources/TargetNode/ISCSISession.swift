@@ -28,6 +28,8 @@ final class ISCSISession: ChannelInboundHandler {
     /// Owner's command ids of each initiator task, for task management.
     private var commandsOfTask: [UInt32: [CommandID]] = [:]
     private var initiator = "unknown"
+    /// Where the connection comes from.
+    private var address = "unknown"
     private var context: ChannelHandlerContext?
     private var timer: RepeatedTask?
     private var isDraining = false
@@ -60,7 +62,10 @@ final class ISCSISession: ChannelInboundHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        if let address = context.remoteAddress { initiator = "\(address)" }
+        if let remote = context.remoteAddress {
+            address = "\(remote)"
+            initiator = address
+        }
         service.register(self)
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
         timer = context.eventLoop.scheduleRepeatedTask(
@@ -279,7 +284,7 @@ final class ISCSISession: ChannelInboundHandler {
                     "session opened",
                     metadata: [
                         "initiator": "\(identity.initiatorName)", "target": "\(backend.iqn)",
-                        "nexus": "\(answer.nexus)",
+                        "nexus": "\(answer.nexus)", "peer": "\(address)",
                     ]
                 )
             case .failure(let failure): refuse(identity, backend.iqn, failure)

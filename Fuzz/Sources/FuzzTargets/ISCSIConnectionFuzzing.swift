@@ -241,7 +241,10 @@ final class ISCSIFuzzSession {
     private func list(_ count: UInt8) {
         guard let request = listings.popLast() else { return }
         let targets = (0..<Int(count)).map { index in
-            ListedTarget(name: "iqn.2026-01.test:volume-\(index)", addresses: ["192.0.2.1:3260,1", "[2001:db8::1]:3260,1"])
+            ListedTarget(
+                name: "iqn.2026-01.test:volume-\(index)",
+                addresses: ["192.0.2.1:3260,1", "[2001:db8::1]:3260,1"]
+            )
         }
         target.targetsListed(tag: request.tag, targets)
     }

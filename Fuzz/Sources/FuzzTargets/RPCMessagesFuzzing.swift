@@ -11,13 +11,16 @@ func fuzzRPCMessages(_ bytes: [UInt8]) throws(FuzzFailure) {
     let index = Int(input.byte()) % (messageTypes.count + 4)
     let body = ByteBuffer(bytes: input.rest())
     switch index - messageTypes.count {
-    case 0: try check(body, { buffer throws(RPCDecodingError) in try RPCHello(decoding: &buffer) }) { $0.encode(into: &$1) }
+    case 0:
+        try check(body, { buffer throws(RPCDecodingError) in try RPCHello(decoding: &buffer) }) { $0.encode(into: &$1) }
     case 1:
         try check(body, { buffer throws(RPCDecodingError) in try RPCHelloAnswer(decoding: &buffer) }) {
             $0.encode(into: &$1)
         }
     case 2:
-        try check(body, { buffer throws(RPCDecodingError) in try RPCGoaway(decoding: &buffer) }) { $0.encode(into: &$1) }
+        try check(body, { buffer throws(RPCDecodingError) in try RPCGoaway(decoding: &buffer) }) {
+            $0.encode(into: &$1)
+        }
     case 3: try checkError(body)
     default: try check(messageTypes[index], body)
     }

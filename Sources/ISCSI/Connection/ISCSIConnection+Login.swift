@@ -95,7 +95,7 @@ extension ISCSIConnection {
         decoder.dataDigest = parameters.dataDigest
         decoder.dataSegmentMaximumBytes = parameters.maxRecvDataSegmentLength
         let kind = parameters.identity.sessionType == .normal ? "session" : "discovery session"
-        note(.info, "\(kind) opened, target \(Self.printable(parameters.identity.targetName ?? "none"))")
+        note(.debug, "\(kind) opened, target \(Self.printable(parameters.identity.targetName ?? "none"))")
     }
 
     private mutating func nameThePeer() {

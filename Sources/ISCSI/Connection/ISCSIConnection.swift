@@ -212,7 +212,7 @@ public struct ISCSIConnection: ~Copyable, Sendable {
         heldBytes = 0
         pingTag = nil
         if hasSession {
-            note(.info, "session ended: \(reason.rawValue)")
+            note(.debug, "session ended: \(reason.rawValue)")
             actions.append(.sessionEnded(reason))
         }
         actions.append(.close)

@@ -1,0 +1,329 @@
+import AshlarCore
+import AshlarTestSupport
+import NIOCore
+
+@testable import Ownership
+
+/// One owner of one volume with a model store whose answers come at once, or when a test lets them.
+final class Bench {
+    static let volume = VolumeID(7)
+    static let millisecond: UInt64 = 1_000_000
+    var store: ModelStore
+    var core: CacheOwner
+    var now = MonotonicTime(1_000_000_000)
+    private(set) var epoch = Epoch(0)
+    private(set) var answers: [Ticket: OwnerAnswer] = [:]
+    private(set) var notes: [String] = []
+    /// Actions for the store that are held back.
+    private(set) var held: [OwnerAction] = []
+    private var nextTicket: UInt64 = 1
+    private var nextCommand: [NexusNumber: UInt64] = [:]
+    let block: Int
+
+    // What a test may set.
+    /// Commits wait in `held`.
+    var holdsCommits = false
+    /// Loads of regions and bytes, and fetches of slots, wait in `held`.
+    var holdsLoads = false
+    /// Renewals of the lease fail.
+    var losesRenewals = false
+    /// What the next commits return instead of being made; `true`: they are made all the same.
+    var commitFailures: [(StoreFailure, isMade: Bool)] = []
+    private(set) var commits: [[VolumeCommit]] = []
+
+    init(
+        blocks: UInt64 = 2_048,
+        blockBytes: UInt32 = 2_048,
+        policy: CachePolicy = .standard,
+        configure: (inout OwnerConfiguration) -> Void = { _ in }
+    ) throws {
+        block = Int(blockBytes)
+        let geometry = try Geometry(sizeBytes: blocks * UInt64(blockBytes), blockSizeBytes: blockBytes)
+        store = ModelStore(volumes: [
+            VolumeDescription(
+                id: Self.volume,
+                name: "v",
+                iqn: "iqn.2026-01.io.ashlar:v",
+                uuid: [UInt8](repeating: 1, count: 16),
+                geometry: geometry,
+                policy: policy
+            )
+        ])
+        var configuration = OwnerConfiguration(name: "a", endpoint: "a:1")
+        configure(&configuration)
+        core = CacheOwner(configuration: configuration)
+        advance(0)
+        own()
+    }
+
+    // MARK: Running
+
+    /// Lets time pass in steps of a tick.
+    func advance(_ nanoseconds: UInt64) {
+        let end = now.advanced(byNanoseconds: nanoseconds)
+        repeat {
+            let step = min(20 * Self.millisecond, end.nanoseconds(since: now))
+            now = now.advanced(byNanoseconds: step)
+            core.tick(now: now)
+            run()
+        } while now < end
+    }
+
+    func own() {
+        let ticket = self.ticket()
+        core.lookUp(ticket, volume: Self.volume, now: now)
+        run()
+        if case .volume(_, let stamp)? = answers[ticket] { epoch = stamp.epoch }
+    }
+
+    func ticket() -> Ticket {
+        nextTicket += 1
+        return Ticket(nextTicket)
+    }
+
+    func run() {
+        var isBusy = true
+        while isBusy {
+            isBusy = false
+            core.endTurn(now: now)
+            while let action = core.nextAction() {
+                isBusy = true
+                run(action)
+            }
+        }
+    }
+
+    /// Lets what was held back happen, in order.
+    func releaseHeld() {
+        let actions = held
+        held = []
+        let holds = (holdsCommits, holdsLoads)
+        (holdsCommits, holdsLoads) = (false, false)
+        for action in actions { run(action) }
+        (holdsCommits, holdsLoads) = holds
+        run()
+    }
+
+    private func run(_ action: OwnerAction) {
+        switch action {
+        case .answer(let ticket, let answer):
+            precondition(answers[ticket] == nil, "a request is answered once")
+            answers[ticket] = answer
+        case .note(let text): notes.append(text)
+        case .commit where holdsCommits: held.append(action)
+        case .loadRegion where holdsLoads, .loadBytes where holdsLoads, .fetchSlot where holdsLoads: held.append(action)
+        case .commit(let id, let list): core.commitCompleted(id, commit(list), now: now)
+        case .loadRegion(let id, let volume, let range):
+            core.regionLoaded(id, .success(store.loadRegion(volume, range)), now: now)
+        case .loadBytes(let id, let volume, let blocks):
+            core.bytesLoaded(id, .success(store.loadBytes(volume, blocks)), now: now)
+        case .fetchSlot(let id, let extent, _):
+            let found = store.slot(extent.object, extent.firstSlot)
+            core.slotFetched(id, found.map { .success($0.bytes) } ?? .failure(.damaged("gone")), now: now)
+        default: runOther(action)
+        }
+    }
+
+    private func commit(_ list: [VolumeCommit]) -> Result<[VolumeCommitResult], StoreFailure> {
+        commits.append(list)
+        guard !commitFailures.isEmpty else { return .success(store.commit(list)) }
+        let (failure, isMade) = commitFailures.removeFirst()
+        if isMade { _ = store.commit(list) }
+        return .failure(failure)
+    }
+
+    private func runOther(_ action: OwnerAction) {
+        let lease = UInt64(Limits.leaseMilliseconds) * Self.millisecond
+        switch action {
+        case .takeOver(let id, let volume, let server):
+            core.takeOverCompleted(id, .success(store.takeOver(volume, server: server, now: now)), now: now)
+        case .openNexus(let id, let volume, let epoch, let row):
+            core.nexusStored(id, .success(store.openNexus(volume, epoch, row)), now: now)
+        case .closeNexus(let id, let volume, let epoch, let nexus):
+            core.nexusStored(id, .success(store.closeNexus(volume, epoch, nexus)), now: now)
+        case .reserveObjects(let id, _, let count):
+            core.objectsReserved(id, .success(store.reserve(count: count)), now: now)
+        case .fetchMoveCandidates(let id, let volume, let from, let limit):
+            core.moveCandidatesFetched(id, .success(store.moveCandidates(volume, from: from, limit: limit)), now: now)
+        case .fetchEvictionCandidates(let id, let volume, let limit):
+            core.evictionCandidatesFetched(id, .success(store.evictionCandidates(volume, limit: limit)), now: now)
+        case .fetchCompactionCandidates(let id, let volume, let percent, let limit):
+            let rows = store.compactionCandidates(volume, belowPercent: percent, limit: limit)
+            core.compactionCandidatesFetched(id, .success(rows), now: now)
+        case .registerServer(let id):
+            core.serverRegistered(id, .success(store.register(endpoint: "a:1", lease: lease, now: now)), now: now)
+        case .renewLease(let id, let server):
+            if losesRenewals {
+                core.leaseRenewed(id, .failure(.refused("planted")), now: now)
+            } else {
+                core.leaseRenewed(id, .success(store.renew(server, lease: lease, now: now)), now: now)
+            }
+        default: break
+        }
+    }
+
+    // MARK: Requests
+
+    var stamp: Stamp { Stamp(epoch: epoch, time: now) }
+
+    func login(_ name: String = "i", tag: UInt16 = 1) -> NexusNumber? {
+        let ticket = self.ticket()
+        let ports = InitiatorTargetNexus(initiatorName: name, isid: 1, portalGroupTag: tag)
+        core.openNexus(ticket, volume: Self.volume, ports: ports, node: "t", now: now)
+        run()
+        guard case .nexusOpened(let number, _)? = answers[ticket] else { return nil }
+        return number
+    }
+
+    func context(
+        _ nexus: NexusNumber,
+        _ command: UInt64,
+        lowWater: UInt64 = 0,
+        proved: Stamp? = nil
+    ) -> CommandContext {
+        CommandContext(
+            volume: Self.volume,
+            nexus: nexus,
+            command: CommandID(command),
+            lowWater: CommandID(lowWater),
+            proved: proved ?? stamp
+        )
+    }
+
+    /// Submits a command; its answer is looked up by the ticket.
+    @discardableResult
+    func submit(
+        _ nexus: NexusNumber,
+        _ operation: CommandOperation,
+        command: UInt64? = nil,
+        lowWater: UInt64 = 0,
+        proved: Stamp? = nil,
+        deadline: UInt64 = 20_000
+    ) -> Ticket {
+        let number = command ?? nextCommand[nexus, default: 1]
+        nextCommand[nexus] = max(number + 1, nextCommand[nexus, default: 1])
+        let ticket = self.ticket()
+        core.submit(
+            ticket,
+            context: context(nexus, number, lowWater: lowWater, proved: proved),
+            operation: operation,
+            deadline: now.advanced(byNanoseconds: deadline * Self.millisecond),
+            now: now
+        )
+        run()
+        return ticket
+    }
+
+    func fence(_ nexus: NexusNumber, below command: UInt64, commands: [UInt64] = []) -> Ticket {
+        let ticket = self.ticket()
+        core.fence(ticket, context: context(nexus, command), commands: commands.map { CommandID($0) }, now: now)
+        run()
+        return ticket
+    }
+
+    func filled(_ byte: UInt8, _ count: Int) -> ByteBuffer { ByteBuffer(repeating: byte, count: count) }
+
+    /// A write of one byte value over a run of bytes.
+    func write(_ offset: Int, _ count: Int, _ byte: UInt8) -> CommandOperation {
+        var checksums: [Checksum] = []
+        var position = offset
+        while position < offset + count {
+            let end = min(offset + count, (position / block + 1) * block)
+            checksums.append(filled(byte, end - position).testChecksum)
+            position = end
+        }
+        return .write(offset: UInt64(offset), checksums: checksums, bytes: filled(byte, count))
+    }
+
+    func zero(_ ranges: (Int, Int)...) -> CommandOperation {
+        .zero(ranges.map { ByteRange(offset: UInt64($0.0), count: UInt64($0.1)) })
+    }
+
+    func compareAndWrite(_ offset: Int, _ expected: ByteBuffer, _ new: ByteBuffer) -> CommandOperation {
+        var bytes = expected
+        var second = new
+        bytes.writeBuffer(&second)
+        return .compareAndWrite(offset: UInt64(offset), checksum: bytes.testChecksum, bytes: bytes)
+    }
+
+    func readOperation(_ offset: Int, _ count: Int) -> CommandOperation {
+        .read(ByteRange(offset: UInt64(offset), count: UInt64(count)))
+    }
+
+    /// What a read of whole blocks returned.
+    func bytes(_ ticket: Ticket) -> [UInt8]? {
+        guard case .read(_, let runs, let payload)? = answers[ticket] else { return nil }
+        var result: [UInt8] = []
+        var rest = payload[...]
+        for run in runs {
+            switch run {
+            case .bytes(let checksums):
+                for _ in checksums { result += Array((rest.popFirst() ?? ByteBuffer()).readableBytesView) }
+            case .zeros(let count): result += [UInt8](repeating: 0, count: Int(count) * block)
+            case .object(let object, _, let first, let count):
+                for slot in 0..<count {
+                    let found = store.slot(object, SlotIndex(first.rawValue + slot))
+                    result += Array((found?.bytes ?? ByteBuffer()).readableBytesView)
+                }
+            }
+        }
+        return result
+    }
+
+    /// Reads blocks at once.
+    func read(_ nexus: NexusNumber, _ offset: Int, _ count: Int) -> [UInt8]? {
+        bytes(submit(nexus, readOperation(offset, count)))
+    }
+
+    func isDone(_ ticket: Ticket) -> Bool {
+        if case .done? = answers[ticket] { true } else { false }
+    }
+
+    func refusal(_ ticket: Ticket) -> Refusal? {
+        if case .refused(let refusal, _)? = answers[ticket] { refusal } else { nil }
+    }
+
+    var owner: VolumeOwner? { core.owned(Self.volume) }
+
+    // MARK: Agents
+
+    func moveWork() -> MoveAssignment? {
+        for _ in 0..<2 {
+            let ticket = self.ticket()
+            core.requestMoveWork(ticket, now: now)
+            run()
+            if case .moveWork(let work?)? = answers[ticket] { return work }
+        }
+        return nil
+    }
+
+    func put(_ work: MoveAssignment) -> ObjectMap {
+        store.put(work.object, work.blocks.map { ($0.row.block, $0.bytes) })
+        return ObjectMap(
+            object: work.object,
+            server: ObjectServerID(1),
+            sizeBytes: 1,
+            slots: work.blocks.map {
+                ObjectMap.Slot(block: $0.row.block, version: $0.row.version, condition: .itemHasVersion)
+            }
+        )
+    }
+
+    func map(_ map: ObjectMap) -> Ticket {
+        let ticket = self.ticket()
+        core.map(
+            ticket,
+            volume: Self.volume,
+            map: map,
+            deadline: now.advanced(byNanoseconds: 20_000 * Self.millisecond),
+            now: now
+        )
+        run()
+        return ticket
+    }
+
+    func evict() {
+        core.requestEviction(ticket(), now: now)
+        run()
+    }
+}
