@@ -40,6 +40,7 @@ extension CacheOwner {
             let id = moveRound.removeFirst()
             moveRound.append(id)
             guard let volume = owned(id), let limit = moveLimit(of: volume, now: now) else { continue }
+            volume.dropOldObjects(now: now)
             if volume.objectPool.isEmpty {
                 reserveObjects(for: volume)
                 continue
@@ -72,7 +73,10 @@ extension CacheOwner {
         guard case .objects(let volume)? = operations.removeValue(forKey: id) else { return }
         volume.isReservingObjects = false
         switch result {
-        case .success(let objects): volume.objectPool.append(contentsOf: objects)
+        case .success(let objects):
+            // Those left over are as old as the last filling; their intents are swept in time.
+            volume.objectPool = Deque(objects)
+            volume.objectPoolFilled = now
         case .failure(let failure): actions.append(.note("objects could not be reserved: \(failure)"))
         }
     }
@@ -239,7 +243,7 @@ extension CacheOwner {
 
     private mutating func assign(_ search: MoveSearch, now: MonotonicTime) {
         let volume = search.volume
-        guard !search.chosen.isEmpty, let object = volume.objectPool.popFirst() else {
+        guard !search.chosen.isEmpty, let object = volume.takeObject(now: now) else {
             return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook / 4))
         }
         if volume.objectPool.count < OwnerLimits.objectsReservedAtOnce / 4 { reserveObjects(for: volume) }
@@ -340,6 +344,7 @@ extension CacheOwner {
         for volume in ownedVolumes {
             let percent = volume.description.policy.compactBelowPercent
             guard percent > 0, !volume.isLookingForCompactions, now >= volume.nextCompactionLook else { continue }
+            volume.dropOldObjects(now: now)
             guard !volume.objectPool.isEmpty else {
                 reserveObjects(for: volume)
                 continue
@@ -379,7 +384,7 @@ extension CacheOwner {
             slots += count
             volume.compacting[row.object] = now.advanced(byNanoseconds: OwnerLimits.moveTimeout)
         }
-        guard !extents.isEmpty, let object = volume.objectPool.popFirst() else {
+        guard !extents.isEmpty, let object = volume.takeObject(now: now) else {
             volume.nextCompactionLook = now.advanced(byNanoseconds: 5 * OwnerLimits.idleLook)
             return actions.append(.answer(ticket, .compactionWork(nil)))
         }

@@ -55,6 +55,8 @@ public enum OwnerLimits {
     public static let versionsAhead: UInt64 = 1 << 20
     /// Object ids reserved at once.
     public static let objectsReservedAtOnce = 32
+    /// How long a reserved object id may wait for its use, in nanoseconds: less than any agent's intent age.
+    public static let objectReservation: UInt64 = 240_000_000_000
     /// Longest time that a write is slowed down at the high watermark, in nanoseconds.
     public static let slowdownMaximum: UInt64 = 50_000_000
     /// How long to wait before a refused request to the store is made again, in nanoseconds.

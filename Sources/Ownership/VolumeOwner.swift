@@ -39,6 +39,8 @@ final class VolumeOwner {
     var moving: [BlockID: (version: Version, until: MonotonicTime)] = [:]
     /// Reserved object ids whose intents are committed.
     var objectPool: Deque<ObjectID> = []
+    /// When the pool was last filled: an intent that has grown old is given up by the collector, and its id with it.
+    var objectPoolFilled = MonotonicTime(0)
     var isReservingObjects = false
     /// No look for work before this time.
     var nextMoveLook = MonotonicTime(0)
@@ -79,6 +81,18 @@ final class VolumeOwner {
     var geometry: Geometry { description.geometry }
     var blockBytes: UInt64 { UInt64(description.geometry.blockSizeBytes) }
     var unmovedBytes: UInt64 { unmovedItems * blockBytes }
+
+    /// The next reserved object id whose intent is young enough to be mapped; nil where there is none.
+    func takeObject(now: MonotonicTime) -> ObjectID? {
+        dropOldObjects(now: now)
+        return objectPool.popFirst()
+    }
+
+    /// Drops reserved ids whose intents the collector may have given up.
+    func dropOldObjects(now: MonotonicTime) {
+        guard now.nanoseconds(since: objectPoolFilled) >= OwnerLimits.objectReservation else { return }
+        objectPool = []
+    }
 
     func takeVersion() -> Version {
         let version = nextVersion

@@ -18,6 +18,9 @@ final class ISCSISession: ChannelInboundHandler {
     typealias OutboundOut = ByteBuffer
     typealias Nexus = NexusClient<BackEndRequest, BackEndAnswer>
 
+    /// Major and minor number of the release: the field has four characters.
+    static let productRevision = ProgramRelease.current.split(separator: ".").prefix(2).joined(separator: ".")
+
     let service: TargetService
     var machine: ISCSIConnection
     var nexus: Nexus?
@@ -339,7 +342,7 @@ final class ISCSISession: ChannelInboundHandler {
             targetName: volume.iqn,
             portalGroupTag: service.configuration.portalGroupTag,
             relativePortIdentifier: service.configuration.relativePortIdentifier,
-            productRevision: ProgramRelease.current
+            productRevision: Self.productRevision
         )
     }
 

@@ -183,6 +183,20 @@ struct MoveRuleTests {
         #expect(bench.owner?.unmovedItems == 0 && bench.core.unmovedBytes == 0)
     }
 
+    @Test("I6: an object id whose intent may have been swept meanwhile is not handed out")
+    func oldIntent() throws {
+        let bench = try Bench()
+        let nexus = try #require(bench.login())
+        #expect(bench.isDone(bench.submit(nexus, bench.write(0, 2_048, 1))))
+        let young = try #require(bench.moveWork())
+        _ = bench.map(bench.put(young))
+        bench.advance(OwnerLimits.objectReservation)
+        let again = try #require(bench.login("j"))
+        #expect(bench.isDone(bench.submit(again, bench.write(0, 2_048, 2))))
+        let later = try #require(bench.moveWork())
+        #expect(later.object.rawValue > young.object.rawValue + UInt64(OwnerLimits.objectsReservedAtOnce) - 1)
+    }
+
     @Test("read-fill keeps a copy at the first read, at the second, or never", arguments: ReadFillPolicy.allCases)
     func readFill(_ policy: ReadFillPolicy) throws {
         let bench = try Bench(

@@ -205,7 +205,8 @@ import Testing
         #expect(range.count == 255 * 512)
         // 256 blocks do not fit the one byte of NUMBER OF LOGICAL BLOCKS.
         #expect(
-            plan("89 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00", dataOut: filled(0, 512 * 512), unit) == .field(13, 7)
+            plan("89 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00", dataOut: filled(0, 512 * 512), unit)
+                == .field(13, 7)
         )
         let large = try makeUnit(logicalBlockSizeBytes: 4_096)
         #expect(
