@@ -56,6 +56,9 @@ public struct ModelStore {
     /// Rules that were seen to be broken.
     public private(set) var violations: [String] = []
 
+    /// How long every unmoved item is said to have waited: by default longer than any policy lets it.
+    public var itemAgeMilliseconds: UInt64 = 60_000_000
+
     private var volumes: [VolumeID: Volume] = [:]
     private var servers: [CacheServerID: (endpoint: String, leaseEnd: MonotonicTime)] = [:]
     private var objects: [ObjectID: ObjectState] = [:]
@@ -273,7 +276,7 @@ public struct ModelStore {
         let rows = sorted.prefix(limit).map {
             ItemRow(block: $0.key, version: $0.value.version, checksum: $0.value.checksum, isMoved: false)
         }
-        return MoveCandidates(items: rows, agesMilliseconds: rows.map { _ in 60_000_000 })
+        return MoveCandidates(items: rows, agesMilliseconds: rows.map { _ in itemAgeMilliseconds })
     }
 
     /// See ``BlockStore/fetchEvictionCandidates(volume:limit:completion:)``.

@@ -102,7 +102,8 @@ extension CacheOwner {
     /// The blocks that exceed a policy's bound; nil where the policy has none.
     private func excess(of volume: VolumeOwner) -> UInt64? {
         let policy = volume.description.policy
-        let unmoved = volume.unmovedItems
+        // What is with agents already will be moved: it is not in excess a second time.
+        let unmoved = volume.unmovedItems - min(UInt64(volume.moving.count), volume.unmovedItems)
         switch policy.move {
         case .lru, .fifo: return nil
         case .count: return unmoved > policy.unmovedItemsMaximum ? unmoved - policy.unmovedItemsMaximum : 0

@@ -108,6 +108,8 @@ extension CacheOwner {
         unmovedBytes = unmovedBytes - volume.unmovedBytes
         volume.unmovedItems = count
         unmovedBytes += volume.unmovedBytes
+        // A drain ends with the queue: what is written later goes by the policy again.
+        if count == 0 { volume.isDraining = false }
     }
 
     /// Counts unmoved items that came or went; never below zero.

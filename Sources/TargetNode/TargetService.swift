@@ -91,8 +91,11 @@ final class TargetService {
             ),
             logger: logger,
             onStateChange: { [weak self] state in
-                guard case .disconnected = state else { return }
-                self?.linkLost(text)
+                switch state {
+                case .connected: self?.sendHeartbeat()
+                case .disconnected: self?.linkLost(text)
+                default: return
+                }
             }
         )
         let link = CacheLink(endpoint: text, client: client)

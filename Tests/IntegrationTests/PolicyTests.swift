@@ -61,9 +61,7 @@ extension IntegrationTests {
         private func expectUnmoved(_ count: Int, _ cluster: TestCluster) async throws {
             try await Task.sleep(for: .seconds(1))
             let left = try await cluster.sql(Self.unmoved)
-            withKnownIssue("a second agent job does not see what the first one is moving", isIntermittent: true) {
-                #expect(left == "\(count)")
-            }
+            #expect(left == "\(count)")
         }
 
         /// A request to move now covers what is unmoved then; the policy holds again for what comes later.
@@ -75,9 +73,7 @@ extension IntegrationTests {
             try await write(cluster, "-P 4 3M 64k")
             try await Task.sleep(for: .seconds(2))
             let left = try await cluster.sql(Self.unmoved)
-            withKnownIssue("the request stays in force while nothing is unmoved", isIntermittent: true) {
-                #expect(left == "16")
-            }
+            #expect(left == "16")
         }
 
         /// At the second read of a block that lies in an object alone, a copy goes into the cache.

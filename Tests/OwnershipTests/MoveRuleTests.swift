@@ -183,6 +183,25 @@ struct MoveRuleTests {
         #expect(bench.owner?.unmovedItems == 0 && bench.core.unmovedBytes == 0)
     }
 
+    @Test("what one agent is moving is not in excess for the next")
+    func excessOnce() throws {
+        let bench = try Bench(
+            policy: Self.policy {
+                $0.move = .count
+                $0.unmovedItemsMaximum = 4
+            }
+        )
+        let nexus = try #require(bench.login())
+        #expect(bench.isDone(bench.submit(nexus, bench.write(0, 10 * 2_048, 1))))
+        bench.store.itemAgeMilliseconds = 5_000
+        let work = try #require(bench.moveWork())
+        #expect(work.blocks.count == 6)
+        bench.advance(OwnerLimits.idleLook * 6)
+        #expect(bench.moveWork() == nil)
+        _ = bench.map(bench.put(work))
+        #expect(bench.owner?.unmovedItems == 4)
+    }
+
     @Test("I6: an object id whose intent may have been swept meanwhile is not handed out")
     func oldIntent() throws {
         let bench = try Bench()
