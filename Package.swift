@@ -152,6 +152,15 @@ let package = Package(
             swiftSettings: settings
         ),
 
+        // What libFuzzer is pointed at (scripts/fuzz), so that the tests run the same rules over the kept corpus.
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["AshlarCore", "BlockObjects", "SCSI", "ISCSI", "RPC", nioCore],
+            path: "Fuzz/Sources/FuzzTargets",
+            swiftSettings: settings
+        ),
+        .testTarget(name: "FuzzRegressionTests", dependencies: ["FuzzTargets"], swiftSettings: settings),
+
         .testTarget(name: "AshlarCoreTests", dependencies: ["AshlarCore", "CChecksum"], swiftSettings: settings),
         .testTarget(name: "ArchitectureTests", swiftSettings: settings),
         .testTarget(

@@ -349,7 +349,9 @@ extension Cluster {
             // The path breaks and the initiator comes back, with what was in flight unanswered (R3).
             count("relogin")
             login(initiator)
-        case 18..<24: goToOtherPort(session, isTargetSlow: generator.chance(50))
+        case 18..<24:
+            goToOtherPort(session, isTargetSlow: generator.chance(50))
+            if generator.chance(50) { breakConnection(session) }
         case 8..<12:
             count("broken connection")
             breakConnection(session)
@@ -359,7 +361,7 @@ extension Cluster {
     }
 
     /// An initiator goes to another port, no sooner than R7 says; its first target does not know.
-    func goToOtherPort(_ session: ClusterSession, isTargetSlow: Bool) {
+    func goToOtherPort(_ session: ClusterSession, isTargetSlow: Bool, isSlowOnce: Bool = false) {
         let initiator = session.initiator
         count("other port")
         initiator.port = 3 - initiator.port
@@ -368,8 +370,7 @@ extension Cluster {
             // What the initiator sent last is late.
             session.extraDelay = UInt64(generator.below(12_000)) * 1_000_000
             for _ in 0..<2 { issue(session) }
-            if generator.chance(50) { session.extraDelay = 0 }
-            if generator.chance(50) { breakConnection(session) }
+            if isSlowOnce || generator.chance(50) { session.extraDelay = 0 }
         }
         login(initiator)
     }

@@ -116,7 +116,7 @@ struct ClusterTests {
     // MARK: The harness can fail
 
     /// Seeds up to which a planted defect must be found.
-    static let seedsToFind: UInt64 = 20
+    static let seedsToFind: UInt64 = 40
 
     @Test("a store with a planted defect is found out", arguments: ModelStore.Defect.allCases)
     func storeDefect(_ defect: ModelStore.Defect) throws {
@@ -142,7 +142,7 @@ struct ClusterTests {
         for round in 0..<4 {
             cluster.run(until: cluster.now + 1_000_000_000)
             if let session = cluster.initiators[round % 3].session {
-                cluster.goToOtherPort(session, isTargetSlow: true)
+                cluster.goToOtherPort(session, isTargetSlow: true, isSlowOnce: true)
             }
             cluster.run(until: cluster.now + 2_000_000_000)
         }

@@ -142,6 +142,10 @@ enum LinearizabilityChecker {
 
     /// I12: a read that shows a command at one sector shows it, or what came after it, at all others.
     private static func wholeness(_ operations: [ClusterOperation], writes: [[Int]]) -> [String] {
+        // In the order of their beginning: what a read shows is mostly young.
+        let zeros = writes.map { indices in
+            indices.filter { operations[$0].values[0] == 0 && operations[$0].fate != .never }
+        }
         var byValue: [UInt64: ClusterOperation] = [:]
         for operation in operations where !operation.isRead && operation.values[0] != 0 {
             byValue[operation.values[0]] = operation
@@ -168,9 +172,9 @@ enum LinearizabilityChecker {
                         }
                     } else if otherValue == 0 {
                         for sector in inside
-                        where !writes[sector].contains(where: { index in
+                        where !zeros[sector].reversed().contains(where: { index in
                             let zero = operations[index]
-                            return zero.values[0] == 0 && zero.fate != .never && zero.begun <= read.latest
+                            return zero.begun <= read.latest
                                 && zero.latest >= write.begun && !at.contains { covers(zero, $0) }
                         }) {
                             result.append("torn: value \(value) without sector \(sector) at \(read.begun)")
