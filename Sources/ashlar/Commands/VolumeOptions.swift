@@ -11,7 +11,7 @@ struct PolicyOptions: ParsableArguments {
     @Option(help: "Bytes of moved items that stay in the cache, as in 256M.") var cachedBytes: String?
     @Option(help: "Whether blocks read from objects are kept: never, always or second.") var readFill: String?
     @Option(help: "Objects with a lower live share in percent are compacted.") var compactBelow: UInt8?
-    @Option(help: "Aligned writes from this size on go straight to an object; 0 for never.") var directWrite: String?
+    @Option(help: "Kept with the volume; this release does not act on it.") var directWrite: String?
 
     /// What was named; nil where nothing was.
     func policy() throws -> PolicyDocument? {
