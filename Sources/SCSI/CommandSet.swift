@@ -1,3 +1,4 @@
+public import AshlarCore
 public import NIOCore
 
 /// Everything that the decision on one command may look at.
@@ -19,14 +20,27 @@ struct CommandContext: Sendable {
     var isUnitSelected: Bool { CommandSet.isSupported(lun: lun) }
 }
 
-/// How a pending unit attention condition meets a command (SAM-6, 5.14.5).
-public enum UnitAttentionRule: Sendable, Hashable {
-    /// The command is not done: CHECK CONDITION, and the condition is cleared.
-    case report
-    /// The command is done, the condition stays (INQUIRY, REPORT LUNS).
-    case bypass
-    /// The condition is the command's answer, and cleared by it (REQUEST SENSE).
-    case deliver
+extension CommandRules {
+    /// INQUIRY, REPORT LUNS: done whatever is the matter (SPC-5, 5.14.1; SAM-6, 5.14.5).
+    static let information = CommandRules(
+        access: .any,
+        isAllowedUnderReserve: true,
+        isAllowedDuringErasure: true,
+        attention: .bypass
+    )
+    /// REQUEST SENSE.
+    static let sense = CommandRules(
+        access: .any,
+        isAllowedUnderReserve: true,
+        isAllowedDuringErasure: true,
+        attention: .deliver
+    )
+    /// Commands that no persistent reservation keeps out.
+    static let any = CommandRules(access: .any)
+    /// Commands that a persistent reservation for exclusive access keeps out.
+    static let read = CommandRules(access: .read)
+    /// Commands that every persistent reservation keeps out.
+    static let write = CommandRules(access: .write)
 }
 
 /// One entry of the table of commands.
@@ -44,8 +58,8 @@ struct SupportedCommand: Sendable {
     let serviceAction: UInt16?
     /// Whether LUNs without a logical unit answer it too.
     let isForAnyLUN: Bool
-    /// What a pending unit attention condition does.
-    let attention: UnitAttentionRule
+    /// What reservations, erasures and unit attention conditions do to it.
+    let rules: CommandRules
     /// The bytes that the CDB implies.
     let transfer: Transfer
     /// The decision.
@@ -57,14 +71,14 @@ struct SupportedCommand: Sendable {
         _ usage: [UInt8],
         serviceAction: UInt16? = nil,
         isForAnyLUN: Bool = false,
-        attention: UnitAttentionRule = .report,
+        rules: CommandRules,
         transfer: @escaping Transfer = { _, _ in .none },
         plan: @escaping Plan
     ) {
         self.usage = usage
         self.serviceAction = serviceAction
         self.isForAnyLUN = isForAnyLUN
-        self.attention = attention
+        self.rules = rules
         self.transfer = transfer
         self.plan = plan
         var permitted = usage
@@ -177,9 +191,10 @@ public struct CommandSet: Sendable {
         return entry.transfer(command, unit)
     }
 
-    /// What a pending unit attention condition does to a command (SAM-6, 5.14.5).
-    public func unitAttentionRule(cdb: [UInt8], lun: UInt64) -> UnitAttentionRule {
-        (try? entry(for: CommandDescriptorBlock(cdb), lun: lun))?.attention ?? .report
+    /// What reservations, erasures and unit attention conditions do to a command; those of a command that is kept out by
+    /// nothing where it is refused anyway.
+    public func rules(cdb: [UInt8], lun: UInt64) -> CommandRules {
+        (try? entry(for: CommandDescriptorBlock(cdb), lun: lun))?.rules ?? .information
     }
 
     private func entry(for command: CommandDescriptorBlock, lun: UInt64) throws(SCSIError) -> SupportedCommand {

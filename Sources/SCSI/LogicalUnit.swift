@@ -1,19 +1,5 @@
 public import AshlarCore
 
-/// The mode parameters that an initiator may one day change (SPC-5, 7.5).
-public struct ModeParameters: Sendable, Hashable {
-    /// SWP of the control mode page: the volume behaves as read-only.
-    public var isSoftwareWriteProtected: Bool
-    /// D_SENSE of the control mode page: sense data in descriptor format.
-    public var isSenseInDescriptorFormat: Bool
-
-    /// The defaults are those of a fresh volume.
-    public init(isSoftwareWriteProtected: Bool = false, isSenseInDescriptorFormat: Bool = false) {
-        self.isSoftwareWriteProtected = isSoftwareWriteProtected
-        self.isSenseInDescriptorFormat = isSenseInDescriptorFormat
-    }
-}
-
 /// What a device server must know of a volume, and of the port through which it is seen, to answer by itself.
 public struct LogicalUnit: Sendable, Hashable {
     /// The volume.

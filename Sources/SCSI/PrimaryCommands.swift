@@ -4,40 +4,44 @@ import NIOCore
 extension CommandSet {
     /// TEST UNIT READY, REQUEST SENSE, INQUIRY, MODE SENSE, START STOP UNIT and READ CAPACITY (SPC-5, clause 6; SBC-4, clause 5).
     static let primaryCommands: [SupportedCommand] = [
-        SupportedCommand([0x00, 0x00, 0x00, 0x00, 0x00, 0x00]) { _ throws(SCSIError) in .complete(.good) },
+        SupportedCommand([0x00, 0x00, 0x00, 0x00, 0x00, 0x00], rules: .any) { _ throws(SCSIError) in .complete(.good) },
         SupportedCommand(
             [0x03, 0x01, 0x00, 0x00, 0xFF, 0x00],
             isForAnyLUN: true,
-            attention: .deliver,
+            rules: .sense,
             transfer: { command, _ in .dataInAtMost(UInt64(command[4])) },
             plan: PrimaryCommands.requestSense
         ),
         SupportedCommand(
             [0x12, 0x01, 0xFF, 0xFF, 0xFF, 0x00],
             isForAnyLUN: true,
-            attention: .bypass,
+            rules: .information,
             transfer: { command, _ in .dataInAtMost(command.bigEndian(at: 3, count: 2)) },
             plan: InquiryCommand.plan
         ),
         SupportedCommand(
             [0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0x00],
+            rules: .read,
             transfer: { command, _ in .dataInAtMost(UInt64(command[4])) },
             plan: ModeSense.plan6
         ),
         SupportedCommand(
             [0x5A, 0x18, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0x00],
+            rules: .read,
             transfer: { command, _ in .dataInAtMost(command.bigEndian(at: 7, count: 2)) },
             plan: ModeSense.plan10
         ),
-        SupportedCommand([0x1B, 0x01, 0x00, 0x00, 0xF7, 0x00], plan: PrimaryCommands.startStopUnit),
+        SupportedCommand([0x1B, 0x01, 0x00, 0x00, 0xF7, 0x00], rules: .any, plan: PrimaryCommands.startStopUnit),
         SupportedCommand(
             [0x25, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
+            rules: .any,
             transfer: { _, _ in .dataIn(8) },
             plan: PrimaryCommands.readCapacity10
         ),
         SupportedCommand(
             [0x9E, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             serviceAction: 0x10,
+            rules: .any,
             transfer: { command, _ in .dataInAtMost(command.bigEndian(at: 10, count: 4)) },
             plan: PrimaryCommands.readCapacity16
         ),

@@ -7,11 +7,13 @@ extension CommandSet {
     static let provisioningCommands: [SupportedCommand] = [
         SupportedCommand(
             [0x42, 0x00, 0x00, 0x00, 0x00, 0x00, 0x3F, 0xFF, 0xFF, 0x00],
+            rules: .write,
             transfer: { command, _ in .dataOut(command.bigEndian(at: 7, count: 2)) },
             plan: ProvisioningCommands.unmap
         ),
         SupportedCommand(
             [0x41, 0xE8, 0xFF, 0xFF, 0xFF, 0xFF, 0x3F, 0xFF, 0xFF, 0x00],
+            rules: .write,
             transfer: { _, unit in .dataOut(unit.logicalBlockBytes) },
             plan: { context throws(SCSIError) in
                 try ProvisioningCommands.writeSame(context, hasNoDataOut: false)
@@ -19,6 +21,7 @@ extension CommandSet {
         ),
         SupportedCommand(
             [0x93, 0xE9, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x3F, 0x00],
+            rules: .write,
             transfer: { command, unit in
                 command.isSet(byte: 1, bit: 0) ? .none : .dataOut(unit.logicalBlockBytes)
             },

@@ -6,19 +6,21 @@ extension CommandSet {
         SupportedCommand(
             [0xA0, 0x00, 0xFF, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             isForAnyLUN: true,
-            attention: .bypass,
+            rules: .information,
             transfer: ReportCommands.transfer,
             plan: ReportCommands.logicalUnits
         ),
         SupportedCommand(
             [0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             serviceAction: 0x0C,
+            rules: .any,
             transfer: ReportCommands.transfer,
             plan: ReportCommands.operationCodes
         ),
         SupportedCommand(
             [0xA3, 0x0D, 0x80, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             serviceAction: 0x0D,
+            rules: .any,
             transfer: ReportCommands.transfer,
             plan: ReportCommands.taskManagementFunctions
         ),

@@ -66,6 +66,34 @@ public enum SCSICommandPlan: Sendable, Hashable {
     case verify(range: ByteRange, mode: VerifyMode)
     /// Answer once all writes to the range that were acknowledged are durable, which they are (I1).
     case synchronizeCache(range: ByteRange)
+    /// OR the data into the range, as one; `data` has `range.count` bytes.
+    case orWrite(range: ByteRange, data: ByteBuffer)
+    /// Write, then read back; `compares`: byte by byte (BYTCHK 01b).
+    case writeAndVerify(WritePlan, compares: Bool)
+    /// Tell which blocks are mapped.
+    case lbaStatus(LBAStatusQuery)
+    /// Tell registrations or the reservation.
+    case reservationIn(ReservationQuery)
+    /// Change registrations or the reservation.
+    case reservationOut(ReservationAction)
+    /// RESERVE (6) and (10).
+    case reserveUnit
+    /// RELEASE (6) and (10).
+    case releaseUnit
+    /// Put mode parameters in force; `isSaved`: and keep them over a reset.
+    case modeSelect(ModeParameters, isSaved: Bool)
+    /// Keep identifying information.
+    case setIdentifyingInformation(IdentifyingInformationKind, [UInt8])
+    /// Erase the whole medium; `isImmediate`: answer once that has begun.
+    case erase(Erasure, isImmediate: Bool)
+    /// Copy between logical units, or inside one.
+    case extendedCopy(ExtendedCopy)
+    /// Tell what became of a copy of this nexus.
+    case copyResults(CopyResultsQuery)
+    /// Tell the target port groups and their states.
+    case targetPortGroups(TargetPortGroupsQuery)
+    /// Tell a log page that holds numbers of the owner.
+    case logSense(LogPageQuery)
 }
 
 /// What a CDB says about the bytes that go with it, for the transport's residual counts (SAM-6, 5.4.2).

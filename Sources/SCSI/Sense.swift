@@ -93,6 +93,8 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let reservationsReleased = AdditionalSense(0x2A, 0x04)
     /// REGISTRATIONS PREEMPTED.
     public static let registrationsPreempted = AdditionalSense(0x2A, 0x05)
+    /// ASYMMETRIC ACCESS STATE CHANGED.
+    public static let asymmetricAccessChanged = AdditionalSense(0x2A, 0x06)
     /// CAPACITY DATA HAS CHANGED.
     public static let capacityChanged = AdditionalSense(0x2A, 0x09)
     /// COMMANDS CLEARED BY ANOTHER INITIATOR.

@@ -66,33 +66,7 @@ extension SenseData {
     }
 }
 
-/// Conditions that an initiator learns of with its next command (SAM-6, 5.14; SPC-5, annex F.2).
-public enum UnitAttention: Sendable, Hashable, CaseIterable {
-    /// First command of a nexus, or after a reset.
-    case powerOnOrReset
-    /// The logical unit came up.
-    case powerOn
-    /// A logical unit reset was done.
-    case deviceReset
-    /// The nexus was lost and made again.
-    case nexusLoss
-    /// Another nexus changed mode pages.
-    case modeParametersChanged
-    /// A reservation was taken away.
-    case reservationsPreempted
-    /// A reservation that excluded others has gone.
-    case reservationsReleased
-    /// A registration was taken away.
-    case registrationsPreempted
-    /// The volume has another size.
-    case capacityChanged
-    /// Another nexus cleared the task set.
-    case commandsCleared
-    /// INQUIRY data or VPD pages changed.
-    case inquiryDataChanged
-    /// The list of logical units changed.
-    case reportedLUNsChanged
-
+extension UnitAttention {
     /// The additional sense code.
     public var additional: AdditionalSense {
         switch self {
@@ -108,6 +82,7 @@ public enum UnitAttention: Sendable, Hashable, CaseIterable {
         case .commandsCleared: .commandsCleared
         case .inquiryDataChanged: .inquiryDataChanged
         case .reportedLUNsChanged: .reportedLUNsChanged
+        case .asymmetricAccessChanged: .asymmetricAccessChanged
         }
     }
 }

@@ -16,7 +16,7 @@ extension ISCSISession {
         }
         var pendingSense: SenseData?
         if hasAttention {
-            switch CommandSet.block.unitAttentionRule(cdb: command.cdb, lun: command.lun) {
+            switch CommandSet.block.rules(cdb: command.cdb, lun: command.lun).attention {
             case .report:
                 if let attention = takeAttention() {
                     return answer(command, .unitAttention(attention), transfer: transfer)
@@ -56,6 +56,10 @@ extension ISCSISession {
         case .zero(let ranges): zero(Self.steps(ranges), command, transfer)
         case .writeSame(let range, let pattern): writeSame(range, pattern, command, transfer, unit.volume.geometry)
         case .verify(let range, let mode): verify(range, mode, command, transfer, unit)
+        case .orWrite, .writeAndVerify, .lbaStatus, .reservationIn, .reservationOut, .reserveUnit, .releaseUnit,
+            .modeSelect, .setIdentifyingInformation, .erase, .extendedCopy, .copyResults, .targetPortGroups, .logSense:
+            // No entry of the table makes these plans yet.
+            answer(command, BackEndFailure.internalError.response, transfer: transfer)
         }
     }
 

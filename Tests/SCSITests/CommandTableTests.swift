@@ -162,9 +162,9 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     @Test func unitAttentionRules() {
         let expected: [UInt8: UnitAttentionRule] = [0x12: .bypass, 0xA0: .bypass, 0x03: .deliver]
         for layout in CommandLayout.all {
-            #expect(set.unitAttentionRule(cdb: layout.bare, lun: 0) == expected[layout.usage[0]] ?? .report)
+            #expect(set.rules(cdb: layout.bare, lun: 0).attention == expected[layout.usage[0]] ?? .report)
         }
-        #expect(set.unitAttentionRule(cdb: [0xFF], lun: 0) == .report)
+        #expect(set.rules(cdb: [0xFF], lun: 0) == .information)
     }
 }
 

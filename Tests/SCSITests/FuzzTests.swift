@@ -84,6 +84,22 @@ private struct SeededGenerator: RandomNumberGenerator {
             return check([range], unit) && UInt64(data.readableBytes) == range.count
         case .verify(let range, .compareOneBlock(let data)):
             return check([range], unit) && UInt64(data.readableBytes) == unit.logicalBlockBytes
+        case .orWrite(let range, let data):
+            return check([range], unit) && UInt64(data.readableBytes) == range.count
+        case .writeAndVerify(let write, _):
+            return check([write.range], unit) && UInt64(write.data.readableBytes) == write.range.count
+        case .lbaStatus(let query):
+            return check([query.range], unit)
+        case .erase(let erasure, _):
+            return erasure.position == 0
+                && erasure.pattern.count == (erasure.kind == .overwrite ? Int(unit.logicalBlockBytes) : 0)
+        case .extendedCopy(let copy):
+            return copy.segments.allSatisfy {
+                copy.devices.indices.contains($0.source) && copy.devices.indices.contains($0.destination)
+            }
+        case .reservationIn, .reservationOut, .reserveUnit, .releaseUnit, .modeSelect, .setIdentifyingInformation,
+            .copyResults, .targetPortGroups, .logSense:
+            return true
         }
     }
 

@@ -28,7 +28,7 @@ func fuzzCDB(_ bytes: [UInt8]) throws(FuzzFailure) {
     let transfer = CommandSet.block.transfer(cdb: cdb, lun: lun, unit: unit)
     let data = dataOut(mode & 3, input.rest(), transfer)
     let pending: SenseData? = mode & 0x10 != 0 ? .writeProtected : nil
-    _ = CommandSet.block.unitAttentionRule(cdb: cdb, lun: lun)
+    _ = CommandSet.block.rules(cdb: cdb, lun: lun)
     let plan = CommandSet.block.plan(cdb: cdb, lun: lun, dataOut: data, unit: unit, pendingSense: pending)
     try check(plan, transfer, unit)
     try require(
@@ -110,6 +110,25 @@ private func check(_ plan: SCSICommandPlan, _ transfer: DataTransfer, _ unit: Lo
     case .verify(let range, .compareOneBlock(let data)):
         try check([range], unit)
         try require(data.readableBytes == Int(unit.volume.geometry.logicalBlockSizeBytes), "a block's length")
+    case .orWrite(let range, let data):
+        try checkChange([range], unit)
+        try require(UInt64(data.readableBytes) == range.count, "bytes to OR of another length")
+        try require(range.count <= UInt64(Limits.transferMaximumBytes), "an ORWRITE above the limit")
+    case .writeAndVerify(let write, _):
+        try checkChange([write.range], unit)
+        try require(UInt64(write.data.readableBytes) == write.range.count, "a write of another length")
+    case .lbaStatus(let query): try check([query.range], unit)
+    case .erase(let erasure, _):
+        let count = erasure.kind == .overwrite ? Int(unit.volume.geometry.logicalBlockSizeBytes) : 0
+        try require(erasure.pattern.count == count && erasure.position == 0, "an erasure's pattern")
+    case .extendedCopy(let copy):
+        for segment in copy.segments {
+            let isKnown = copy.devices.indices.contains(segment.source)
+            try require(isKnown && copy.devices.indices.contains(segment.destination), "a segment's devices")
+        }
+    case .reservationIn, .reservationOut, .reserveUnit, .releaseUnit, .modeSelect, .setIdentifyingInformation,
+        .copyResults, .targetPortGroups, .logSense:
+        break
     }
 }
 
