@@ -36,6 +36,17 @@ public enum Limits {
     /// Commands of one session in flight: the command window.
     public static let commandWindow: UInt32 = 128
 
+    // MARK: Logical units
+
+    /// Registrations of persistent reservations on one volume.
+    public static let registrationsMaximum = 1_024
+    /// Unit attention conditions that wait for one nexus; where there are more, the oldest are left out.
+    public static let attentionsPerNexusMaximum = 16
+    /// Longest PERIPHERAL DEVICE IDENTIFYING INFORMATION.
+    public static let identifyingInformationMaximumBytes = 64
+    /// Longest PERIPHERAL DEVICE TEXT IDENTIFYING INFORMATION.
+    public static let identifyingTextMaximumBytes = 256
+
     // MARK: Wire
 
     /// Largest RPC frame: a transfer of the largest size with its checksums, and room for the fields.

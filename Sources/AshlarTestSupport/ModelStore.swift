@@ -49,6 +49,7 @@ public struct ModelStore {
         var extents = ExtentList()
         var nexuses: [NexusNumber: NexusRow] = [:]
         var usedVersions: Set<Version> = []
+        var unit = LogicalUnitState()
     }
 
     /// The planted defect.
@@ -112,7 +113,8 @@ public struct ModelStore {
                 nexuses: volume.nexuses.values.sorted { $0.number < $1.number },
                 unmovedBytes: UInt64(unmoved) * size,
                 unmovedItems: UInt64(unmoved),
-                cachedBytes: UInt64(volume.items.count) * size
+                cachedBytes: UInt64(volume.items.count) * size,
+                unit: volume.unit
             )
         )
     }
@@ -201,6 +203,8 @@ public struct ModelStore {
             row.mark = NexusMark(nexus: mark.nexus, lowWater: lowWater, done: done.sorted())
             volume.nexuses[mark.nexus] = row
         }
+        if let unit = commit.unit { volume.unit = unit }
+        for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail
     }
@@ -373,6 +377,9 @@ public struct ModelStore {
     public func state(of id: VolumeID) -> (epoch: Epoch, nexuses: [NexusRow])? {
         volumes[id].map { ($0.epoch, $0.nexuses.values.sorted { $0.number < $1.number }) }
     }
+
+    /// The state of a logical unit as it is durable.
+    public func unit(of id: VolumeID) -> LogicalUnitState? { volumes[id]?.unit }
 
     /// Versions from this one on have never been handed out, by what is durable (M2).
     public func firstVersion(of id: VolumeID) -> Version? { volumes[id]?.firstVersion }

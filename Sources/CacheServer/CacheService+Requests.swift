@@ -102,6 +102,57 @@ extension CacheService {
             }
             connection.respond(to: request.handle, Stamps.Answer(stamps: stamps))
         case LookUpVolume.type: lookUp(try body.readRPCWholeMessage(LookUpVolume.self), request, connection)
+        default: return try dispatchUnit(request, body, on: connection)
+        }
+        return true
+    }
+
+    /// Messages about logical units and target nodes.
+    private func dispatchUnit(
+        _ request: RPCRequest,
+        _ buffer: ByteBuffer,
+        on connection: RPCServerConnection
+    ) throws(RPCDecodingError) -> Bool {
+        var body = buffer
+        switch request.type {
+        case OrWriteCommand.type:
+            let message = try OrWriteCommand(decoding: &body).write
+            let write = CommandOperation.orWrite(offset: message.offset, checksums: message.checksums, bytes: body)
+            submit(message.header, write, request, connection)
+        case MapStatusCommand.type:
+            let message = try body.readRPCWholeMessage(MapStatusCommand.self)
+            let runs = min(Int(message.runsMaximum), RPCMessageLimits.mapRunsMaximum)
+            submit(message.header, .mapStatus(message.range, runsMaximum: max(runs, 1)), request, connection)
+        case CheckUnit.type:
+            let message = try body.readRPCWholeMessage(CheckUnit.self)
+            let check = CommandOperation.check(message.rules, reservations: message.wantsReservations)
+            submit(message.header, check, request, connection)
+        case ChangeUnit.type:
+            let message = try body.readRPCWholeMessage(ChangeUnit.self)
+            submit(message.header, .unit(message.action), request, connection)
+        case ManageUnit.type:
+            let message = try body.readRPCWholeMessage(ManageUnit.self)
+            core.manage(
+                waiting(request, connection),
+                context: CommandContext(message.header),
+                function: message.function,
+                now: now
+            )
+        case NexusStates.type:
+            let message = try body.readRPCWholeMessage(NexusStates.self)
+            guard core.currentStamp(of: message.volume, now: now) != nil else {
+                let error = RPCError.notOwner(current: Epoch(0), owner: "", "the volume is not owned here")
+                connection.respond(to: request.handle, error: error)
+                return true
+            }
+            let closed = core.closedNexuses(of: message.volume, among: message.nexuses)
+            connection.respond(to: request.handle, NexusStates(volume: message.volume, nexuses: closed))
+        case TargetReport.type:
+            let message = try body.readRPCWholeMessage(TargetReport.self)
+            store.report(
+                message.node,
+                completion: reply(to: request, on: connection) { TargetReport.Answer(nodes: $0) }
+            )
         default: return try dispatchAgent(request, body, on: connection)
         }
         return true
@@ -354,6 +405,14 @@ extension CacheService {
             connection.respond(to: handle, ResumeNexus.Answer(done: done, stamp: stamp))
         case .volume(let volume, let stamp):
             connection.respond(to: handle, LookUpVolume.Answer(volume: volume, ownerEndpoint: "", stamp: stamp))
+        case .checked(let stamp, let report):
+            connection.respond(to: handle, CheckUnit.Answer(stamp: stamp, report: report))
+        case .mapped(let stamp, let runs):
+            let answer = MapStatusCommand.Answer(
+                stamp: stamp,
+                runs: runs.map { MapStatusCommand.Run(blocks: $0.blocks, isMapped: $0.isMapped) }
+            )
+            connection.respond(to: handle, answer)
         case .moveWork(let work): connection.respond(to: handle, MoveWork.Answer(work), payload: work?.payload ?? [])
         case .compactionWork(let work): connection.respond(to: handle, CompactionWork.Answer(work))
         case .count(let count, let left): connection.respond(to: handle, CountAnswer(count: count, left: left))

@@ -144,6 +144,21 @@ extension RPCError {
         case .busy(let why): self.init(.busy, why, detail: detail())
         case .noSuchVolume: self.init(.noSuchVolume, "there is no such volume")
         case .invalid(let why): self.init(.invalidMessage, why, detail: detail())
+        case .attention(let attention):
+            self.init(.unitAttention, "a unit attention condition", detail: detail(UInt64(attention.rawValue)))
+        case .reservationConflict: self.init(.reservationConflict, "a reservation is in the way", detail: detail())
+        case .erasing(let kind, let progress):
+            self.init(
+                .erasing,
+                "the unit is being erased",
+                detail: detail(UInt64(kind.rawValue) << 16 | UInt64(progress))
+            )
+        case .taskAborted: self.init(.taskAborted, "another nexus had the command aborted", detail: detail())
+        case .softwareWriteProtected: self.init(.softwareWriteProtected, "SWP is set", detail: detail())
+        case .invalidRelease: self.init(.invalidRelease, "the reservation is of another type", detail: detail())
+        case .noRegistrationRoom: self.init(.noRegistrationRoom, "too many registrations", detail: detail())
+        case .invalidParameter(let byte):
+            self.init(.invalidParameter, "a parameter does not fit the state", detail: detail(UInt64(byte)))
         }
     }
 

@@ -21,47 +21,65 @@ extension CacheOwner {
         nexus.raiseLowWater(to: context.lowWater)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
-        // What is known does not enter the order again and needs no proof; what is new does.
-        guard isFresh(context.proved, now: now) else { return refuse(ticket, .unproved, stamp(volume, now)) }
-        var isExclusive = true
-        if case .read = operation { isExclusive = false }
-        let ranges: [BlockRange]
-        do throws(RefusedCommand) {
-            guard
-                nexus.inFlight.count < OwnerLimits.commandsPerNexusMaximum,
-                nexus.done.count + nexus.kept.count < OwnerLimits.answersPerNexusMaximum
-            else { throw RefusedCommand(refusal: .busy("too many commands of one session")) }
-            ranges = try check(operation, of: volume)
-        } catch {
-            if isExclusive { nexus.keep(number, .refused(error.refusal)) }
-            return refuse(ticket, error.refusal, stamp(volume, now))
-        }
-        guard !ranges.isEmpty else {
-            return actions.append(
-                .answer(
-                    ticket,
-                    isExclusive ? .done(stamp(volume, now)) : .read(stamp(volume, now), [], payload: [])
-                )
-            )
+        guard
+            nexus.inFlight.count < OwnerLimits.commandsPerNexusMaximum,
+            nexus.done.count + nexus.kept.count < OwnerLimits.answersPerNexusMaximum
+        else {
+            let refusal = Refusal.busy("too many commands of one session")
+            if operation.isChange { nexus.keep(number, .refused(refusal)) }
+            return refuse(ticket, refusal, stamp(volume, now))
         }
         let command = Command(
             kind: .client(operation, context),
             ticket: ticket,
-            ranges: ranges,
-            isExclusive: isExclusive,
+            ranges: [],
+            isExclusive: operation.isChange,
             deadline: deadline
         )
         nexus.inFlight[number] = command
-        if isExclusive {
-            volume.writes += 1
-            if !command.isBulk, let delay = slowdown() {
-                // It keeps no place in the order while it waits: it has not been accepted yet.
-                return schedule(.release(volume, command), at: now.advanced(byNanoseconds: delay))
-            }
-        } else {
-            volume.reads += 1
+        admit(command, of: volume, now: now)
+    }
+
+    /// Lets a command that nothing keeps out begin with its blocks.
+    mutating func admitBlocks(
+        _ command: Command,
+        _ operation: CommandOperation,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        let ranges: [BlockRange]
+        do throws(RefusedCommand) {
+            ranges = try check(operation, of: volume)
+        } catch {
+            return cancel(command, of: volume, refusal: error.refusal, now: now)
+        }
+        guard !ranges.isEmpty else {
+            answer(command, operation.emptyAnswer(stamp(volume, now)))
+            return finish(command, of: volume, now: now)
+        }
+        command.place(ranges)
+        count(operation, of: volume)
+        if command.isExclusive, !command.isBulk, let delay = slowdown() {
+            // It keeps no place in the order while it waits: it has not been accepted yet.
+            return schedule(.release(volume, command), at: now.advanced(byNanoseconds: delay))
         }
         enter(command, of: volume, now: now)
+    }
+
+    private func count(_ operation: CommandOperation, of volume: VolumeOwner) {
+        switch operation {
+        case .read(let range):
+            volume.counters.reads += 1
+            volume.counters.bytesRead += range.count
+        case .write(_, _, let bytes), .orWrite(_, _, let bytes):
+            volume.counters.writes += 1
+            volume.counters.bytesWritten += UInt64(bytes.readableBytes)
+        case .compareAndWrite(_, _, let bytes):
+            volume.counters.writes += 1
+            volume.counters.bytesWritten += UInt64(bytes.readableBytes / 2)
+        case .zero: volume.counters.writes += 1
+        case .mapStatus, .check, .unit: break
+        }
     }
 
     /// Answers a command that came before, is in flight, or must not be executed any more (R4); `false` for a new one.
@@ -73,10 +91,11 @@ extension CacheOwner {
     ) -> Bool {
         if number < nexus.lowWater {
             refuse(ticket, .belowLowWater, stamp)
-        } else if nexus.done.contains(number) {
+        } else if nexus.inFlight[number] == nil, nexus.done.contains(number) {
             actions.append(.answer(ticket, .done(stamp)))
         } else if let kept = nexus.kept[number] {
             switch kept {
+            case .done: actions.append(.answer(ticket, .done(stamp)))
             case .refused(let refusal): refuse(ticket, refusal, stamp)
             case .miscompare(let offset): actions.append(.answer(ticket, .miscompare(stamp, offset: offset)))
             }
@@ -97,8 +116,8 @@ extension CacheOwner {
 
     /// A command that was slowed down enters the order, if its proof has not grown too old meanwhile (R1).
     mutating func release(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
-        guard command.phase == .waiting, !volume.isLost, let context = command.context else { return }
-        guard isFresh(context.proved, now: now) else {
+        guard command.phase == .waiting, !volume.isLost else { return }
+        if let context = command.context, !isFresh(context.proved, now: now) {
             answer(command, .refused(.unproved, stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
@@ -122,11 +141,16 @@ extension CacheOwner {
             let blocks = try blocks(range, limit: UInt64(Limits.transferMaximumBytes))
             return blocks.isEmpty ? [] : [blocks]
         }
-        guard !volume.description.isReadOnly else { throw RefusedCommand(refusal: .readOnly) }
+        if case .mapStatus(let range, _) = operation {
+            guard geometry.contains(range) else { throw RefusedCommand(refusal: .outOfRange) }
+            let blocks = geometry.blocks(touching: range)
+            let count = min(blocks.count, OwnerLimits.mapStatusMaximumBlocks)
+            return count == 0 ? [] : [BlockRange(first: blocks.first, count: count)]
+        }
+        try checkWritable(volume)
         switch operation {
-        case .read(let range):
-            return [geometry.blocks(touching: range)]
-        case .write(let offset, let checksums, let bytes):
+        case .read, .mapStatus, .check, .unit: return []
+        case .write(let offset, let checksums, let bytes), .orWrite(let offset, let checksums, let bytes):
             let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes))
             let blocks = try blocks(range, limit: UInt64(Limits.transferMaximumBytes))
             guard checksums.count == Int(blocks.count) else {
@@ -155,6 +179,12 @@ extension CacheOwner {
             }
             return Self.normalized(list)
         }
+    }
+
+    /// Refuses to change what is read-only, by its description or by SWP.
+    func checkWritable(_ volume: VolumeOwner) throws(RefusedCommand) {
+        guard !volume.description.isReadOnly else { throw RefusedCommand(refusal: .readOnly) }
+        guard !volume.unit.mode.isSoftwareWriteProtected else { throw RefusedCommand(refusal: .softwareWriteProtected) }
     }
 
     /// Sorts runs and joins those that touch.
@@ -199,19 +229,34 @@ extension CacheOwner {
     mutating func proceed(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .loading, command.outstanding == 0, !volume.isLost else { return }
         switch command.kind {
-        case .client(.read, _):
-            finishRead(command, of: volume, now: now)
-        case .client(.write(let offset, let checksums, let bytes), _):
-            prepareWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
-        case .client(.compareAndWrite(let offset, _, let bytes), _):
-            prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
-        case .client(.zero(let ranges), _):
-            prepareZero(command, ranges: ranges, of: volume, now: now)
+        case .client(let operation, _), .erase(let operation): proceed(command, operation, of: volume, now: now)
+        case .reset: makeReady(command, of: volume)
         case .map, .evict: makeReady(command, of: volume)
         case .fill(let extent, _):
             // A command before it may have zeroed, written or mapped the block anew since its bytes were fetched.
             guard stillLies(extent, in: volume) else { return finish(command, of: volume, now: now) }
             makeReady(command, of: volume)
+        }
+    }
+
+    private mutating func proceed(
+        _ command: Command,
+        _ operation: CommandOperation,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        switch operation {
+        case .read: finishRead(command, of: volume, now: now)
+        case .mapStatus(let range, let runs): finishMapStatus(command, range, runs, of: volume, now: now)
+        case .check(let rules, let reservations): finishCheck(command, rules, reservations, of: volume, now: now)
+        case .write(let offset, let checksums, let bytes):
+            prepareWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
+        case .orWrite(let offset, let checksums, let bytes):
+            prepareOrWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
+        case .compareAndWrite(let offset, _, let bytes):
+            prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
+        case .zero(let ranges): prepareZero(command, ranges: ranges, of: volume, now: now)
+        case .unit: makeReady(command, of: volume)
         }
     }
 
@@ -222,6 +267,33 @@ extension CacheOwner {
     }
 
     // MARK: Reads
+
+    /// Answers GET LBA STATUS from the map.
+    private mutating func finishMapStatus(
+        _ command: Command,
+        _ range: ByteRange,
+        _ runsMaximum: Int,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        guard holdsLease(now: now) else { return park(command, of: volume) }
+        var runs: [MappedRun] = []
+        for blocks in command.ranges {
+            for offset in 0..<blocks.count {
+                let block = blocks.first + offset
+                let isMapped = volume.image.isMapped(block)
+                if let last = runs.last, last.isMapped == isMapped {
+                    runs[runs.count - 1].blocks.count += 1
+                } else if runs.count == runsMaximum {
+                    break
+                } else {
+                    runs.append(MappedRun(blocks: BlockRange(first: block, count: 1), isMapped: isMapped))
+                }
+            }
+        }
+        answer(command, .mapped(stamp(volume, now), runs))
+        finish(command, of: volume, now: now)
+    }
 
     mutating func finishRead(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .loading, case .client(.read(let range), _) = command.kind else { return }
@@ -309,33 +381,76 @@ extension CacheOwner {
 
         var writes: [ItemWrite] = []
         writes.reserveCapacity(Int(blocks.count))
-        var rest = bytes
-        for index in 0..<Int(blocks.count) {
-            let block = blocks.first + UInt64(index)
-            let start = block.rawValue * UInt64(size)
-            let inBlock = Int(max(offset, start) - start)
-            let count = Int(min(range.end, start + UInt64(size)) - (start + UInt64(inBlock)))
-            guard let piece = rest.readSlice(length: count) else {
-                preconditionFailure("a write's pieces add up to its bytes")
-            }
-            guard piece.checksum == checksums[index] else {
+        for (piece, checksum) in zip(pieces(of: bytes, at: offset, in: volume), checksums) {
+            guard piece.bytes.checksum == checksum else {
                 cancel(command, of: volume, refusal: .invalid("a block does not agree with its checksum"), now: now)
                 return
             }
-            let write: ItemWrite
-            if count == size {
-                write = ItemWrite(
-                    block: block,
-                    version: volume.takeVersion(),
-                    checksum: checksums[index],
-                    bytes: piece.compacted
-                )
-            } else {
-                write = overlay(piece, at: inBlock, on: block, for: command, of: volume)
+            guard piece.bytes.readableBytes == size else {
+                writes.append(overlay(piece.bytes, at: piece.inBlock, on: piece.block, for: command, of: volume))
+                continue
             }
-            writes.append(write)
+            writes.append(
+                ItemWrite(
+                    block: piece.block,
+                    version: volume.takeVersion(),
+                    checksum: checksum,
+                    bytes: piece.bytes.compacted
+                )
+            )
         }
         command.writes = writes
+        makeReady(command, of: volume)
+    }
+
+    /// The pieces of a command's bytes between the borders of data blocks, each with its block and its offset in it.
+    private func pieces(
+        of bytes: ByteBuffer,
+        at offset: UInt64,
+        in volume: VolumeOwner
+    ) -> [(block: BlockID, inBlock: Int, bytes: ByteBuffer)] {
+        let size = volume.blockBytes
+        let end = offset + UInt64(bytes.readableBytes)
+        var rest = bytes
+        return (offset / size..<(end + size - 1) / size).map { number in
+            let start = number * size
+            let inBlock = max(offset, start) - start
+            let count = min(end, start + size) - start - inBlock
+            guard let piece = rest.readSlice(length: Int(count)) else {
+                preconditionFailure("a command's pieces add up to its bytes")
+            }
+            return (BlockID(number), Int(inBlock), piece)
+        }
+    }
+
+    private mutating func prepareOrWrite(
+        _ command: Command,
+        offset: UInt64,
+        checksums: [Checksum],
+        bytes: ByteBuffer,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        let pieces = pieces(of: bytes, at: offset, in: volume)
+        guard gather(pieces.map(\.block), for: command, of: volume) else { return }
+        guard zip(pieces, checksums).allSatisfy({ $0.bytes.checksum == $1 }) else {
+            return cancel(command, of: volume, refusal: .invalid("a block does not agree with its checksum"), now: now)
+        }
+        command.writes = pieces.map { piece in
+            guard let old = command.fetched[piece.block] else { preconditionFailure("a block is gathered first") }
+            var merged = old.compacted
+            merged.withUnsafeMutableReadableBytes { target in
+                piece.bytes.withUnsafeReadableBytes { source in
+                    for index in source.indices { target[piece.inBlock + index] |= source[index] }
+                }
+            }
+            return ItemWrite(
+                block: piece.block,
+                version: volume.takeVersion(),
+                checksum: merged.checksum,
+                bytes: merged
+            )
+        }
         makeReady(command, of: volume)
     }
 
@@ -437,6 +552,17 @@ extension CacheOwner {
             if !inside.contains(last) { result.insert(last) }
         }
         return result.sorted()
+    }
+}
+
+extension CommandOperation {
+    /// The answer where no block is touched.
+    fileprivate func emptyAnswer(_ stamp: Stamp) -> OwnerAnswer {
+        switch self {
+        case .read: .read(stamp, [], payload: [])
+        case .mapStatus: .mapped(stamp, [])
+        case .write, .zero, .compareAndWrite, .orWrite, .check, .unit: .done(stamp)
+        }
     }
 }
 

@@ -35,15 +35,13 @@ extension CacheOwner {
                         && weight + command.weight <= Limits.batchMaximumBlocks)
             else { break }
             ready.removeFirst()
-            if let context = command.context {
-                guard volume.nexuses[context.nexus]?.state == .open else {
-                    cancelReady(command, of: volume, refusal: .nexusClosed, now: now)
-                    continue
-                }
-                if isFull, mustWait(command, in: volume) {
-                    held.append((volume, command))
-                    continue
-                }
+            if let context = command.context, volume.nexuses[context.nexus]?.state != .open {
+                cancelReady(command, of: volume, refusal: .nexusClosed, now: now)
+                continue
+            }
+            if isFull, command.operation != nil, mustWait(command, in: volume) {
+                held.append((volume, command))
+                continue
             }
             let index: Int
             if let known = indices[volume.id] {
@@ -92,9 +90,11 @@ extension CacheOwner {
 
     private func add(_ command: Command, to commit: inout VolumeCommit) {
         switch command.kind {
-        case .client:
+        case .client, .erase, .reset:
             commit.zeros.append(contentsOf: command.zeros)
             commit.writes.append(contentsOf: command.writes)
+            // Changes of the state go one after the other: there is no second one.
+            if let change = command.change { commit.unit = change.state }
         case .map(let map): commit.maps.append(map)
         case .evict(let evictions): commit.evictions.append(contentsOf: evictions)
         case .fill(_, let fills): commit.fills.append(contentsOf: fills)
@@ -119,6 +119,15 @@ extension CacheOwner {
         commit.marks = marks.values.sorted { $0.nexus < $1.nexus }.map {
             NexusMark(nexus: $0.nexus, lowWater: $0.lowWater, done: $0.done.sorted())
         }
+        var told = volume.changedAttentions
+        for command in commands { told.formUnion(command.change?.attentions.keys ?? [:].keys) }
+        commit.attentions = told.sorted().compactMap { number in
+            guard let nexus = volume.nexuses[number] else { return nil }
+            let added = commands.compactMap { $0.change?.attentions[number] }.filter { !nexus.attentions.contains($0) }
+            return NexusAttentions(nexus: number, attentions: nexus.attentions + added)
+        }
+        flight.told.append(volume.changedAttentions.sorted())
+        volume.changedAttentions = []
         // M2: versions above what is durable may be used only in a transaction that makes them so.
         var ceiling: Version?
         if volume.nextVersion > volume.durableCeiling {
@@ -177,6 +186,7 @@ extension CacheOwner {
     /// dropped instead, so that no read waits behind them for a store that refuses.
     private mutating func returnToReady(_ flight: Flight, now: MonotonicTime) {
         noCommitBefore = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
+        for (part, told) in zip(flight.parts, flight.told) { part.volume.changedAttentions.formUnion(told) }
         var dropped: [(VolumeOwner, Command)] = []
         for (volume, commands) in flight.parts.reversed() where !volume.isLost {
             for command in commands.reversed() where command.phase == .committing {
@@ -217,11 +227,15 @@ extension CacheOwner {
 
         for command in commands {
             switch command.kind {
-            case .client(_, let context):
+            case .client, .erase, .reset:
                 for range in command.zeros { applyZero(range, to: volume) }
                 for write in command.writes { applyWrite(write, to: volume) }
                 committedBlocks += UInt64(command.writes.count)
-                volume.nexuses[context.nexus]?.markDone(context.command)
+                if let context = command.context { volume.nexuses[context.nexus]?.markDone(context.command) }
+                if let change = command.change {
+                    apply(change, of: command, to: volume, now: now)
+                    continue
+                }
                 answer(command, .done(stamp(volume, now)))
             case .map(let map):
                 let mapped = mapIndex < detail.mapped.count ? detail.mapped[mapIndex] : nil

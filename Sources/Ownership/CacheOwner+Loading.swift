@@ -7,7 +7,7 @@ extension CacheOwner {
     /// Brings the regions that a command needs into memory, then goes on with it.
     mutating func load(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .loading, !volume.isLost else { return }
-        if case .client(.zero(let ranges), _) = command.kind {
+        if case .zero(let ranges)? = command.operation {
             // First the blocks that are only partly zeroed, whose bytes have to be known; then the rest in bulk.
             let edges = partialBlocks(of: ranges, in: volume.geometry)
             let isBulkAlready = volume.bulk.contains { $0 === command }

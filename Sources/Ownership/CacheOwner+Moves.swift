@@ -493,8 +493,8 @@ extension CacheOwner {
                 nexuses: volume.nexuses.count,
                 unmovedItems: volume.unmovedItems,
                 cachedBytes: volume.cachedItems * volume.blockBytes,
-                reads: volume.reads,
-                writes: volume.writes
+                reads: volume.counters.reads,
+                writes: volume.counters.writes
             )
         }
     }

@@ -37,8 +37,19 @@ extension CacheOwner {
             now.nanoseconds(since: volume.takenAt) >= OwnerLimits.unresumedGrace,
             let oldest = volume.nexuses.values.filter({ $0.state == .unresumed }).min(by: { $0.number < $1.number })
         else { return }
-        close(oldest, of: volume, now: now)
-        actions.append(.closeNexus(operation(.closeNexus(volume, nil)), volume.id, volume.epoch, oldest.number))
+        closeForGood(oldest, of: volume, now: now)
+    }
+
+    /// Closes a nexus, and has that recorded, though its target did not ask for it.
+    mutating func closeForGood(_ nexus: Nexus, of volume: VolumeOwner, now: MonotonicTime) {
+        close(nexus, of: volume, now: now)
+        actions.append(.closeNexus(operation(.closeNexus(volume, nil)), volume.id, volume.epoch, nexus.number))
+    }
+
+    /// Which of the nexuses are closed: for a target whose sessions are idle, and so would not notice (R3).
+    public func closedNexuses(of id: VolumeID, among numbers: [NexusNumber]) -> [NexusNumber] {
+        guard let volume = owned(id) else { return [] }
+        return numbers.filter { volume.nexuses[$0] == nil }
     }
 
     /// Logs an initiator port out; answered with `done`.
@@ -146,7 +157,7 @@ extension CacheOwner {
             }
         }
         guard !committing.isEmpty else { return actions.append(.answer(ticket, .done(current))) }
-        let fence = Fence(ticket: ticket, remaining: committing.count)
+        let fence = Fence(.request(ticket), remaining: committing.count)
         for command in committing { command.fences.append(fence) }
     }
 
@@ -188,14 +199,17 @@ extension CacheOwner {
             if nexus.inFlight[context.command] === command { nexus.inFlight[context.command] = nil }
         }
         if !command.fences.isEmpty {
-            for fence in command.fences { settle(fence, stamp: stamp(volume, now)) }
+            let fences = command.fences
             command.fences = []
+            for fence in fences { settle(fence, of: volume, now: now) }
         }
+        if !volume.heldByChange.isEmpty { volume.heldByChange.removeAll { $0 === command } }
+        if !volume.lingering.isEmpty { volume.lingering.removeAll { $0 === command } }
         if !parkedReads.isEmpty { parkedReads.removeAll { $0.1 === command } }
         switch command.kind {
         case .fill(_, let list): volume.fillsInFlight -= list.count
         case .evict: volume.isLookingForEvictions = false
-        case .client, .map: break
+        case .client, .erase, .reset, .map: break
         }
         if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {
             volume.bulk.remove(at: index)
@@ -204,6 +218,7 @@ extension CacheOwner {
         }
         for next in volume.order.leave(command) { toBegin.append((volume, next)) }
         beginAll(now: now)
+        endChange(command, of: volume, now: now)
     }
 
     /// Begins commands whose turn has come: in a loop, since each may end at once and give way to the next.
@@ -214,7 +229,7 @@ extension CacheOwner {
             switch command.phase {
             case .waiting: begin(command, of: volume, now: now)
             case .loading: load(command, of: volume, now: now)
-            case .ready, .committing, .finished: break
+            case .ready, .committing, .lingering, .finished: break
             }
         }
         isBeginning = false
@@ -223,11 +238,13 @@ extension CacheOwner {
     /// Fails commands that have waited as long as they may; those in a commit are not touched.
     mutating func expireWaiting(now: MonotonicTime) {
         let busy = volumes.values.compactMap { slot -> VolumeOwner? in
-            if case .owned(let volume) = slot, !volume.order.isEmpty { volume } else { nil }
+            if case .owned(let volume) = slot, !volume.order.isEmpty || volume.unitChange != nil { volume } else { nil }
         }
         for volume in busy.sorted(by: { $0.id < $1.id }) {
-            let expired = (volume.order.waiting + volume.order.active).filter {
-                $0.deadline <= now && $0.phase != .committing && $0.phase != .finished && $0.ticket != nil
+            let changes = [volume.unitChange].compactMap { $0 } + volume.heldByChange
+            let expired = (volume.order.waiting + volume.order.active + changes).filter {
+                $0.deadline <= now && $0.phase != .committing && $0.phase != .lingering && $0.phase != .finished
+                    && $0.ticket != nil
             }
             for command in expired { cancel(command, of: volume, refusal: .deadline, now: now) }
         }

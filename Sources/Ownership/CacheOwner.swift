@@ -22,6 +22,8 @@ public struct CacheOwner: ~Copyable {
     final class Flight {
         var parts: [(volume: VolumeOwner, commands: [Command])] = []
         var ceilings: [Version?] = []
+        /// Nexuses whose unit attention conditions each part makes durable.
+        var told: [[NexusNumber]] = []
     }
 
     enum Operation {
@@ -97,6 +99,9 @@ public struct CacheOwner: ~Copyable {
     // Moves.
     var moveRound: Deque<VolumeID> = []
 
+    /// Owned volumes that are being erased.
+    var erasing: Set<VolumeID> = []
+
     /// An owner of nothing, which first has to register.
     public init(configuration: OwnerConfiguration) {
         self.configuration = configuration
@@ -112,12 +117,14 @@ public struct CacheOwner: ~Copyable {
         renewLeaseIfDue(now: now)
         runRetries(now: now)
         expireWaiting(now: now)
+        continueErasures(now: now)
         flush(now: now)
     }
 
     /// Ends a turn of events: commits what is ready if a commit slot is free (group commit).
     public mutating func endTurn(now: MonotonicTime) {
         runRetries(now: now)
+        continueErasures(now: now)
         flush(now: now)
         shrinkImage()
     }
@@ -221,6 +228,7 @@ public struct CacheOwner: ~Copyable {
             volumes[volumeID] = .owned(volume)
             unmovedBytes += volume.unmovedBytes
             moveRound.append(volumeID)
+            if volume.unit.erasure != nil { erasing.insert(volumeID) }
             for ticket in tickets {
                 actions.append(.answer(ticket, .volume(volume.description, stamp(volume, now))))
             }
@@ -264,7 +272,12 @@ public struct CacheOwner: ~Copyable {
             lose(volume, retake: true, now: now)
             return
         }
+        let old = volume.description
         volume.description = description
+        if old.geometry != description.geometry { volume.tellAll(.capacityChanged) }
+        // WP stands in the header of the mode parameters.
+        if old.isReadOnly != description.isReadOnly { volume.tellAll(.modeParametersChanged) }
+        if old.iqn != description.iqn { volume.tellAll(.inquiryDataChanged) }
         volume.nextMoveLook = now
         volume.nextEvictionLook = now
         volume.nextCompactionLook = now
@@ -279,13 +292,18 @@ public struct CacheOwner: ~Copyable {
         let throttled = retries.compactMap { retry -> Command? in
             if case .release(let owner, let command) = retry.what, owner === volume { command } else { nil }
         }
-        for command in volume.order.active + volume.order.waiting + throttled where command.phase != .finished {
+        let waiting = throttled + volume.heldByChange + volume.lingering + [volume.unitChange].compactMap { $0 }
+        for command in volume.order.active + volume.order.waiting + waiting where command.phase != .finished {
             command.phase = .finished
             answer(command, .refused(.notOwner(nil), nil))
-            for fence in command.fences { settle(fence, refusal: .notOwner(nil)) }
+            for fence in command.fences { refuse(fence, .notOwner(nil)) }
             command.fences = []
             command.fetched = [:]
         }
+        volume.heldByChange = []
+        volume.lingering = []
+        volume.unitChange = nil
+        erasing.remove(volume.id)
         for nexus in volume.nexuses.values { nexus.inFlight = [:] }
         volume.order = RangeOrder()
         volume.bulk = []
@@ -352,15 +370,22 @@ public struct CacheOwner: ~Copyable {
         nextRetry = min(nextRetry, time)
     }
 
-    mutating func settle(_ fence: Fence, refusal: Refusal? = nil, stamp: Stamp? = nil) {
+    /// A command that a fence waits for has finished.
+    mutating func settle(_ fence: Fence, of volume: VolumeOwner, now: MonotonicTime) {
         guard fence.remaining > 0 else { return }
-        if let refusal {
-            fence.remaining = 0
-            refuse(fence.ticket, refusal, stamp)
-            return
-        }
         fence.remaining -= 1
-        if fence.remaining == 0, let stamp { actions.append(.answer(fence.ticket, .done(stamp))) }
+        guard fence.remaining == 0 else { return }
+        switch fence.waiter {
+        case .request(let ticket): actions.append(.answer(ticket, .done(stamp(volume, now))))
+        case .command(let command): endLingering(command, of: volume, now: now)
+        }
+    }
+
+    /// The epoch of what a fence waits for is over. A command that waits is refused like all others.
+    private mutating func refuse(_ fence: Fence, _ refusal: Refusal) {
+        guard fence.remaining > 0 else { return }
+        fence.remaining = 0
+        if case .request(let ticket) = fence.waiter { refuse(ticket, refusal) }
     }
 
     private mutating func runRetries(now: MonotonicTime) {

@@ -50,6 +50,50 @@ public enum CommandOperation: Sendable {
     case zero([ByteRange])
     /// Compares the first half of `bytes` with the volume, and writes the second half where they agree.
     case compareAndWrite(offset: UInt64, checksum: Checksum, bytes: ByteBuffer)
+    /// ORs bytes into the volume; a checksum for each piece between the borders of data blocks (I11).
+    case orWrite(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
+    /// Tells which blocks are mapped, in at most so many runs.
+    case mapStatus(ByteRange, runsMaximum: Int)
+    /// Asks whether a command that needs nothing but the unit's state may be done; `reservations`: tells them, too.
+    case check(CommandRules, reservations: Bool)
+    /// Changes the unit's state.
+    case unit(UnitAction)
+}
+
+/// A run of data blocks that are all mapped or all unmapped.
+public struct MappedRun: Sendable, Hashable {
+    /// The blocks.
+    public var blocks: BlockRange
+    /// Whether each has an item or an extent.
+    public var isMapped: Bool
+
+    /// A run with its state.
+    public init(blocks: BlockRange, isMapped: Bool) {
+        self.blocks = blocks
+        self.isMapped = isMapped
+    }
+}
+
+extension CommandOperation {
+    /// What reservations, erasures and unit attention conditions do to it.
+    var rules: CommandRules {
+        switch self {
+        case .read, .mapStatus: CommandRules(access: .read)
+        case .write, .zero, .compareAndWrite, .orWrite: CommandRules(access: .write)
+        case .check(let rules, _): rules
+        case .unit(.reservation): CommandRules(access: .any)
+        case .unit(.reserve), .unit(.release): CommandRules(access: .any, isAllowedUnderReserve: true)
+        case .unit: CommandRules(access: .write)
+        }
+    }
+
+    /// Whether it changes blocks or the unit's state, so that what became of it has to be known (R4).
+    var isChange: Bool {
+        switch self {
+        case .read, .mapStatus, .check: false
+        case .write, .zero, .compareAndWrite, .orWrite, .unit: true
+        }
+    }
 }
 
 /// A run of whole data blocks in the answer to a read.
@@ -92,6 +136,22 @@ public enum Refusal: Sendable, Hashable {
     case noSuchVolume
     /// The request breaks the protocol.
     case invalid(String)
+    /// A unit attention condition is reported instead.
+    case attention(UnitAttention)
+    /// A reservation of another nexus is in the way.
+    case reservationConflict
+    /// The unit is being erased; 65,536ths done.
+    case erasing(Erasure.Kind, progress: UInt16)
+    /// Task management of another nexus, or PREEMPT AND ABORT, ended the command.
+    case taskAborted
+    /// SWP of the control mode page is set.
+    case softwareWriteProtected
+    /// RELEASE with another type than the reservation has.
+    case invalidRelease
+    /// No room for another registration.
+    case noRegistrationRoom
+    /// A field of the parameter list that only the owner can judge, by its offset.
+    case invalidParameter(UInt16)
 }
 
 /// A piece of moving work.
@@ -132,6 +192,10 @@ public enum OwnerAnswer: Sendable {
     case moveWork(MoveAssignment?)
     /// Work for an agent; nil: none now.
     case compactionWork(CompactionAssignment?)
+    /// What was asked of the unit's state.
+    case checked(Stamp, UnitReport)
+    /// Which blocks are mapped, in order.
+    case mapped(Stamp, [MappedRun])
     /// So many were done, so many are left.
     case count(UInt64, left: UInt64)
     /// Nothing was done, and why.
@@ -140,11 +204,15 @@ public enum OwnerAnswer: Sendable {
 
 /// One command or internal change in the owner's order, with what it holds and waits for.
 ///
-/// Life: entered → (waiting in ``RangeOrder``) → begun → loading what it needs → ready with its effects → in a commit →
-/// finished. A read ends without a commit.
+/// Life: (held while the unit's state changes) → entered → (waiting in ``RangeOrder``) → begun → loading what it needs → ready
+/// with its effects → in a commit → finished. A read ends without a commit.
 final class Command {
     enum Kind {
         case client(CommandOperation, CommandContext)
+        /// The next step of an erasure.
+        case erase(CommandOperation)
+        /// LOGICAL UNIT RESET, as far as it changes what is durable.
+        case reset
         case map(ObjectMap)
         case evict([Eviction])
         /// Copies of a block that was read from an object, and the place that it was read from.
@@ -156,6 +224,8 @@ final class Command {
         case loading
         case ready
         case committing
+        /// Durable; its answer is due when an erasure has ended, or when what it aborted has.
+        case lingering
         case finished
     }
 
@@ -164,9 +234,9 @@ final class Command {
     var ticket: Ticket?
     /// Where else the answer goes: requests under the same id that came before.
     var earlierTickets: [Ticket] = []
-    /// Ascending, without overlap.
-    let ranges: [BlockRange]
-    let hull: BlockRange
+    /// Ascending, without overlap; empty until the command is admitted.
+    private(set) var ranges: [BlockRange]
+    private(set) var hull: BlockRange
     let isExclusive: Bool
     let deadline: MonotonicTime
     var phase = Phase.waiting
@@ -183,6 +253,8 @@ final class Command {
     var fetched: [BlockID: ByteBuffer] = [:]
     var writes: [ItemWrite] = []
     var zeros: [BlockRange] = []
+    /// What it makes of the unit's state.
+    var change: UnitChange?
     /// Task management requests that wait for this command to finish.
     var fences: [Fence] = []
 
@@ -198,10 +270,35 @@ final class Command {
         self.ranges = ranges
         self.isExclusive = isExclusive
         self.deadline = deadline
-        hull =
-            ranges.isEmpty
+        hull = Self.hull(of: ranges)
+    }
+
+    private static func hull(of ranges: [BlockRange]) -> BlockRange {
+        ranges.isEmpty
             ? BlockRange(first: BlockID(0), count: 0)
             : BlockRange(from: ranges[0].first, to: ranges[ranges.count - 1].end)
+    }
+
+    /// Gives a command that has been checked the blocks that it touches.
+    func place(_ ranges: [BlockRange]) {
+        self.ranges = ranges
+        hull = Self.hull(of: ranges)
+    }
+
+    /// What is done to blocks, for an initiator or in the background.
+    var operation: CommandOperation? {
+        switch kind {
+        case .client(let operation, _), .erase(let operation): operation
+        case .reset, .map, .evict, .fill: nil
+        }
+    }
+
+    /// Whether it changes the unit's state: such commands go one after the other, and others wait meanwhile.
+    var isUnitChange: Bool {
+        switch kind {
+        case .client(.unit, _), .erase, .reset: true
+        case .client, .map, .evict, .fill: false
+        }
     }
 
     var context: CommandContext? {
@@ -210,16 +307,13 @@ final class Command {
 
     /// Whether the command is an initiator's and changes something, so that its answer has to be kept (R4).
     var isClientChange: Bool {
-        switch kind {
-        case .client(.read, _), .map, .evict, .fill: false
-        case .client: true
-        }
+        if case .client(let operation, _) = kind { operation.isChange } else { false }
     }
 
     /// Rows that a commit of the command may touch: what a batch is measured by.
     var weight: Int {
         switch kind {
-        case .client: writes.count + zeros.count
+        case .client, .erase, .reset: writes.count + zeros.count + (change == nil ? 0 : 1)
         case .map(let map): map.slots.count
         case .evict(let list): list.count
         case .fill(_, let list): list.count
@@ -230,7 +324,7 @@ final class Command {
     var isInternal: Bool {
         switch kind {
         case .evict, .fill: true
-        case .client, .map: false
+        case .client, .erase, .reset, .map: false
         }
     }
 
@@ -238,19 +332,33 @@ final class Command {
     /// loaded while it is under way.
     var isBulk: Bool {
         switch kind {
-        case .client(.zero, _), .map, .evict, .fill: true
-        case .client: false
+        case .client(.zero, _), .erase(.zero), .map, .evict, .fill: true
+        case .client, .erase, .reset: false
         }
     }
 }
 
-/// A task management request that waits for commands to finish.
+/// What a command makes of the unit's state, once it is durable.
+struct UnitChange {
+    var state: LogicalUnitState
+    /// What each of these nexuses is told.
+    var attentions: [NexusNumber: UnitAttention] = [:]
+    /// The nexuses whose commands are aborted.
+    var aborted: Set<NexusNumber> = []
+}
+
+/// What waits for commands to finish: a task management request, or a command that aborted them.
 final class Fence {
-    let ticket: Ticket
+    enum Waiter {
+        case request(Ticket)
+        case command(Command)
+    }
+
+    let waiter: Waiter
     var remaining: Int
 
-    init(ticket: Ticket, remaining: Int) {
-        self.ticket = ticket
+    init(_ waiter: Waiter, remaining: Int) {
+        self.waiter = waiter
         self.remaining = remaining
     }
 }
@@ -268,6 +376,7 @@ final class Nexus {
 
     /// The answer to a change that did nothing.
     enum Kept {
+        case done
         case refused(Refusal)
         case miscompare(offset: UInt64)
     }
@@ -279,10 +388,12 @@ final class Nexus {
     var lowWater: CommandID
     /// Commands at or above the low-water mark whose effects are durable (R4).
     var done: Set<CommandID>
-    /// Answers to changes at or above the low-water mark that did nothing: a copy of such a command that arrives late must not
-    /// be executed after its initiator was told (R4).
+    /// Answers to changes at or above the low-water mark that did nothing, and unit attention conditions that were reported: a
+    /// copy of such a command that arrives late must not be executed after its initiator was told (R4).
     var kept: [CommandID: Kept] = [:]
     var inFlight: [CommandID: Command] = [:]
+    /// Unit attention conditions that wait to be reported, oldest first.
+    var attentions: [UnitAttention]
     /// Commands that task management took back before they arrived: all below this one that are not known…
     var fencedBelow = CommandID(0)
     /// …and these.
@@ -294,7 +405,15 @@ final class Nexus {
         node = row.node
         lowWater = row.mark.lowWater
         done = Set(row.mark.done)
+        attentions = row.attentions
         self.state = state
+    }
+
+    /// Adds a unit attention condition, unless it waits already (SAM-6, 5.14.2).
+    func add(_ attention: UnitAttention) {
+        guard !attentions.contains(attention) else { return }
+        if attentions.count >= Limits.attentionsPerNexusMaximum { attentions.removeFirst() }
+        attentions.append(attention)
     }
 
     func raiseLowWater(to mark: CommandID) {

@@ -102,6 +102,14 @@ struct MemoryImage {
         return .zeros
     }
 
+    /// Whether a block has an item or an extent; its region must be loaded.
+    func isMapped(_ block: BlockID) -> Bool {
+        guard let region = regions[Self.regionIndex(of: block)], !region.isLoading else {
+            preconditionFailure("the region of a block is loaded before its content is asked for")
+        }
+        return region.items[block] != nil || region.extents.extent(holding: block) != nil
+    }
+
     /// The item of a block whose region is loaded.
     func item(_ block: BlockID) -> CachedItem? {
         guard let region = regions[Self.regionIndex(of: block)], !region.isLoading else { return nil }

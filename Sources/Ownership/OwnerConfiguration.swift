@@ -45,6 +45,10 @@ public enum OwnerLimits {
     static let ticketsPerCommandMaximum = 4
     /// Commands that task management took back, by their ids, in one nexus.
     static let fencedPerNexusMaximum = 4_096
+    /// Data blocks that one GET LBA STATUS looks at: what lies behind them is asked for again.
+    public static let mapStatusMaximumBlocks: UInt64 = 64 * Limits.regionBlocks
+    /// Bytes that one step of an erasure unmaps: other commands wait no longer than such a step.
+    public static let erasureStepMaximumBytes: UInt64 = 256 << 20
     /// Nexuses open on one volume.
     public static let nexusesPerVolumeMaximum = 4_096
     /// How long after a takeover a nexus may stay unresumed before its place is given away, in nanoseconds.

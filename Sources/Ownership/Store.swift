@@ -131,11 +131,29 @@ public struct VolumeCommit: Sendable {
     public var marks: [NexusMark] = []
     /// The first version that has not been handed out, where a new block of versions was taken (M2); else nil.
     public var versionCeiling: Version?
+    /// The state of the logical unit, where it changes.
+    public var unit: LogicalUnitState?
+    /// The unit attention conditions that now wait for these nexuses, in place of those that did; ascending by nexus.
+    public var attentions: [NexusAttentions] = []
 
     /// An empty commit.
     public init(volume: VolumeID, epoch: Epoch) {
         self.volume = volume
         self.epoch = epoch
+    }
+}
+
+/// The unit attention conditions of one nexus.
+public struct NexusAttentions: Sendable, Hashable {
+    /// The nexus.
+    public var nexus: NexusNumber
+    /// What waits to be reported, oldest first.
+    public var attentions: [UnitAttention]
+
+    /// The conditions of one nexus.
+    public init(nexus: NexusNumber, attentions: [UnitAttention]) {
+        self.nexus = nexus
+        self.attentions = attentions
     }
 }
 
@@ -264,13 +282,22 @@ public struct NexusRow: Sendable, Hashable {
     public var node: String
     /// Low-water mark and the commands above it whose effects are durable.
     public var mark: NexusMark
+    /// Unit attention conditions that wait to be reported, oldest first.
+    public var attentions: [UnitAttention]
 
     /// A remembered nexus.
-    public init(number: NexusNumber, ports: InitiatorTargetNexus, node: String, mark: NexusMark) {
+    public init(
+        number: NexusNumber,
+        ports: InitiatorTargetNexus,
+        node: String,
+        mark: NexusMark,
+        attentions: [UnitAttention] = []
+    ) {
         self.number = number
         self.ports = ports
         self.node = node
         self.mark = mark
+        self.attentions = attentions
     }
 }
 
@@ -292,6 +319,10 @@ public struct Ownership: Sendable {
     public var unmovedItems: UInt64
     /// Bytes of all items.
     public var cachedBytes: UInt64
+    /// Bytes that extents refer to.
+    public var objectBytes: UInt64
+    /// The state of the logical unit.
+    public var unit: LogicalUnitState
 
     /// What was read in the transaction that bumped the epoch.
     public init(
@@ -302,7 +333,9 @@ public struct Ownership: Sendable {
         nexuses: [NexusRow],
         unmovedBytes: UInt64,
         unmovedItems: UInt64,
-        cachedBytes: UInt64
+        cachedBytes: UInt64,
+        objectBytes: UInt64 = 0,
+        unit: LogicalUnitState = LogicalUnitState()
     ) {
         self.description = description
         self.epoch = epoch
@@ -312,6 +345,8 @@ public struct Ownership: Sendable {
         self.unmovedBytes = unmovedBytes
         self.unmovedItems = unmovedItems
         self.cachedBytes = cachedBytes
+        self.objectBytes = objectBytes
+        self.unit = unit
     }
 }
 
@@ -513,6 +548,12 @@ public protocol BlockStore: Sendable {
     func heartbeat(
         _ heartbeat: TargetHeartbeat,
         completion: @escaping @Sendable (Result<Void, StoreFailure>) -> Void
+    )
+
+    /// Records that a target lives, and returns all that do, by name. Whether one is draining is what an operator has set.
+    func report(
+        _ node: TargetNodeState,
+        completion: @escaping @Sendable (Result<[TargetNodeState], StoreFailure>) -> Void
     )
 }
 

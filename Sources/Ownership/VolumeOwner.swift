@@ -29,10 +29,22 @@ final class VolumeOwner {
     /// Changed by ``CacheOwner/countUnmoved(_:of:)`` alone, which keeps the sum of all volumes.
     fileprivate(set) var unmovedItems: UInt64
     var cachedItems: UInt64
-    var reads: UInt64 = 0
-    var writes: UInt64 = 0
+    var counters = UnitCounters()
+    /// Data blocks that extents referred to at the takeover.
+    private let objectBlocksAtTakeover: UInt64
     /// What this volume has in the memory image.
     var imageBytes = 0
+
+    // The logical unit.
+    /// Its state: what is durable of it.
+    var unit: LogicalUnitState
+    /// The command that changes the state now; others wait in `heldByChange`, in order of arrival.
+    var unitChange: Command?
+    var heldByChange: Deque<Command> = []
+    /// Commands that are durable and not answered: until an erasure has ended, or what they aborted has.
+    var lingering: [Command] = []
+    /// Nexuses whose unit attention conditions are not durable as they are.
+    var changedAttentions: Set<NexusNumber> = []
 
     // Moves.
     /// Blocks that are with agents, with the time at which they are given out again.
@@ -69,6 +81,8 @@ final class VolumeOwner {
         nextNexus = ownership.firstNexus
         unmovedItems = ownership.unmovedItems
         cachedItems = ownership.cachedBytes / UInt64(ownership.description.geometry.blockSizeBytes)
+        objectBlocksAtTakeover = ownership.objectBytes / UInt64(ownership.description.geometry.blockSizeBytes)
+        unit = ownership.unit
         // R2: of nexuses between the same ports the newest counts; an older row is what a lost login left behind.
         var newest: [InitiatorTargetNexus: NexusRow] = [:]
         for row in ownership.nexuses where row.number > newest[row.ports]?.number ?? NexusNumber(0) {
@@ -81,6 +95,35 @@ final class VolumeOwner {
     var geometry: Geometry { description.geometry }
     var blockBytes: UInt64 { UInt64(description.geometry.blockSizeBytes) }
     var unmovedBytes: UInt64 { unmovedItems * blockBytes }
+
+    /// The nexus that holds the unit by RESERVE (6), as long as it is there.
+    var reserveHolder: NexusNumber? { unit.reservedBy.flatMap { nexuses[$0]?.number } }
+
+    /// Lets a nexus know of something with its next command.
+    func tell(_ nexus: Nexus, _ attention: UnitAttention) {
+        nexus.add(attention)
+        changedAttentions.insert(nexus.number)
+    }
+
+    /// Lets all nexuses know of something, but for one.
+    func tellAll(_ attention: UnitAttention, except number: NexusNumber? = nil) {
+        for nexus in nexuses.values where nexus.number != number { tell(nexus, attention) }
+    }
+
+    /// Takes the oldest condition of a nexus out, to be reported.
+    func takeAttention(of nexus: Nexus) -> UnitAttention? {
+        guard !nexus.attentions.isEmpty else { return nil }
+        changedAttentions.insert(nexus.number)
+        return nexus.attentions.removeFirst()
+    }
+
+    /// The counters, with what is mapped: items come and go with the count, extents as they were at the takeover.
+    var currentCounters: UnitCounters {
+        var counters = counters
+        let blocks = min(cachedItems + objectBlocksAtTakeover, geometry.sizeBytes / blockBytes)
+        counters.mappedBytes = blocks * blockBytes
+        return counters
+    }
 
     /// The next reserved object id whose intent is young enough to be mapped; nil where there is none.
     func takeObject(now: MonotonicTime) -> ObjectID? {

@@ -31,6 +31,7 @@ struct CommitPlan: Sendable {
         case mapObjects
         case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
         case evictions, fills, marks, versions
+        case units, droppedRegistrations, registrations, attentions
     }
 
     /// A map by its place in the commit.
@@ -92,6 +93,8 @@ struct CommitPlan: Sendable {
         if commits.contains(where: { !$0.fills.isEmpty }) { steps.append(.fills) }
         if commits.contains(where: { !$0.marks.isEmpty }) { steps.append(.marks) }
         if commits.contains(where: { $0.versionCeiling != nil }) { steps.append(.versions) }
+        if commits.contains(where: { $0.unit != nil }) { steps += [.units, .droppedRegistrations, .registrations] }
+        if commits.contains(where: { !$0.attentions.isEmpty }) { steps.append(.attentions) }
         return steps
     }
 
@@ -131,6 +134,10 @@ struct CommitPlan: Sendable {
                 if let ceiling = part.versionCeiling { columns.add(part, Int64(ceiling)) }
             }
             return columns.call(Statements.raiseVersions)
+        case .units: return Self.units(commits)
+        case .droppedRegistrations: return Self.droppedRegistrations(commits)
+        case .registrations: return Self.registrations(commits)
+        case .attentions: return Self.attentions(commits)
         }
     }
 
@@ -275,10 +282,7 @@ struct CommitPlan: Sendable {
     ) throws(StoreFailure) {
         switch step {
         case .writes:
-            let expected = zip(commits, current).reduce(0) { $0 + ($1.1 ? $1.0.writes.count : 0) }
-            guard result.affected == expected else {
-                throw StoreFailure.broken("\(result.affected) rows were written instead of \(expected)")
-            }
+            try check(result, rows: zip(commits, current).reduce(0) { $0 + ($1.1 ? $1.0.writes.count : 0) })
         case .mapObjects:
             for row in 0..<result.count {
                 let key = try mapKey(result.exactly(row, 0, as: Int.self) - 1)
@@ -297,7 +301,20 @@ struct CommitPlan: Sendable {
             }
         case .evictions: try readEvictions(result, into: &details)
         case .fills: try readFills(result, into: &details)
-        case .zeroItems, .zeroExtents, .mapItems, .dropItems, .marks, .versions: break
+        case .units: try check(result, rows: zip(commits, current).count { $1 && $0.unit != nil })
+        case .registrations:
+            let rows = zip(commits, current).reduce(0) { sum, element in
+                sum + (element.1 ? element.0.unit?.reservations.registrations.count ?? 0 : 0)
+            }
+            try check(result, rows: rows)
+        case .zeroItems, .zeroExtents, .mapItems, .dropItems, .marks, .versions, .droppedRegistrations, .attentions:
+            break
+        }
+    }
+
+    private func check(_ result: QueryResult, rows: Int) throws(StoreFailure) {
+        guard result.affected == rows else {
+            throw StoreFailure.broken("\(result.affected) rows were written instead of \(rows)")
         }
     }
 

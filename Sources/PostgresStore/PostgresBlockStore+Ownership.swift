@@ -199,7 +199,8 @@ private struct Takeover: Sendable {
                     Call(Statements.lockOwnerLease, number, Int64(server)),
                     Call(Statements.bumpEpoch, number, Int64(server)),
                     Call(Statements.dropOrphanMarks, number), Call(Statements.describeVolume, number),
-                    Call(Statements.nexuses, number), Call(Statements.commit),
+                    Call(Statements.nexuses, number), Call(Statements.logicalUnit, number),
+                    Call(Statements.registrations, number), Call(Statements.commit),
                     // Counted behind the commit: nobody but the new owner can change them now, and no lock is held meanwhile.
                     Call(Statements.countItems, number),
                 ]
@@ -237,15 +238,16 @@ private struct Takeover: Sendable {
         )
     }
 
-    /// From the results of bump, orphans, description, nexuses, commit, counts; nil where the epoch was not bumped.
+    /// From the results of bump, orphans, description, nexuses, unit, registrations, commit, counts; nil where the epoch was not
+    /// bumped.
     private func ownership(_ results: [QueryResult]) throws(StoreFailure) -> Ownership? {
-        guard results.count == 6 else { throw StoreFailure.broken("a takeover has the wrong number of results") }
+        guard results.count == 8 else { throw StoreFailure.broken("a takeover has the wrong number of results") }
         let bump = results[0]
         guard bump.count == 1 else { return nil }
         guard results[2].count == 1 else { throw StoreFailure.broken("an owned volume has no description") }
         let description = try results[2].volume(0)
         let blockBytes = UInt64(description.geometry.blockSizeBytes)
-        let unmoved = try results[5].unsigned(0, 0)
+        let unmoved = try results[7].unsigned(0, 0)
         return Ownership(
             description: description,
             epoch: Epoch(try bump.unsigned(0, 0)),
@@ -254,7 +256,9 @@ private struct Takeover: Sendable {
             nexuses: try results[3].nexuses(),
             unmovedBytes: unmoved * blockBytes,
             unmovedItems: unmoved,
-            cachedBytes: try results[5].unsigned(0, 1) * blockBytes
+            cachedBytes: try results[7].unsigned(0, 1) * blockBytes,
+            objectBytes: try results[7].unsigned(0, 2) * blockBytes,
+            unit: try results[4].logicalUnit(registrations: results[5])
         )
     }
 }
@@ -281,7 +285,15 @@ extension QueryResult {
                     portalGroupTag: try exactly(row, 3, as: UInt16.self)
                 )
                 let mark = NexusMark(nexus: number, lowWater: lowWater, done: [])
-                rows.append(NexusRow(number: number, ports: ports, node: string(row, 4), mark: mark))
+                rows.append(
+                    NexusRow(
+                        number: number,
+                        ports: ports,
+                        node: string(row, 4),
+                        mark: mark,
+                        attentions: try attentions(row, 7)
+                    )
+                )
             } else if let last = rows.indices.last, lowWater > rows[last].mark.lowWater {
                 rows[last].mark.lowWater = lowWater
             }

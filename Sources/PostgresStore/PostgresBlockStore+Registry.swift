@@ -67,7 +67,50 @@ extension PostgresBlockStore {
     }
 }
 
+extension PostgresBlockStore {
+    /// See ``BlockStore/report(_:completion:)``.
+    public func report(
+        _ node: TargetNodeState,
+        completion: @escaping @Sendable (Result<[TargetNodeState], StoreFailure>) -> Void
+    ) {
+        sessionLane.submit(
+            .single(
+                isChange: true,
+                {
+                    var call = Call(Statements.reportTarget)
+                    call.add(node.name)
+                    call.add(node.portal)
+                    call.add(Int64(node.port.portalGroupTag))
+                    call.add(Int64(node.port.relativePortIdentifier))
+                    call.add(node.release)
+                    call.add(Int64(node.sessions))
+                    return call
+                },
+                completion: completion
+            ) { (result) throws(StoreFailure) in
+                var nodes: [TargetNodeState] = []
+                for row in 0..<result.count { nodes.append(try result.targetNode(row)) }
+                return nodes
+            }
+        )
+    }
+}
+
 extension QueryResult {
+    fileprivate func targetNode(_ row: Int) throws(StoreFailure) -> TargetNodeState {
+        TargetNodeState(
+            name: string(row, 0),
+            portal: string(row, 1),
+            port: TargetPort(
+                portalGroupTag: try exactly(row, 2, as: UInt16.self),
+                relativePortIdentifier: try exactly(row, 3, as: UInt16.self)
+            ),
+            release: string(row, 4),
+            sessions: UInt32(clamping: try int(row, 5)),
+            isDraining: try bool(row, 6)
+        )
+    }
+
     /// A volume from the columns that all statements about volumes select.
     func volume(_ row: Int) throws(StoreFailure) -> VolumeDescription {
         let sizeBytes = try unsigned(row, 4)

@@ -14,6 +14,7 @@ public enum SchemaGate {
         Requirement(version: 1, name: "cluster_and_volumes"),
         Requirement(version: 2, name: "blocks"),
         Requirement(version: 3, name: "inspection"),
+        Requirement(version: 4, name: "logical_units"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

@@ -132,18 +132,20 @@ extension Statements {
     static let nexuses = Statement(
         name: "nexuses",
         sql: """
-            SELECT x.nexus, x.initiator_name, x.isid, x.portal_group_tag::int8, x.node, coalesce(m.low_water, 0), m.done
+            SELECT x.nexus, x.initiator_name, x.isid, x.portal_group_tag::int8, x.node, coalesce(m.low_water, 0), m.done,
+                x.attentions::int8[]
             FROM nexuses x LEFT JOIN nexus_marks m ON m.volume_id = x.volume_id AND m.nexus = x.nexus
             WHERE x.volume_id = $1::int8 ORDER BY x.nexus, m.lane
             """
     )
 
-    /// $1 volume: unmoved items, all items.
+    /// $1 volume: unmoved items, all items, blocks in extents.
     static let countItems = Statement(
         name: "count_items",
         sql: """
             SELECT (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8 AND NOT (i.item ? 'Moved')),
-                (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8)
+                (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8),
+                (SELECT coalesce(sum(x.block_count), 0) FROM block_extents x WHERE x.volume_id = $1::int8)::int8
             """
     )
 
@@ -165,7 +167,7 @@ extension Statements {
         blocks + [
             ownerStatus, setLockTimeout, lockExclusive, lockOwnerLease, bumpEpoch, dropOrphanMarks, nexuses, countItems,
             endHolders,
-            describeVolume,
+            describeVolume, logicalUnit, registrations,
         ]
 
     // MARK: Nexuses
@@ -272,11 +274,35 @@ extension Statements {
             """
     )
 
+    /// $1 node, $2 portal, $3 portal group tag, $4 relative port identifier, $5 release, $6 sessions: the nodes that live.
+    static let reportTarget = Statement(
+        name: "report_target",
+        sql: """
+            WITH own AS (
+                INSERT INTO target_nodes AS t
+                    (node, portal, portal_group_tag, relative_port_identifier, release, sessions)
+                VALUES ($1::text, $2::text, $3::int8::int4, $4::int8::int4, $5::text, $6::int8)
+                ON CONFLICT (node) DO UPDATE SET portal = excluded.portal, portal_group_tag = excluded.portal_group_tag,
+                    relative_port_identifier = excluded.relative_port_identifier, release = excluded.release,
+                    sessions = excluded.sessions, last_seen = now()
+                RETURNING t.*
+            ), living AS (
+                SELECT * FROM own
+                UNION ALL
+                SELECT * FROM target_nodes t WHERE t.node <> $1::text
+                    AND t.last_seen > now() - \(PostgresStoreLimits.targetLifeSeconds) * interval '1 s'
+            )
+            SELECT n.node, n.portal, n.portal_group_tag::int8, n.relative_port_identifier::int8, n.release, n.sessions,
+                n.draining
+            FROM living n ORDER BY n.node LIMIT \(PostgresStoreLimits.targetNodesMaximum)
+            """
+    )
+
     static let sessions: [Statement] =
         blocks + [
             lockShared, guardEpochs, closeOlderNexuses, insertNexus, raiseNexuses, closeNexus, markNexuses,
             reserveObjects,
-            volumeByIQN, volumesAfter, heartbeat,
+            volumeByIQN, volumesAfter, heartbeat, reportTarget,
         ]
 
     // MARK: Background

@@ -214,7 +214,7 @@ enum Statements {
     )
 
     static let commits: [Statement] =
-        blocks + [
+        blocks + units + [
             lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, writeItems, mapObjects, mapItems, dropItems,
             mapExtents,
             evictItems, fillItems, markNexuses, raiseVersions,

@@ -55,6 +55,21 @@ public struct RPCStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
     /// A bug or an unforeseen failure; it may or may not have been executed.
     public static let internalError = RPCStatus(rawValue: 21)
 
+    /// A unit attention condition is reported instead (SAM-6, 5.14). Detail: its number.
+    public static let unitAttention = RPCStatus(rawValue: 22)
+    /// The unit is being erased. Detail: the kind in bits 16 to 23, 65,536ths done below.
+    public static let erasing = RPCStatus(rawValue: 23)
+    /// Another nexus had the command aborted.
+    public static let taskAborted = RPCStatus(rawValue: 24)
+    /// SWP of the control mode page is set.
+    public static let softwareWriteProtected = RPCStatus(rawValue: 25)
+    /// A release of another type than the persistent reservation has.
+    public static let invalidRelease = RPCStatus(rawValue: 26)
+    /// No room for another registration.
+    public static let noRegistrationRoom = RPCStatus(rawValue: 27)
+    /// A field of the parameter list has a value that does not fit the state. Detail: its offset.
+    public static let invalidParameter = RPCStatus(rawValue: 28)
+
     /// The name, or the number where there is none.
     public var description: String {
         Self.names.indices.contains(Int(rawValue)) ? Self.names[Int(rawValue)] : "status \(rawValue)"
@@ -64,7 +79,8 @@ public struct RPCStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
         "ok", "unproved", "wrong epoch", "not owner", "nexus closed", "below low water", "aborted",
         "reservation conflict", "miscompare", "read only", "out of range", "medium error", "busy",
         "deadline exceeded", "no such volume", "no such object", "exists", "no space", "input/output",
-        "invalid message", "unsupported", "internal error",
+        "invalid message", "unsupported", "internal error", "unit attention", "erasing", "task aborted",
+        "software write protected", "invalid release", "no registration room", "invalid parameter",
     ]
 }
 

@@ -22,7 +22,7 @@ struct CommandContext: Sendable {
 
 extension CommandRules {
     /// INQUIRY, REPORT LUNS: done whatever is the matter (SPC-5, 5.14.1; SAM-6, 5.14.5).
-    static let information = CommandRules(
+    public static let information = CommandRules(
         access: .any,
         isAllowedUnderReserve: true,
         isAllowedDuringErasure: true,

@@ -35,6 +35,14 @@ public struct LogicalUnit: Sendable, Hashable {
     /// Whether writes are refused.
     public var isWriteProtected: Bool { volume.isReadOnly || mode.isSoftwareWriteProtected }
 
+    /// The unit as it were if nothing protected it: for who leaves that to the volume's owner.
+    public var withoutProtection: LogicalUnit {
+        var unit = self
+        unit.volume.isReadOnly = false
+        unit.mode.isSoftwareWriteProtected = false
+        return unit
+    }
+
     /// Bytes in a logical block.
     var logicalBlockBytes: UInt64 { UInt64(volume.geometry.logicalBlockSizeBytes) }
 

@@ -89,6 +89,10 @@ public enum BackEndFailure: Sendable, Hashable {
     case spaceExhausted
     /// The range is outside the volume, which has another size by now.
     case outOfRange(LBA)
+    /// A unit attention condition is reported instead.
+    case attention(UnitAttention)
+    /// The unit is being erased; 65,536ths done.
+    case erasing(Erasure.Kind, progress: UInt16)
     /// A rule was broken inside the target.
     case internalError
 
@@ -108,6 +112,9 @@ public enum BackEndFailure: Sendable, Hashable {
         case .writeProtected: .checkCondition(.writeProtected)
         case .spaceExhausted: .checkCondition(.spaceExhausted)
         case .outOfRange(let address): .checkCondition(.addressOutOfRange(address))
+        case .attention(let attention): .unitAttention(attention)
+        case .erasing(.format, let progress): .checkCondition(.formatInProgress(progress: progress))
+        case .erasing(_, let progress): .checkCondition(.sanitizeInProgress(progress: progress))
         case .internalError: .checkCondition(.internalTargetFailure)
         }
     }

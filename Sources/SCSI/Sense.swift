@@ -103,6 +103,8 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let savingNotSupported = AdditionalSense(0x39, 0x00)
     /// INQUIRY DATA HAS CHANGED.
     public static let inquiryDataChanged = AdditionalSense(0x3F, 0x03)
+    /// DEVICE IDENTIFIER CHANGED.
+    public static let deviceIdentifierChanged = AdditionalSense(0x3F, 0x05)
     /// REPORTED LUNS DATA HAS CHANGED.
     public static let reportedLUNsChanged = AdditionalSense(0x3F, 0x0E)
     /// INTERNAL TARGET FAILURE.

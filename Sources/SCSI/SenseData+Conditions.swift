@@ -83,6 +83,7 @@ extension UnitAttention {
         case .inquiryDataChanged: .inquiryDataChanged
         case .reportedLUNsChanged: .reportedLUNsChanged
         case .asymmetricAccessChanged: .asymmetricAccessChanged
+        case .deviceIdentifierChanged: .deviceIdentifierChanged
         }
     }
 }

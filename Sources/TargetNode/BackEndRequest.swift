@@ -11,18 +11,31 @@ final class BackEndRequest {
         case write(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
         case zero([ByteRange])
         case compareAndWrite(offset: UInt64, checksum: Checksum, compare: ByteBuffer, write: ByteBuffer)
+        case orWrite(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
+        case mapStatus(ByteRange, runsMaximum: Int)
+        case check(CommandRules, wantsReservations: Bool)
+        case unit(UnitAction)
 
         var isChange: Bool {
-            if case .read = self { false } else { true }
+            switch self {
+            case .read, .mapStatus, .check: false
+            case .write, .zero, .compareAndWrite, .orWrite, .unit: true
+            }
+        }
+
+        /// How long the outcome is waited for, in milliseconds: an erasure that is not immediate takes as long as it takes.
+        var deadlineMilliseconds: UInt32 {
+            if case .unit(.erase(_, isImmediate: false)) = self { return TargetLimits.erasureDeadlineMilliseconds }
+            return Limits.commandDeadlineMilliseconds
         }
     }
 
-    /// The initiator's task that it belongs to.
-    let task: UInt32
+    /// The initiator's task that it belongs to; nil where it is the target's own.
+    let task: UInt32?
     let operation: Operation
     let completion: (Outcome) -> Void
 
-    init(task: UInt32, operation: Operation, completion: @escaping (Outcome) -> Void) {
+    init(task: UInt32?, operation: Operation, completion: @escaping (Outcome) -> Void) {
         self.task = task
         self.operation = operation
         self.completion = completion
@@ -32,6 +45,8 @@ final class BackEndRequest {
     enum Outcome: Sendable {
         case done
         case read(ReadCommand.Answer, payload: ByteBuffer)
+        case checked(UnitReport)
+        case mapped([MapStatusCommand.Run])
         case failed(BackEndFailure)
     }
 }
@@ -43,8 +58,17 @@ extension BackEndRequest.Operation {
     /// A write with the checksums of its pieces between the borders of data blocks: made where the target first holds them
     /// whole (I11).
     static func write(_ range: ByteRange, _ bytes: ByteBuffer, geometry: Geometry) -> Self {
+        .write(offset: range.offset, checksums: checksums(range, bytes, geometry), bytes: bytes)
+    }
+
+    /// An ORWRITE, with checksums as a write has them.
+    static func orWrite(_ range: ByteRange, _ bytes: ByteBuffer, geometry: Geometry) -> Self {
+        .orWrite(offset: range.offset, checksums: checksums(range, bytes, geometry), bytes: bytes)
+    }
+
+    private static func checksums(_ range: ByteRange, _ bytes: ByteBuffer, _ geometry: Geometry) -> [Checksum] {
         let size = UInt64(geometry.blockSizeBytes)
-        let checksums = bytes.withUnsafeReadableBytes { raw in
+        return bytes.withUnsafeReadableBytes { raw in
             var list: [Checksum] = []
             list.reserveCapacity(raw.count / Int(size) + 2)
             var position = 0
@@ -57,7 +81,6 @@ extension BackEndRequest.Operation {
             }
             return list
         }
-        return .write(offset: range.offset, checksums: checksums, bytes: bytes)
     }
 
     /// A COMPARE AND WRITE with the checksum of both halves.
@@ -95,6 +118,17 @@ extension BackEndFailure {
         case .aborted, .belowLowWater: self = .aborted
         case .reservationConflict: self = .reservationConflict
         case .noSpace: self = .spaceExhausted
+        case .unitAttention:
+            // A condition of a later release is told as what every initiator knows.
+            self = .attention(UInt8(exactly: value).flatMap(UnitAttention.init) ?? .powerOnOrReset)
+        case .erasing:
+            let kind = Erasure.Kind(rawValue: UInt8(truncatingIfNeeded: value >> 16)) ?? .format
+            self = .erasing(kind, progress: UInt16(truncatingIfNeeded: value))
+        case .taskAborted: self = .taskAborted
+        case .softwareWriteProtected: self = .softwareWriteProtected
+        case .invalidRelease: self = .invalidReleaseOfReservation
+        case .noRegistrationRoom: self = .insufficientRegistrationResources
+        case .invalidParameter: self = .invalidParameter(byte: Int(clamping: value), bit: nil)
         default: self = .internalError
         }
     }

@@ -5,71 +5,137 @@ import Ownership
 import RPC
 import SCSI
 
-// SCSI commands: what the device server decides by itself is answered at once, the rest goes to the owner.
+/// A command of the initiator on its way through the target.
+///
+/// The initiator may use its tag again once the command was answered or aborted; the serial number tells the two apart.
+struct SessionTask {
+    let command: ISCSICommand
+    let serial: UInt64
+    /// What the CDB implies, for the residual count.
+    let transfer: DataTransfer
+    /// What reservations, erasures and unit attention conditions do to it.
+    let rules: CommandRules
+
+    var tag: UInt32 { command.tag }
+}
+
+// SCSI commands: each is checked by the device server, and then by the volume's owner, who knows of reservations, unit attention
+// conditions and erasures: reads and writes are what they ask the owner for, all others ask whether they may be done.
 extension ISCSISession {
     func execute(_ command: ISCSICommand) {
         guard let unit else { return machine.complete(tag: command.tag, with: .targetFailure) }
-        let transfer = CommandSet.block.transfer(cdb: command.cdb, lun: command.lun, unit: unit)
+        let task = begin(command, unit)
         guard !command.dataOutTooLong else {
-            let sense = SCSIResponse.checkCondition(.invalidFieldInCDB(byte: 0))
-            return answer(command, sense, transfer: transfer)
+            return answer(task, .checkCondition(.invalidFieldInCDB(byte: 0)))
         }
-        var pendingSense: SenseData?
-        if hasAttention {
-            switch CommandSet.block.rules(cdb: command.cdb, lun: command.lun).attention {
-            case .report:
-                if let attention = takeAttention() {
-                    return answer(command, .unitAttention(attention), transfer: transfer)
-                }
-            case .deliver: pendingSense = takeAttention().map(SenseData.unitAttention)
-            case .bypass: break
-            }
+        if task.rules.attention == .report, let attention = takeLocalAttention() {
+            return answer(task, .unitAttention(attention))
         }
-        let plan = CommandSet.block.plan(
-            cdb: command.cdb,
-            lun: command.lun,
-            dataOut: command.dataOut,
-            unit: unit,
-            pendingSense: pendingSense
-        )
+        // Whether the volume may be written is for its owner to say, who knows it at this moment.
+        let plan = plan(task, unit.withoutProtection)
         switch plan {
-        case .complete(let response): answer(command, response, transfer: transfer)
-        case .synchronizeCache:
-            // There is no volatile cache (I1).
-            answer(command, .good, transfer: transfer)
-        case .read(let read):
-            self.read(read.range, for: command.tag, geometry: unit.volume.geometry) { [self] result in
-                switch result {
-                case .success(let buffers):
-                    taskEnded(command.tag)
-                    machine.complete(
-                        tag: command.tag,
-                        with: .good(dataIn: buffers, impliedLength: read.range.count)
-                    )
-                case .failure(let failure): answer(command, failure.response, transfer: transfer)
-                }
+        case .complete(let response) where response.status != .good || task.rules.attention == .bypass:
+            answer(task, response)
+        case .complete, .modeSelect, .synchronizeCache:
+            check(task) { [self] report in
+                let sense = report.attention.map(SenseData.unitAttention) ?? pendingSense(report.state)
+                guard let unit = self.unit else { return answer(task, BackEndFailure.internalError.response) }
+                perform(self.plan(task, unit, pendingSense: sense), task, unit)
             }
-        case .write(let write):
-            perform(.write(write.range, write.data, geometry: unit.volume.geometry), command, transfer)
-        case .compareAndWrite(let range, let compare, let write):
-            perform(.compareAndWrite(range, compare: compare, write: write), command, transfer)
-        case .zero(let ranges): zero(Self.steps(ranges), command, transfer)
-        case .writeSame(let range, let pattern): writeSame(range, pattern, command, transfer, unit.volume.geometry)
-        case .verify(let range, let mode): verify(range, mode, command, transfer, unit)
-        case .orWrite, .writeAndVerify, .lbaStatus, .reservationIn, .reservationOut, .reserveUnit, .releaseUnit,
-            .modeSelect, .setIdentifyingInformation, .erase, .extendedCopy, .copyResults, .targetPortGroups, .logSense:
-            // No entry of the table makes these plans yet.
-            answer(command, BackEndFailure.internalError.response, transfer: transfer)
+        default: perform(plan, task, unit)
         }
     }
 
-    /// Ends a command with a response.
-    private func answer(_ command: ISCSICommand, _ response: SCSIResponse, transfer: DataTransfer) {
-        taskEnded(command.tag)
+    private func plan(_ task: SessionTask, _ unit: LogicalUnit, pendingSense: SenseData? = nil) -> SCSICommandPlan {
+        CommandSet.block.plan(
+            cdb: task.command.cdb,
+            lun: task.command.lun,
+            dataOut: task.command.dataOut,
+            unit: unit,
+            pendingSense: pendingSense
+        )
+    }
+
+    /// What REQUEST SENSE tells where no condition waits (SBC-4, 4.11.3).
+    private func pendingSense(_ state: LogicalUnitState) -> SenseData? {
+        guard let erasure = state.erasure, let unit else { return nil }
+        let progress = erasure.progress(ofBytes: unit.volume.geometry.sizeBytes)
+        return erasure.kind == .format ? .formatInProgress(progress: progress) : .sanitizeInProgress(progress: progress)
+    }
+
+    private func perform(_ plan: SCSICommandPlan, _ task: SessionTask, _ unit: LogicalUnit) {
+        let geometry = unit.volume.geometry
+        switch plan {
+        case .complete(let response): answer(task, response)
+        case .synchronizeCache:
+            // There is no volatile cache (I1).
+            answer(task, .good)
+        case .read(let read):
+            self.read(read.range, for: task, geometry: geometry) { [self] result in
+                switch result {
+                case .success(let buffers):
+                    guard end(task) else { return }
+                    machine.complete(
+                        tag: task.tag,
+                        with: .good(dataIn: buffers, impliedLength: read.range.count)
+                    )
+                case .failure(let failure): fail(task, failure.failure)
+                }
+            }
+        case .write(let write): perform(.write(write.range, write.data, geometry: geometry), task)
+        case .orWrite(let range, let data): perform(.orWrite(range, data, geometry: geometry), task)
+        case .compareAndWrite(let range, let compare, let write):
+            perform(.compareAndWrite(range, compare: compare, write: write), task)
+        case .writeAndVerify(let write, let compares): writeAndVerify(write, compares: compares, task, geometry)
+        case .zero(let ranges): zero(Self.steps(ranges), task)
+        case .writeSame(let range, let pattern): writeSame(range, pattern, task, geometry)
+        case .verify(let range, let mode): verify(range, mode, task, geometry)
+        default: performOfUnit(plan, task, unit)
+        }
+    }
+
+    /// Plans that are about the logical unit, not its blocks.
+    private func performOfUnit(_ plan: SCSICommandPlan, _ task: SessionTask, _ unit: LogicalUnit) {
+        switch plan {
+        case .reservationOut(let action): change(.reservation(action), task)
+        case .reserveUnit: change(.reserve, task)
+        case .releaseUnit: change(.release, task)
+        case .modeSelect(let mode, let isSaved): change(.modeSelect(mode, isSaved: isSaved), task)
+        case .setIdentifyingInformation(let kind, let bytes): change(.identify(kind, bytes), task)
+        case .erase(let erasure, let isImmediate): change(.erase(erasure, isImmediate: isImmediate), task)
+        case .reservationIn(let query):
+            check(task, wantsReservations: true) { [self] in answer(task, query.response($0.state.reservations)) }
+        case .lbaStatus(let query): tellMap(query, task, unit)
+        case .logSense(let query):
+            check(task) { [self] report in
+                guard let unit = self.unit else { return answer(task, BackEndFailure.internalError.response) }
+                answer(task, query.response(UnitStatistics(report.counters, unit.volume.geometry), unit: unit))
+            }
+        case .targetPortGroups(let query):
+            check(task) { [self] _ in
+                service.refreshNodes { [self] in
+                    answer(task, query.response(service.targetPortGroups))
+                    drain()
+                }
+            }
+        case .copyResults(let query):
+            check(task) { [self] _ in answer(task, query.response(copies.record(query.listIdentifier))) }
+        case .extendedCopy(let copy): begin(copy, task)
+        case .complete, .read, .write, .compareAndWrite, .zero, .writeSame, .verify, .synchronizeCache, .orWrite,
+            .writeAndVerify:
+            preconditionFailure("a plan about blocks is performed elsewhere")
+        }
+    }
+
+    // MARK: Answers
+
+    /// Ends a command with a response, unless it was aborted meanwhile.
+    func answer(_ task: SessionTask, _ response: SCSIResponse) {
+        guard end(task) else { return }
         let dataIn = response.dataIn.map { [$0] } ?? []
-        let implied = transfer.impliedByteCount(dataInCount: response.dataIn?.readableBytes ?? 0)
+        let implied = task.transfer.impliedByteCount(dataInCount: response.dataIn?.readableBytes ?? 0)
         machine.complete(
-            tag: command.tag,
+            tag: task.tag,
             with: CommandCompletion(
                 status: response.status.rawValue,
                 sense: unit.flatMap { response.encodedSense(for: $0) },
@@ -79,17 +145,87 @@ extension ISCSISession {
         )
     }
 
+    /// Ends a command that the back end did not do.
+    func fail(_ task: SessionTask, _ failure: BackEndFailure) {
+        guard case .attention(let attention) = failure else { return answer(task, failure.response) }
+        switch attention {
+        case .modeParametersChanged, .capacityChanged, .inquiryDataChanged:
+            // What the initiator asks for next has to be answered by what is true now.
+            refreshUnit { [self] in answer(task, failure.response) }
+        default: answer(task, failure.response)
+        }
+    }
+
     /// Sends one operation to the owner and answers the command with its outcome.
-    private func perform(_ operation: BackEndRequest.Operation, _ command: ISCSICommand, _ transfer: DataTransfer) {
+    private func perform(_ operation: BackEndRequest.Operation, _ task: SessionTask) {
+        submit(operation, for: task) { [self] outcome in
+            switch outcome {
+            case .done: answer(task, .good)
+            case .failed(let failure): fail(task, failure)
+            case .read, .checked, .mapped: fail(task, .internalError)
+            }
+        }
+    }
+
+    /// Asks the owner for something that a command needs; of one that was aborted nothing more is asked.
+    func submit(
+        _ operation: BackEndRequest.Operation,
+        for task: SessionTask,
+        completion: @escaping (BackEndRequest.Outcome) -> Void
+    ) {
+        guard isLive(task) else { return }
+        submit(BackEndRequest(task: task.tag, operation: operation, completion: completion))
+    }
+
+    // MARK: The logical unit
+
+    /// Asks the owner whether a command may be done, and takes in what the unit's state is.
+    private func check(
+        _ task: SessionTask,
+        wantsReservations: Bool = false,
+        then proceed: @escaping (UnitReport) -> Void
+    ) {
+        submit(.check(task.rules, wantsReservations: wantsReservations), for: task) { [self] outcome in
+            switch outcome {
+            case .checked(let report): takeIn(report) { proceed(report) }
+            case .failed(let failure): fail(task, failure)
+            case .done, .read, .mapped: fail(task, .internalError)
+            }
+        }
+    }
+
+    /// Brings what is known of the unit up to date, in the background of no command.
+    private func refreshUnit(then proceed: @escaping () -> Void) {
+        let check = BackEndRequest.Operation.check(.information, wantsReservations: false)
         submit(
-            BackEndRequest(task: command.tag, operation: operation) { [self] outcome in
-                switch outcome {
-                case .done: answer(command, .good, transfer: transfer)
-                case .read: answer(command, BackEndFailure.internalError.response, transfer: transfer)
-                case .failed(let failure): answer(command, failure.response, transfer: transfer)
-                }
+            BackEndRequest(task: nil, operation: check) { [self] outcome in
+                // Where it fails, the next command that asks will bring it.
+                guard case .checked(let report) = outcome else { return proceed() }
+                takeIn(report, then: proceed)
             }
         )
+    }
+
+    private func change(_ action: UnitAction, _ task: SessionTask) {
+        perform(.unit(action), task)
+    }
+
+    private func tellMap(_ query: LBAStatusQuery, _ task: SessionTask, _ unit: LogicalUnit) {
+        submit(.mapStatus(query.range, runsMaximum: SCSILimits.lbaStatusDescriptorsMaximum), for: task) {
+            [self] outcome in
+            switch outcome {
+            case .mapped(let runs):
+                let size = UInt64(unit.volume.geometry.blockSizeBytes)
+                let clipped = runs.map { run in
+                    let start = max(run.blocks.first.rawValue * size, query.range.offset)
+                    let end = min(run.blocks.end.rawValue * size, query.range.end)
+                    return MapRun(range: ByteRange(offset: start, count: end - start), isMapped: run.isMapped)
+                }
+                answer(task, query.response(clipped, unit: unit))
+            case .failed(let failure): fail(task, failure)
+            case .done, .read, .checked: fail(task, .internalError)
+            }
+        }
     }
 
     // MARK: Commands in steps
@@ -117,68 +253,62 @@ extension ISCSISession {
         return steps
     }
 
-    /// UNMAP and WRITE SAME with zeros: step by step, each whole (I12).
-    private func zero(_ steps: [[ByteRange]], _ command: ISCSICommand, _ transfer: DataTransfer) {
-        guard let step = steps.first else { return answer(command, .good, transfer: transfer) }
-        submit(
-            BackEndRequest(task: command.tag, operation: .zero(step)) { [self] outcome in
-                switch outcome {
-                case .done: zero(Array(steps.dropFirst()), command, transfer)
-                case .read: answer(command, BackEndFailure.internalError.response, transfer: transfer)
-                case .failed(let failure): answer(command, failure.response, transfer: transfer)
-                }
+    /// Sends an operation to the owner; goes on where it was done, fails the command where not.
+    func step(_ operation: BackEndRequest.Operation, _ task: SessionTask, then proceed: @escaping () -> Void) {
+        submit(operation, for: task) { [self] outcome in
+            switch outcome {
+            case .done: proceed()
+            case .failed(let failure): fail(task, failure)
+            case .read, .checked, .mapped: fail(task, .internalError)
             }
-        )
+        }
+    }
+
+    /// UNMAP and WRITE SAME with zeros: step by step, each whole (I12).
+    private func zero(_ steps: [[ByteRange]], _ task: SessionTask) {
+        guard let first = steps.first else { return answer(task, .good) }
+        step(.zero(first), task) { [self] in zero(Array(steps.dropFirst()), task) }
     }
 
     /// WRITE SAME with a pattern: writes of at most the largest transfer, one after the other.
-    private func writeSame(
-        _ range: ByteRange,
-        _ pattern: ByteBuffer,
-        _ command: ISCSICommand,
-        _ transfer: DataTransfer,
-        _ geometry: Geometry
-    ) {
-        guard range.count > 0 else { return answer(command, .good, transfer: transfer) }
+    private func writeSame(_ range: ByteRange, _ pattern: ByteBuffer, _ task: SessionTask, _ geometry: Geometry) {
+        guard range.count > 0 else { return answer(task, .good) }
         let count = min(range.count, UInt64(Limits.transferMaximumBytes))
         var bytes = ByteBuffer()
         bytes.reserveCapacity(Int(count))
         while bytes.readableBytes < Int(count) { bytes.writeImmutableBuffer(pattern) }
-        let step = ByteRange(offset: range.offset, count: count)
+        let part = ByteRange(offset: range.offset, count: count)
         let rest = ByteRange(offset: range.offset + count, count: range.count - count)
-        submit(
-            BackEndRequest(task: command.tag, operation: .write(step, bytes, geometry: geometry)) { [self] outcome in
-                switch outcome {
-                case .done: writeSame(rest, pattern, command, transfer, geometry)
-                case .read: answer(command, BackEndFailure.internalError.response, transfer: transfer)
-                case .failed(let failure): answer(command, failure.response, transfer: transfer)
-                }
-            }
-        )
+        step(.write(part, bytes, geometry: geometry), task) { [self] in writeSame(rest, pattern, task, geometry) }
+    }
+
+    /// WRITE AND VERIFY: the blocks are read back once they are durable.
+    private func writeAndVerify(_ write: WritePlan, compares: Bool, _ task: SessionTask, _ geometry: Geometry) {
+        step(.write(write.range, write.data, geometry: geometry), task) { [self] in
+            verify(write.range, compares ? .compareData(write.data) : .mediumOnly, task, geometry)
+        }
     }
 
     /// VERIFY: reads, and compares where there is something to compare with.
     private func verify(
         _ range: ByteRange,
         _ mode: VerifyMode,
-        _ command: ISCSICommand,
-        _ transfer: DataTransfer,
-        _ unit: LogicalUnit,
+        _ task: SessionTask,
+        _ geometry: Geometry,
         position: UInt64 = 0
     ) {
-        guard position < range.count else { return answer(command, .good, transfer: transfer) }
+        guard position < range.count else { return answer(task, .good) }
         let count = min(range.count - position, UInt64(Limits.transferMaximumBytes))
         let part = ByteRange(offset: range.offset + position, count: count)
-        read(part, for: command.tag, geometry: unit.volume.geometry) { [self] result in
+        read(part, for: task, geometry: geometry) { [self] result in
             switch result {
-            case .failure(let failure): answer(command, failure.response, transfer: transfer)
+            case .failure(let failure): fail(task, failure.failure)
             case .success(let buffers):
-                let unitBytes = Int(unit.volume.geometry.logicalBlockSizeBytes)
+                let unitBytes = Int(geometry.logicalBlockSizeBytes)
                 if let offset = Self.difference(buffers, mode, at: Int(position), logicalBlockBytes: unitBytes) {
-                    let failure = BackEndFailure.miscompare(offset: UInt64(offset))
-                    return answer(command, failure.response, transfer: transfer)
+                    return fail(task, .miscompare(offset: UInt64(offset)))
                 }
-                verify(range, mode, command, transfer, unit, position: position + count)
+                verify(range, mode, task, geometry, position: position + count)
             }
         }
     }
@@ -212,5 +342,18 @@ extension ISCSISession {
             }
             return nil
         }
+    }
+}
+
+extension UnitStatistics {
+    init(_ counters: UnitCounters, _ geometry: Geometry) {
+        let unit = UInt64(geometry.logicalBlockSizeBytes)
+        self.init(
+            readCommands: counters.reads,
+            writeCommands: counters.writes,
+            blocksRead: counters.bytesRead / unit,
+            blocksWritten: counters.bytesWritten / unit,
+            mappedBytes: counters.mappedBytes
+        )
     }
 }

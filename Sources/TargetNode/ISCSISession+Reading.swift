@@ -11,7 +11,7 @@ import Transport
 /// A read on its way: what the owner's map said, and the parts that have arrived.
 final class ReadAssembly {
     let range: ByteRange
-    let task: UInt32
+    let task: SessionTask?
     let geometry: Geometry
     let completion: (Result<[ByteBuffer], ReadFailure>) -> Void
     var runs: [ReadCommand.Run] = []
@@ -23,7 +23,7 @@ final class ReadAssembly {
 
     init(
         range: ByteRange,
-        task: UInt32,
+        task: SessionTask?,
         geometry: Geometry,
         completion: @escaping (Result<[ByteBuffer], ReadFailure>) -> Void
     ) {
@@ -51,10 +51,10 @@ struct ReadFailure: Error {
 
 // Reads: one request to the owner, then what lies in objects from the object servers, in parallel.
 extension ISCSISession {
-    /// Reads bytes; the pieces come in order and add up to the range.
+    /// Reads bytes; the pieces come in order and add up to the range. Without a task it is the target's own.
     func read(
         _ range: ByteRange,
-        for task: UInt32,
+        for task: SessionTask?,
         geometry: Geometry,
         completion: @escaping (Result<[ByteBuffer], ReadFailure>) -> Void
     ) {
@@ -62,11 +62,12 @@ extension ISCSISession {
     }
 
     private func ask(_ assembly: ReadAssembly) {
+        if let task = assembly.task, !isLive(task) { return }
         submit(
-            BackEndRequest(task: assembly.task, operation: .read(assembly.range)) { [self] outcome in
+            BackEndRequest(task: assembly.task?.tag, operation: .read(assembly.range)) { [self] outcome in
                 switch outcome {
                 case .read(let answer, let payload): begin(assembly, answer, payload)
-                case .done: finish(assembly, failure: .internalError)
+                case .done, .checked, .mapped: finish(assembly, failure: .internalError)
                 case .failed(let failure): finish(assembly, failure: failure)
                 }
             }

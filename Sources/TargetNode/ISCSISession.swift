@@ -26,11 +26,22 @@ final class ISCSISession: ChannelInboundHandler {
     var nexus: Nexus?
     private(set) var backend: VolumeBackend?
     private(set) var unit: LogicalUnit?
-    /// The conditions that the initiator learns of with its next command.
-    private var attentions: [UnitAttention] = []
+    /// What the owner last told of the unit's state.
+    private var unitState = LogicalUnitState()
+    /// Conditions of this node's port, which the owner knows nothing of.
+    private var localAttentions: [UnitAttention] = []
+    /// The serial number of the command that has a tag now.
+    private var serials: [UInt32: UInt64] = [:]
+    private var nextSerial: UInt64 = 1
+    /// What became of copies.
+    var copies = CopyRecords()
+    /// Grows with every reset: copies of an older one end.
+    private(set) var copyGeneration: UInt64 = 0
+    /// A request to log out has been sent.
+    private var isAskedToLogOut = false
     /// Owner's command ids of each initiator task, for task management.
     private var commandsOfTask: [UInt32: [CommandID]] = [:]
-    private var initiator = "unknown"
+    private(set) var initiator = "unknown"
     /// Where the connection comes from.
     private var address = "unknown"
     private var context: ChannelHandlerContext?
@@ -125,6 +136,7 @@ final class ISCSISession: ChannelInboundHandler {
         backend?.remove(self)
         backend = nil
         commandsOfTask = [:]
+        serials = [:]
     }
 
     private func tick() {
@@ -221,6 +233,16 @@ final class ISCSISession: ChannelInboundHandler {
 
     private func resolve(_ identity: LoginIdentity) {
         guard let name = identity.targetName else { return machine.loginRefused(.missingParameter) }
+        if identity.sessionType == .normal, let move = service.redirection() {
+            service.logger.info(
+                "login sent elsewhere",
+                metadata: ["initiator": "\(identity.initiatorName)", "portal": "\(move.portal)"]
+            )
+            return machine.loginRedirected(to: move.portal, permanently: move.isPermanent)
+        }
+        guard identity.sessionType != .normal || !service.isDraining else {
+            return machine.loginRefused(.serviceUnavailable)
+        }
         let backend = service.backend(iqn: name)
         // From here on the session holds the volume, so that its owner is still known when authentication has ended.
         self.backend = backend
@@ -330,20 +352,54 @@ final class ISCSISession: ChannelInboundHandler {
         drain()
     }
 
-    func volumeChanged(from old: VolumeDescription, to new: VolumeDescription) {
-        describe(new)
-        if old.geometry != new.geometry { attentions.append(.capacityChanged) }
-        if old.isReadOnly != new.isReadOnly { attentions.append(.inquiryDataChanged) }
-    }
+    func volumeChanged(to volume: VolumeDescription) { describe(volume) }
 
     private func describe(_ volume: VolumeDescription) {
-        unit = LogicalUnit(
+        var unit = LogicalUnit(
             volume: volume,
             targetName: volume.iqn,
             portalGroupTag: service.configuration.portalGroupTag,
             relativePortIdentifier: service.configuration.relativePortIdentifier,
             productRevision: Self.productRevision
         )
+        unit.targetPorts = service.targetPorts
+        unit.mode = unitState.mode
+        unit.savedMode = unitState.savedMode
+        unit.identifyingInformation = unitState.identifyingInformation
+        unit.identifyingText = unitState.identifyingText
+        self.unit = unit
+    }
+
+    /// Takes in what the owner tells of the unit; a description that has changed is fetched first.
+    func takeIn(_ report: UnitReport, then proceed: @escaping () -> Void) {
+        unitState = report.state
+        guard let backend, let volume = backend.volume else { return proceed() }
+        guard report.revision != volume.revision else {
+            describe(volume)
+            return proceed()
+        }
+        backend.resolve { [self] result in
+            // Where it cannot be had now, what is known of it is the best answer.
+            if case .success(let volume) = result { describe(volume) }
+            proceed()
+            drain()
+        }
+    }
+
+    /// Lets the initiator know of something about this node's port with its next command.
+    func tell(_ attention: UnitAttention) {
+        guard machine.session?.identity.sessionType == .normal, !localAttentions.contains(attention) else { return }
+        localAttentions.append(attention)
+    }
+
+    func takeLocalAttention() -> UnitAttention? { localAttentions.isEmpty ? nil : localAttentions.removeFirst() }
+
+    /// Asks the initiator to log out, once.
+    func requestLogout() {
+        guard !isAskedToLogOut else { return }
+        isAskedToLogOut = true
+        machine.requestLogout(withinSeconds: TargetLimits.logoutSeconds)
+        drain()
     }
 
     /// Ends the session at once.
@@ -352,9 +408,35 @@ final class ISCSISession: ChannelInboundHandler {
         drain()
     }
 
-    /// The condition to report with the next command that reports one.
-    func takeAttention() -> UnitAttention? { attentions.isEmpty ? nil : attentions.removeFirst() }
-    var hasAttention: Bool { !attentions.isEmpty }
+    // MARK: Tasks
+
+    /// Notes a command that begins.
+    func begin(_ command: ISCSICommand, _ unit: LogicalUnit) -> SessionTask {
+        let serial = nextSerial
+        nextSerial += 1
+        serials[command.tag] = serial
+        return SessionTask(
+            command: command,
+            serial: serial,
+            transfer: CommandSet.block.transfer(cdb: command.cdb, lun: command.lun, unit: unit),
+            rules: CommandSet.block.rules(cdb: command.cdb, lun: command.lun)
+        )
+    }
+
+    /// Whether a command was neither answered nor aborted.
+    func isLive(_ task: SessionTask) -> Bool { serials[task.tag] == task.serial }
+
+    /// Notes that a command ends now; `false` where it was answered or aborted before.
+    func end(_ task: SessionTask) -> Bool {
+        guard isLive(task) else { return false }
+        forget(task: task.tag)
+        return true
+    }
+
+    private func forget(task tag: UInt32) {
+        serials[tag] = nil
+        commandsOfTask[tag] = nil
+    }
 
     // MARK: Actions of the nexus
 
@@ -379,11 +461,12 @@ final class ISCSISession: ChannelInboundHandler {
 
     /// Hands a command to the nexus's client.
     func submit(_ request: BackEndRequest) {
-        let deadline = service.now.advanced(byNanoseconds: UInt64(Limits.commandDeadlineMilliseconds) * 1_000_000)
+        let milliseconds = UInt64(request.operation.deadlineMilliseconds)
+        let deadline = service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
         guard let id = nexus?.submit(request, isChange: request.operation.isChange, deadline: deadline) else {
             return request.completion(.failed(.unreachable))
         }
-        commandsOfTask[request.task, default: []].append(id)
+        if let task = request.task { commandsOfTask[task, default: []].append(id) }
     }
 
     private func send(_ request: BackEndRequest, _ id: CommandID, _ attempt: UInt32, _ context: CommandContext) {
@@ -392,7 +475,7 @@ final class ISCSISession: ChannelInboundHandler {
             return
         }
         let header = CommandHeader(context)
-        let deadline = Limits.commandDeadlineMilliseconds
+        let deadline = request.operation.deadlineMilliseconds
         let completion: (Result<RPCAnswer, RPCFailure>) -> Void = { [self] result in
             if case .failure(let failure) = result, failure.kind == .notSent, client.isConnected {
                 // The link has as much on its way as it may; the owner knows nothing of this command.
@@ -428,6 +511,31 @@ final class ISCSISession: ChannelInboundHandler {
                 deadlineMilliseconds: deadline,
                 completion: completion
             )
+        case .orWrite(let offset, let checksums, let bytes):
+            client.send(
+                OrWriteCommand(WriteCommand(header: header, offset: offset, checksums: checksums)),
+                payload: [bytes],
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
+        case .mapStatus(let range, let runs):
+            client.send(
+                MapStatusCommand(header: header, range: range, runsMaximum: UInt32(runs)),
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
+        case .check(let rules, let wantsReservations):
+            client.send(
+                CheckUnit(header: header, rules: rules, wantsReservations: wantsReservations),
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
+        case .unit(let action):
+            client.send(
+                ChangeUnit(header: header, action: action),
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
         }
     }
 
@@ -455,12 +563,20 @@ final class ISCSISession: ChannelInboundHandler {
             return .ownerLost
         case .success(var answer):
             do throws(RPCError) {
-                if case .read = request.operation {
+                switch request.operation {
+                case .read:
                     let read = try answer.decode(ReadCommand.Answer.self)
                     return .final(.read(read, payload: answer.body), read.stamp)
+                case .check:
+                    let checked = try answer.decode(CheckUnit.Answer.self)
+                    return .final(.checked(checked.report), checked.stamp)
+                case .mapStatus:
+                    let mapped = try answer.decode(MapStatusCommand.Answer.self)
+                    return .final(.mapped(mapped.runs), mapped.stamp)
+                case .write, .zero, .compareAndWrite, .orWrite, .unit:
+                    let done = try answer.decode(CommandAnswer.self)
+                    return .final(.done, done.stamp)
                 }
-                let done = try answer.decode(CommandAnswer.self)
-                return .final(.done, done.stamp)
             } catch {
                 return disposition(of: error)
             }
@@ -509,50 +625,78 @@ final class ISCSISession: ChannelInboundHandler {
 
     // MARK: Task management (R6)
 
+    /// Has the owner take back what the initiator wants to be rid of.
     private func manage(_ request: TaskManagementRequest) {
         let ids = request.tasks.flatMap { commandsOfTask[$0] ?? [] }
-        let isReset =
-            request.function == .logicalUnitReset || request.function == .targetWarmReset
-            || request.function == .targetColdReset
-        guard nexus != nil, isReset || !ids.isEmpty else {
+        // From here on nothing more is asked of the owner for them, and their answers go nowhere.
+        for tag in request.tasks { forget(task: tag) }
+        let management = UnitManagement(request.function)
+        if management != nil { copyGeneration += 1 }
+        guard nexus != nil, management != nil || !ids.isEmpty else {
             return machine.taskManagementCompleted(tag: request.tag, .functionComplete)
         }
-        let deadline = service.now.advanced(byNanoseconds: UInt64(Limits.commandDeadlineMilliseconds) * 1_000_000)
-        fence(request, ids: isReset ? [] : ids, deadline: deadline)
+        let milliseconds = UInt64(TargetLimits.taskManagementDeadlineMilliseconds)
+        let deadline = service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
+        fence(request, management, ids: ids, deadline: deadline)
     }
 
-    /// Has the owner take commands back; asked again until the owner has answered or the deadline has passed.
-    private func fence(_ request: TaskManagementRequest, ids: [CommandID], deadline: MonotonicTime) {
+    /// Has the owner take commands back; asked again until the owner has answered or the deadline has passed. Then the session
+    /// ends: so the initiator knows that nothing of it is done any more, whatever keeps the owner from saying so.
+    private func fence(
+        _ request: TaskManagementRequest,
+        _ management: UnitManagement?,
+        ids: [CommandID],
+        deadline: MonotonicTime
+    ) {
         guard service.now < deadline else { return terminate(.reset) }
         guard let context = nexus?.context() else { return }
-        guard let owner = backend?.owner?.client else { return fenceLater(request, ids: ids, deadline: deadline) }
-        owner.send(
-            FenceCommand(header: CommandHeader(context), commands: ids),
-            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
-        ) { [self] result in
+        guard let owner = backend?.owner?.client else {
+            return fenceLater(request, management, ids: ids, deadline: deadline)
+        }
+        let completion: (Result<RPCAnswer, RPCFailure>) -> Void = { [self] result in
             defer { drain() }
             guard case .success(let answer) = result, answer.isOK else {
                 if case .success(let answer) = result, answer.status == .nexusClosed { return terminate(.reset) }
-                return fenceLater(request, ids: ids, deadline: deadline)
+                return fenceLater(request, management, ids: ids, deadline: deadline)
             }
-            let bound = context.command
-            for (task, commands) in commandsOfTask where request.tasks.contains(task) || ids.isEmpty {
-                for id in commands where ids.isEmpty ? id < bound : ids.contains(id) { nexus?.forget(id) }
-                commandsOfTask[task] = nil
-            }
+            for id in ids { nexus?.forget(id) }
             machine.taskManagementCompleted(tag: request.tag, .functionComplete)
+        }
+        let header = CommandHeader(context)
+        let milliseconds = TargetLimits.controlDeadlineMilliseconds
+        if let management {
+            let message = ManageUnit(header: header, function: management)
+            owner.send(message, deadlineMilliseconds: milliseconds, completion: completion)
+        } else {
+            let message = FenceCommand(header: header, commands: ids)
+            owner.send(message, deadlineMilliseconds: milliseconds, completion: completion)
         }
     }
 
-    private func fenceLater(_ request: TaskManagementRequest, ids: [CommandID], deadline: MonotonicTime) {
+    private func fenceLater(
+        _ request: TaskManagementRequest,
+        _ management: UnitManagement?,
+        ids: [CommandID],
+        deadline: MonotonicTime
+    ) {
         guard let loop = context?.eventLoop else { return }
         let bound = NIOLoopBound(self, eventLoop: loop)
         loop.scheduleTask(in: TargetLimits.locateInterval) {
-            bound.value.fence(request, ids: ids, deadline: deadline)
+            bound.value.fence(request, management, ids: ids, deadline: deadline)
             bound.value.drain()
         }
     }
+}
 
-    /// A task has been answered: it cannot be named any more.
-    func taskEnded(_ task: UInt32) { commandsOfTask[task] = nil }
+extension UnitManagement {
+    /// The functions that concern all nexuses.
+    fileprivate init?(_ function: TaskManagementFunction) {
+        switch function {
+        case .clearTaskSet: self = .clearTaskSet
+        case .logicalUnitReset: self = .logicalUnitReset
+        case .targetWarmReset: self = .targetWarmReset
+        case .targetColdReset: self = .targetColdReset
+        case .abortTask, .abortTaskSet, .clearACA, .taskReassign: return nil
+        }
+    }
 }

@@ -89,6 +89,10 @@ private func serve(
     try? await Task.sleep(for: .seconds(UInt32.max))
     logger.info("stopping", metadata: ["role": "target"])
     try await listener.close()
+    if try await loop.submit({ box.value?.requestLogouts() ?? false }).get() {
+        // Their answers, and their initiators' logouts, have this long to arrive. A second cancellation ends the wait.
+        try? await Task.sleep(for: TargetLimits.stopGrace)
+    }
     await health?.shutdown()
     try await loop.submit { box.value?.stop() }.get()
 }

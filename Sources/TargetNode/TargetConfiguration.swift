@@ -1,5 +1,15 @@
 public import AshlarCore
 
+/// Whether a target sends logins to the least loaded target that lives (RFC 7143, 11.13.5).
+public enum LoginRedirect: String, Sendable, Hashable, CaseIterable {
+    /// It serves them itself.
+    case never
+    /// The initiator asks here again the next time.
+    case temporarily
+    /// The initiator is to remember where it was sent.
+    case permanently
+}
+
 /// What a target is told at its start.
 public struct TargetConfiguration: Sendable {
     /// Name, cluster, certificate.
@@ -20,6 +30,8 @@ public struct TargetConfiguration: Sendable {
     public var objectServers: [Int32: String]
     /// Who may discover; without credentials everyone.
     public var discoveryAccess: AccessRules
+    /// Whether logins are sent to other targets.
+    public var redirect: LoginRedirect
 
     /// A configuration with each part named.
     public init(
@@ -31,7 +43,8 @@ public struct TargetConfiguration: Sendable {
         relativePortIdentifier: UInt16 = 1,
         cacheEndpoints: [String],
         objectServers: [Int32: String],
-        discoveryAccess: AccessRules = AccessRules()
+        discoveryAccess: AccessRules = AccessRules(),
+        redirect: LoginRedirect = .never
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -42,5 +55,6 @@ public struct TargetConfiguration: Sendable {
         self.cacheEndpoints = cacheEndpoints
         self.objectServers = objectServers
         self.discoveryAccess = discoveryAccess
+        self.redirect = redirect
     }
 }

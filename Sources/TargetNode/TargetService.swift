@@ -6,6 +6,7 @@ import NIOCore
 import Observability
 import Ownership
 import RPC
+import SCSI
 import Transport
 
 /// A cache server as the target sees it.
@@ -36,6 +37,11 @@ final class TargetService {
     private var sessionsByID: [ObjectIdentifier: ISCSISession] = [:]
     private var timers: [RepeatedTask] = []
     private var nextTSIH: UInt16 = 1
+    /// The targets that live, as the last report told; this one is among them.
+    private var nodes: [TargetNodeState] = []
+    private var lastGroups: [TargetPortGroup] = []
+    /// Since when an operator wants the sessions to go elsewhere.
+    private var drainingSince: MonotonicTime?
 
     init(
         loop: any EventLoop,
@@ -92,7 +98,7 @@ final class TargetService {
             logger: logger,
             onStateChange: { [weak self] state in
                 switch state {
-                case .connected: self?.sendHeartbeat()
+                case .connected: self?.refreshNodes {}
                 case .disconnected: self?.linkLost(text)
                 default: return
                 }
@@ -131,7 +137,7 @@ final class TargetService {
                 delay: TargetLimits.stampInterval
             ) { _ in bound.value.askForStamps() },
             loop.scheduleRepeatedTask(initialDelay: .zero, delay: TargetLimits.heartbeatInterval) { _ in
-                bound.value.sendHeartbeat()
+                bound.value.refreshNodes {}
             },
         ]
     }
@@ -186,22 +192,128 @@ final class TargetService {
                 }
                 for (backend, entry) in zip(page, stamps.stamps) { backend.stampArrived(entry, from: link) }
             }
+            for backend in page { backend.askForNexuses() }
         }
+        continueDraining()
     }
 
-    private func sendHeartbeat() {
-        guard let link = caches.first(where: { $0.client.isConnected }) else { return }
-        let heartbeat = TargetHeartbeatMessage(
-            node: configuration.node.name,
+    // MARK: Target nodes
+
+    /// Tells that this target lives, and learns which others do; what was known stays where nobody answers.
+    func refreshNodes(completion: @escaping () -> Void) {
+        guard let link = caches.first(where: { $0.client.isConnected }) else { return completion() }
+        let own = TargetNodeState(
+            name: configuration.node.name,
             portal: portal,
-            portalGroupTag: configuration.portalGroupTag,
+            port: ownPort,
             release: ProgramRelease.current,
             sessions: UInt32(sessionsByID.count)
         )
-        link.client.send(heartbeat, deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds) { [logger] result in
-            if case .failure(let failure) = result {
-                logger.debug("heartbeat was not taken", metadata: ["reason": "\(failure.reason)"])
+        link.client.send(
+            TargetReport(node: own),
+            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+        ) { [self] result in
+            defer { completion() }
+            switch result {
+            case .success(var answer):
+                do throws(RPCError) {
+                    take(try answer.decode(TargetReport.Answer.self).nodes)
+                } catch {
+                    logger.debug("report was not taken", metadata: ["reason": "\(error)"])
+                }
+            case .failure(let failure):
+                logger.debug("report was not taken", metadata: ["reason": "\(failure.reason)"])
             }
+        }
+    }
+
+    private func take(_ list: [TargetNodeState]) {
+        nodes = list
+        let isWanted = nodes.contains { $0.name == configuration.node.name && $0.isDraining }
+        if isWanted, drainingSince == nil {
+            logger.notice("draining: sessions are asked to go elsewhere")
+            drainingSince = now
+        } else if !isWanted, drainingSince != nil {
+            logger.notice("no longer draining")
+            drainingSince = nil
+        }
+        let groups = targetPortGroups
+        guard groups != lastGroups else { return }
+        let isFirst = lastGroups.isEmpty
+        lastGroups = groups
+        guard !isFirst else { return }
+        for session in sessionsByID.values { session.tell(.asymmetricAccessChanged) }
+    }
+
+    private var ownPort: TargetPort {
+        TargetPort(
+            portalGroupTag: configuration.portalGroupTag,
+            relativePortIdentifier: configuration.relativePortIdentifier
+        )
+    }
+
+    /// Whether sessions are to go elsewhere.
+    var isDraining: Bool { drainingSince != nil }
+
+    /// All target ports that live, ascending; nodes behind one balanced address share one.
+    var targetPorts: [TargetPort] {
+        let known = nodes.map(\.port).filter { $0.relativePortIdentifier != 0 }
+        return Set(known + [ownPort]).sorted {
+            ($0.relativePortIdentifier, $0.portalGroupTag) < ($1.relativePortIdentifier, $1.portalGroupTag)
+        }
+    }
+
+    /// The target port groups: standby where every node of a group is being drained (SPC-5, 5.16.2).
+    var targetPortGroups: [TargetPortGroup] {
+        let states = nodes.isEmpty ? [] : nodes
+        let ports = targetPorts
+        return Set(ports.map(\.portalGroupTag)).sorted().map { tag in
+            let members = states.filter { $0.port.portalGroupTag == tag }
+            let isDraining = !members.isEmpty && members.allSatisfy(\.isDraining)
+            return TargetPortGroup(
+                tag: tag,
+                state: isDraining ? .standby : .activeOptimized,
+                ports: ports.filter { $0.portalGroupTag == tag }.map(\.relativePortIdentifier)
+            )
+        }
+    }
+
+    /// Where a login is to go instead: to the living node with the fewest sessions, where this node only receives, or is being
+    /// drained.
+    func redirection() -> (portal: String, isPermanent: Bool)? {
+        guard configuration.redirect != .never || isDraining else { return nil }
+        let others = nodes.filter { $0.name != configuration.node.name && !$0.isDraining && $0.portal != portal }
+        guard let least = others.min(by: { ($0.sessions, $0.name) < ($1.sessions, $1.name) }) else { return nil }
+        // Counted at once: the next report comes in seconds, and many may log in until then.
+        if let index = nodes.firstIndex(where: { $0.name == least.name }) { nodes[index].sessions += 1 }
+        let address = least.portal.split(separator: ",").first.map(String.init) ?? least.portal
+        return (address, configuration.redirect == .permanently && !isDraining)
+    }
+
+    /// Goes on with draining: the port is standby for a while, so that initiators with other paths leave by themselves; then
+    /// sessions are asked to log out, and at last dropped.
+    private func continueDraining() {
+        guard let drainingSince else { return }
+        let waited = now.nanoseconds(since: drainingSince)
+        if waited >= TargetLimits.drainGraceNanoseconds {
+            for session in Array(sessionsByID.values) { session.requestLogout() }
+        }
+        if waited >= TargetLimits.drainGraceNanoseconds + 2 * UInt64(TargetLimits.logoutSeconds) * 1_000_000_000 {
+            for session in Array(sessionsByID.values) { session.terminate(.shutdown) }
+        }
+    }
+
+    /// Asks all sessions to log out; whether there were any.
+    func requestLogouts() -> Bool {
+        for session in Array(sessionsByID.values) { session.requestLogout() }
+        return !sessionsByID.isEmpty
+    }
+
+    /// The session through which an initiator uses a volume here: its own, or another one of the same initiator.
+    func session(of session: ISCSISession, designatedBy device: CopyDevice) -> ISCSISession? {
+        if session.unit?.isDesignated(by: device) == true { return session }
+        return sessionsByID.values.first {
+            $0.initiator == session.initiator && $0.nexus != nil && $0.unit?.isDesignated(by: device) == true
         }
     }
 
@@ -262,6 +374,19 @@ enum TargetLimits {
     static let fetchRetryInterval = TimeAmount.milliseconds(250)
     /// Pause before a command is sent again that a link had no room for.
     static let busyLinkInterval = TimeAmount.milliseconds(20)
+    /// How long an erasure that is not immediate may take, in milliseconds: a day.
+    static let erasureDeadlineMilliseconds: UInt32 = 86_400_000
+    /// How long task management waits for the owner before the session is dropped instead, in milliseconds: less than
+    /// open-iscsi waits for an abort (15 s).
+    static let taskManagementDeadlineMilliseconds: UInt32 = 10_000
+    /// How long a port that is being drained is standby before its sessions are asked to log out, in nanoseconds.
+    static let drainGraceNanoseconds: UInt64 = 15_000_000_000
+    /// Seconds within which an initiator that is asked to log out is to do so.
+    static let logoutSeconds: UInt16 = 5
+    /// How long a target that stops waits for sessions to log out.
+    static let stopGrace = Duration.seconds(1)
+    /// Copies that a session remembers.
+    static let copyRecordsMaximum = 32
     /// Links to cache servers.
     static let cacheLinksMaximum = 64
     /// Targets in the answer to one discovery.

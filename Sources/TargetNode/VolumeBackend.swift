@@ -142,7 +142,7 @@ final class VolumeBackend {
         let old = volume
         volume = description
         guard let old, old.revision != description.revision else { return }
-        for session in sessions.values { session.volumeChanged(from: old, to: description) }
+        for session in sessions.values { session.volumeChanged(to: description) }
     }
 
     /// The owner's regular stamp; nil: it is the owner no more.
@@ -172,6 +172,25 @@ final class VolumeBackend {
                     if error.status == .notOwner { self.ownerLost() }
                     completion(.failure(.unavailable(error.message)))
                 }
+            }
+        }
+    }
+
+    /// Asks which of the sessions' nexuses a newer login has closed: idle ones would not notice (R3).
+    func askForNexuses() {
+        guard let owner, let volume else { return }
+        let open = sessions.values.compactMap(\.nexus?.nexus).prefix(RPCMessageLimits.stampsMaximum)
+        guard !open.isEmpty else { return }
+        owner.client.send(
+            NexusStates(volume: volume.id, nexuses: open.sorted()),
+            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+        ) { result in
+            // A lost answer is made good in a second.
+            guard case .success(var answer) = result, let states = try? answer.decode(NexusStates.self) else { return }
+            let closed = Set(states.nexuses)
+            for session in Array(self.sessions.values) {
+                guard let nexus = session.nexus?.nexus, closed.contains(nexus) else { continue }
+                session.terminate(.reinstated)
             }
         }
     }

@@ -14,7 +14,7 @@ struct PostgresControlStoreTests {
     ) async throws {
         let configuration = try TestCluster.shared.get().emptyDatabase()
         let connection = try PostgresConnection(configuration)
-        try MigrationRunner(Migrations(directory: migrationsDirectory), release: "0.1.0", logger: quiet).up(connection)
+        try MigrationRunner(Migrations(directory: migrationsDirectory), release: "0.2.0", logger: quiet).up(connection)
         connection.close()
         let worker = DatabaseWorker(configuration, settings: PostgresControlStore.settings)
         let result: Result<Void, any Error>

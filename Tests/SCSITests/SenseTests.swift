@@ -86,7 +86,7 @@ private func descriptors(_ sense: SenseData) -> [UInt8] {
         #expect(
             codes == [
                 "2900", "2901", "2903", "2907", "2a01", "2a03", "2a04", "2a05", "2a09", "2f00", "3f03", "3f0e",
-                "2a06",
+                "2a06", "3f05",
             ]
         )
         for attention in UnitAttention.allCases {

@@ -28,6 +28,8 @@ public enum UnitAttention: UInt8, Sendable, Hashable, CaseIterable {
     case reportedLUNsChanged = 12
     /// The asymmetric access state of a target port group changed.
     case asymmetricAccessChanged = 13
+    /// Another nexus set identifying information.
+    case deviceIdentifierChanged = 14
 }
 
 /// How a pending unit attention condition meets a command (SAM-6, 5.14.5).

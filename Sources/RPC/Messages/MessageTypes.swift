@@ -10,12 +10,19 @@ extension RPCMessageType {
     static let closeNexus = RPCMessageType(0x14)
     static let stamps = RPCMessageType(0x15)
     static let targetHeartbeat = RPCMessageType(0x16)
+    static let targetReport = RPCMessageType(0x17)
+    static let nexusStates = RPCMessageType(0x18)
     // Target to cache: commands.
     static let read = RPCMessageType(0x20)
     static let write = RPCMessageType(0x21)
     static let zero = RPCMessageType(0x22)
     static let compareAndWrite = RPCMessageType(0x23)
     static let fence = RPCMessageType(0x24)
+    static let orWrite = RPCMessageType(0x25)
+    static let mapStatus = RPCMessageType(0x26)
+    static let checkUnit = RPCMessageType(0x27)
+    static let changeUnit = RPCMessageType(0x28)
+    static let manageUnit = RPCMessageType(0x29)
     // Agent to cache.
     static let moveWork = RPCMessageType(0x30)
     static let mapMove = RPCMessageType(0x31)
@@ -53,6 +60,14 @@ public enum RPCMessageLimits {
     public static let objectsMaximum = 10_000
     /// Slots asked of an object at once.
     public static let slotsMaximum = Int(Limits.objectSlotsMaximum)
+    /// Target nodes told at once.
+    public static let targetNodesMaximum = 1_024
+    /// Runs in the answer to a question for what is mapped.
+    public static let mapRunsMaximum = 4_096
+    /// Initiator ports named by one registration, and target ports that it goes through.
+    public static let registrationPortsMaximum = 1_024
+    /// Longest pattern of an erasure: a logical block.
+    public static let patternMaximumBytes = 4_096
     /// Credentials and initiators in a volume's access rules.
     public static let accessRulesMaximum = 1_024
 }

@@ -1,0 +1,394 @@
+public import AshlarCore
+import DequeModule
+import NIOCore
+
+// The logical unit: what keeps commands out (reservations, erasures, unit attention conditions), and what changes its state.
+//
+// Changes of the state go one after the other. While one is under way, commands that arrive wait: what they meet depends on
+// it. So a command is ordered either before a change, and then ends before it is answered or is taken back by it, or behind it.
+extension CacheOwner {
+    /// Lets a command in, if nothing keeps it out.
+    mutating func admit(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard volume.unitChange == nil else {
+            volume.heldByChange.append(command)
+            return
+        }
+        switch command.kind {
+        case .client(let operation, let context):
+            guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
+                return cancel(command, of: volume, refusal: .nexusClosed, now: now)
+            }
+            guard isFresh(context.proved, now: now) else {
+                // Not kept: it comes again under the same id (R1).
+                answer(command, .refused(.unproved, stamp(volume, now)))
+                return finish(command, of: volume, now: now)
+            }
+            if let refusal = obstacle(to: operation, from: nexus, of: volume) {
+                if case .attention = refusal { nexus.keep(context.command, .refused(refusal)) }
+                return cancel(command, of: volume, refusal: refusal, now: now)
+            }
+            switch operation {
+            case .check(let rules, let reservations):
+                command.phase = .loading
+                finishCheck(command, rules, reservations, of: volume, now: now)
+            case .unit(let action): begin(action, command, nexus, of: volume, now: now)
+            default: admitBlocks(command, operation, of: volume, now: now)
+            }
+        case .erase(let operation):
+            volume.unitChange = command
+            admitBlocks(command, operation, of: volume, now: now)
+        case .reset:
+            var change = UnitChange(state: volume.unit)
+            change.state.reservedBy = nil
+            change.state.mode = change.state.savedMode
+            begin(change, command, of: volume)
+        case .map, .evict, .fill: preconditionFailure("what agents and the owner do meets no reservation")
+        }
+    }
+
+    /// Lets commands in that waited for a change of the state, in their order, up to the next change.
+    private mutating func admitHeld(of volume: VolumeOwner, now: MonotonicTime) {
+        while volume.unitChange == nil, let next = volume.heldByChange.popFirst() {
+            admit(next, of: volume, now: now)
+        }
+    }
+
+    /// What keeps a command out: a conflict goes before a unit attention condition (SAM-6, 5.3.2).
+    private func obstacle(to operation: CommandOperation, from nexus: Nexus, of volume: VolumeOwner) -> Refusal? {
+        let rules = operation.rules
+        if isReserved(volume, against: rules, of: nexus) { return .reservationConflict }
+        if rules.attention == .report, let attention = volume.takeAttention(of: nexus) { return .attention(attention) }
+        if let erasure = volume.unit.erasure, !rules.isAllowedDuringErasure {
+            return .erasing(erasure.kind, progress: erasure.progress(ofBytes: volume.geometry.sizeBytes))
+        }
+        return nil
+    }
+
+    private func isReserved(_ volume: VolumeOwner, against rules: CommandRules, of nexus: Nexus) -> Bool {
+        if let holder = volume.reserveHolder, holder != nexus.number, !rules.isAllowedUnderReserve { return true }
+        return volume.unit.reservations.conflicts(with: rules.access, from: nexus.ports)
+    }
+
+    /// Answers a command that needed nothing but the unit's state.
+    mutating func finishCheck(
+        _ command: Command,
+        _ rules: CommandRules,
+        _ wantsReservations: Bool,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        // R8: what the state is may have been changed by another owner.
+        guard holdsLease(now: now) else { return park(command, of: volume) }
+        guard let context = command.context, let nexus = volume.nexuses[context.nexus] else {
+            return cancel(command, of: volume, refusal: .nexusClosed, now: now)
+        }
+        var state = volume.unit
+        if !wantsReservations { state.reservations = PersistentReservations() }
+        state.reservedBy = volume.reserveHolder
+        let report = UnitReport(
+            revision: volume.description.revision,
+            state: state,
+            attention: rules.attention == .deliver ? volume.takeAttention(of: nexus) : nil,
+            counters: volume.currentCounters
+        )
+        answer(command, .checked(stamp(volume, now), report))
+        finish(command, of: volume, now: now)
+    }
+
+    // MARK: Changes
+
+    /// Works out what an initiator's command makes of the state, and has it committed.
+    private mutating func begin(
+        _ action: UnitAction,
+        _ command: Command,
+        _ nexus: Nexus,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        do throws(RefusedCommand) {
+            let change = try change(by: action, from: nexus, of: volume)
+            guard change.state == volume.unit, change.attentions.isEmpty else {
+                return begin(change, command, of: volume)
+            }
+            if let context = command.context { nexus.keep(context.command, .done) }
+            answer(command, .done(stamp(volume, now)))
+            finish(command, of: volume, now: now)
+        } catch {
+            cancel(command, of: volume, refusal: error.refusal, now: now)
+        }
+    }
+
+    private mutating func begin(_ change: UnitChange, _ command: Command, of volume: VolumeOwner) {
+        command.change = change
+        volume.unitChange = command
+        makeReady(command, of: volume)
+    }
+
+    private func change(
+        by action: UnitAction,
+        from nexus: Nexus,
+        of volume: VolumeOwner
+    ) throws(RefusedCommand) -> UnitChange {
+        var change = UnitChange(state: volume.unit)
+        change.state.reservedBy = volume.reserveHolder
+        func tellOthers(_ attention: UnitAttention) {
+            for other in volume.nexuses.keys where other != nexus.number { change.attentions[other] = attention }
+        }
+        switch action {
+        case .reservation(let action):
+            try apply(action, from: nexus, of: volume, to: &change)
+        case .reserve:
+            try requireNoRegistration(volume)
+            guard (volume.reserveHolder ?? nexus.number) == nexus.number else {
+                throw RefusedCommand(refusal: .reservationConflict)
+            }
+            change.state.reservedBy = nexus.number
+        case .release:
+            try requireNoRegistration(volume)
+            if volume.reserveHolder == nexus.number { change.state.reservedBy = nil }
+        case .modeSelect(let mode, let isSaved):
+            change.state.mode = mode
+            if isSaved { change.state.savedMode = mode }
+            if change.state != volume.unit { tellOthers(.modeParametersChanged) }
+        case .identify(let kind, let bytes):
+            switch kind {
+            case .peripheral: change.state.identifyingInformation = bytes
+            case .text: change.state.identifyingText = bytes
+            }
+            if change.state != volume.unit { tellOthers(.deviceIdentifierChanged) }
+        case .erase(let erasure, _):
+            try checkWritable(volume)
+            change.state.erasure = erasure
+        }
+        return change
+    }
+
+    /// RESERVE and RELEASE conflict with registrations (SPC-3, 5.6.3: CRH is zero).
+    private func requireNoRegistration(_ volume: VolumeOwner) throws(RefusedCommand) {
+        guard volume.unit.reservations.registrations.isEmpty else {
+            throw RefusedCommand(refusal: .reservationConflict)
+        }
+    }
+
+    private func apply(
+        _ action: ReservationAction,
+        from nexus: Nexus,
+        of volume: VolumeOwner,
+        to change: inout UnitChange
+    ) throws(RefusedCommand) {
+        // A unit that is held by RESERVE takes no registrations, not even from who holds it (SPC-2, 5.5.1).
+        guard volume.reserveHolder == nil else { throw RefusedCommand(refusal: .reservationConflict) }
+        let result: ReservationChange
+        do throws(ReservationRefusal) {
+            result = try volume.unit.reservations.applying(
+                action,
+                from: nexus.ports,
+                open: volume.nexuses.values.map(\.ports)
+            )
+        } catch {
+            switch error {
+            case .conflict: throw RefusedCommand(refusal: .reservationConflict)
+            case .invalidRelease: throw RefusedCommand(refusal: .invalidRelease)
+            case .noRoom: throw RefusedCommand(refusal: .noRegistrationRoom)
+            case .invalidParameter(let byte): throw RefusedCommand(refusal: .invalidParameter(byte))
+            }
+        }
+        change.state.reservations = result.reservations
+        for other in volume.nexuses.values {
+            change.attentions[other.number] = result.attentions[other.ports]
+            if result.aborted.contains(other.ports) { change.aborted.insert(other.number) }
+        }
+    }
+
+    /// A change has become durable: puts it in force, takes back what it forbids, and answers.
+    mutating func apply(_ change: UnitChange, of command: Command, to volume: VolumeOwner, now: MonotonicTime) {
+        volume.unit = change.state
+        for (number, attention) in change.attentions { volume.nexuses[number]?.add(attention) }
+        let committing = takeBack(by: command, change, of: volume, now: now)
+        if volume.unit.erasure == nil { endErasure(of: volume, now: now) } else { erasing.insert(volume.id) }
+        var lingers = !committing.isEmpty
+        if case .client(.unit(.erase(_, isImmediate: false)), _) = command.kind { lingers = true }
+        guard lingers else {
+            answer(command, .done(stamp(volume, now)))
+            return finish(command, of: volume, now: now)
+        }
+        command.phase = .lingering
+        volume.lingering.append(command)
+        if !committing.isEmpty {
+            let fence = Fence(.command(command), remaining: committing.count)
+            for other in committing { other.fences.append(fence) }
+        }
+        endChange(command, of: volume, now: now)
+    }
+
+    /// Takes back what has not begun to be committed of the nexuses that a change aborts, and of those that it keeps out now.
+    ///
+    /// - Returns: what is being committed of the aborted ones.
+    private mutating func takeBack(
+        by command: Command,
+        _ change: UnitChange,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) -> [Command] {
+        var committing: [Command] = []
+        guard case .client(.unit(.reservation), _) = command.kind else { return committing }
+        for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) {
+            let isAborted = change.aborted.contains(nexus.number)
+            for (_, other) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where other !== command {
+                guard let operation = other.operation else { continue }
+                switch other.phase {
+                case .committing:
+                    if isAborted { committing.append(other) }
+                case .waiting, .loading, .ready, .lingering:
+                    if isAborted {
+                        cancel(other, of: volume, refusal: .taskAborted, now: now)
+                    } else if other.phase != .lingering, isReserved(volume, against: operation.rules, of: nexus) {
+                        cancel(other, of: volume, refusal: .reservationConflict, now: now)
+                    }
+                case .finished: break
+                }
+            }
+        }
+        return committing
+    }
+
+    /// A change is over, done or not: those that waited for it are let in.
+    mutating func endChange(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard volume.unitChange === command else { return }
+        volume.unitChange = nil
+        admitHeld(of: volume, now: now)
+    }
+
+    /// Answers a durable command that had to wait for others.
+    mutating func endLingering(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        guard command.phase == .lingering else { return }
+        answer(command, .done(stamp(volume, now)))
+        finish(command, of: volume, now: now)
+    }
+
+    // MARK: Task management of all nexuses
+
+    /// CLEAR TASK SET and resets: takes back what has not begun to be committed, of all nexuses, and answers `done` once what is
+    /// in a commit has finished. The commands of the own nexus are those below the context's.
+    public mutating func manage(
+        _ ticket: Ticket,
+        context: CommandContext,
+        function: UnitManagement,
+        now: MonotonicTime
+    ) {
+        guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
+        let current = stamp(volume, now)
+        guard context.proved.epoch == volume.epoch else { return refuse(ticket, .wrongEpoch, current) }
+        guard let own = volume.nexuses[context.nexus], own.state == .open else {
+            return refuse(ticket, .nexusClosed, current)
+        }
+        own.raiseLowWater(to: context.lowWater)
+        own.fencedBelow = max(own.fencedBelow, context.command)
+        var committing: [Command] = []
+        for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) {
+            let isOwn = nexus === own
+            var isHit = false
+            for (id, command) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where !isOwn || id < context.command {
+                isHit = true
+                if command.phase == .committing {
+                    committing.append(command)
+                } else {
+                    cancel(command, of: volume, refusal: isOwn ? .aborted : .taskAborted, now: now)
+                }
+            }
+            switch function {
+            case .clearTaskSet: if isHit, !isOwn { volume.tell(nexus, .commandsCleared) }
+            case .logicalUnitReset, .targetWarmReset, .targetColdReset: volume.tell(nexus, .deviceReset)
+            }
+        }
+        if function == .targetColdReset {
+            for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) where nexus !== own {
+                closeForGood(nexus, of: volume, now: now)
+            }
+        }
+        var needsReset = volume.reserveHolder != nil || volume.unit.mode != volume.unit.savedMode
+        // What is being changed just now is not known yet.
+        needsReset = (needsReset || volume.unitChange != nil) && function != .clearTaskSet
+        let remaining = committing.count + (needsReset ? 1 : 0)
+        guard remaining > 0 else { return actions.append(.answer(ticket, .done(current))) }
+        let fence = Fence(.request(ticket), remaining: remaining)
+        for command in committing { command.fences.append(fence) }
+        guard needsReset else { return }
+        let reset = Command(
+            kind: .reset,
+            ticket: nil,
+            ranges: [],
+            isExclusive: true,
+            deadline: MonotonicTime(.max)
+        )
+        reset.fences.append(fence)
+        admit(reset, of: volume, now: now)
+    }
+
+    // MARK: Erasures
+
+    /// Goes on with SANITIZE and FORMAT UNIT: one step of each volume at a time.
+    mutating func continueErasures(now: MonotonicTime) {
+        guard !erasing.isEmpty, now >= noCommitBefore else { return }
+        for id in erasing.sorted() {
+            guard let volume = owned(id), let erasure = volume.unit.erasure else {
+                erasing.remove(id)
+                continue
+            }
+            guard volume.unitChange == nil else { continue }
+            let (operation, end) = step(of: erasure, of: volume)
+            let command = Command(
+                kind: .erase(operation),
+                ticket: nil,
+                ranges: [],
+                isExclusive: true,
+                deadline: MonotonicTime(.max)
+            )
+            var change = UnitChange(state: volume.unit)
+            change.state.erasure = end < volume.geometry.sizeBytes ? erasure.moved(to: end) : nil
+            command.change = change
+            admit(command, of: volume, now: now)
+        }
+    }
+
+    private func step(of erasure: Erasure, of volume: VolumeOwner) -> (CommandOperation, end: UInt64) {
+        let rest = volume.geometry.sizeBytes - erasure.position
+        guard erasure.kind == .overwrite, !erasure.pattern.isEmpty else {
+            let count = min(rest, OwnerLimits.erasureStepMaximumBytes)
+            return (.zero([ByteRange(offset: erasure.position, count: count)]), erasure.position + count)
+        }
+        let count = Int(min(rest, UInt64(Limits.transferMaximumBytes)))
+        let block = ByteBuffer(repeating: erasure.pattern, count: Int(volume.blockBytes))
+        var bytes = ByteBuffer()
+        bytes.reserveCapacity(count)
+        while bytes.readableBytes < count { bytes.writeImmutableBuffer(block) }
+        let checksums = [Checksum](repeating: block.checksum, count: count / block.readableBytes)
+        let write = CommandOperation.write(offset: erasure.position, checksums: checksums, bytes: bytes)
+        return (write, erasure.position + UInt64(count))
+    }
+
+    /// Answers the commands that waited for an erasure to end.
+    private mutating func endErasure(of volume: VolumeOwner, now: MonotonicTime) {
+        guard erasing.remove(volume.id) != nil || !volume.lingering.isEmpty else { return }
+        for command in volume.lingering {
+            if case .client(.unit(.erase), _) = command.kind { endLingering(command, of: volume, now: now) }
+        }
+    }
+}
+
+extension Erasure {
+    fileprivate func moved(to position: UInt64) -> Erasure {
+        var erasure = self
+        erasure.position = position
+        return erasure
+    }
+}
+
+extension ByteBuffer {
+    /// A pattern, again and again, up to `count` bytes, which is a multiple of its length.
+    fileprivate init(repeating pattern: [UInt8], count: Int) {
+        self.init()
+        reserveCapacity(count)
+        while readableBytes < count { writeBytes(pattern) }
+    }
+}
