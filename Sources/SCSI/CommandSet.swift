@@ -35,6 +35,12 @@ extension CommandRules {
         isAllowedDuringErasure: true,
         attention: .deliver
     )
+    /// REPORT SUPPORTED OPERATION CODES, REPORT TARGET PORT GROUPS: they tell of the device, whatever its state.
+    static let discovery = CommandRules(access: .any, isAllowedUnderReserve: true, isAllowedDuringErasure: true)
+    /// Commands that a RESERVE of another nexus does not keep out.
+    static let underReserve = CommandRules(access: .any, isAllowedUnderReserve: true)
+    /// LOG SENSE, PERSISTENT RESERVE IN: they look at no block.
+    static let duringErasure = CommandRules(access: .any, isAllowedDuringErasure: true)
     /// Commands that no persistent reservation keeps out.
     static let any = CommandRules(access: .any)
     /// Commands that a persistent reservation for exclusive access keeps out.
@@ -135,7 +141,10 @@ public struct CommandSet: Sendable {
 
     /// All commands of a direct access block device (SBC-4) that are supported.
     public static let block = CommandSet(
-        primaryCommands + reportCommands + mediumCommands + provisioningCommands
+        [
+            primaryCommands, reportCommands, mediumCommands, provisioningCommands, reservationCommands,
+            modeSelectCommands, logCommands, targetPortGroupCommands, identifyingInformationCommands,
+        ].flatMap(\.self)
     )
 
     /// The entries of an operation code.

@@ -14,15 +14,27 @@ public struct LogicalUnit: Sendable, Hashable {
     public var productRevision: String
     /// Mode parameters in force.
     public var mode: ModeParameters
+    /// Mode parameters that come back with a reset.
+    public var savedMode: ModeParameters
+    /// All target ports of the target, with that through which it is seen.
+    public var targetPorts: [TargetPort]
+    /// PERIPHERAL DEVICE IDENTIFYING INFORMATION.
+    public var identifyingInformation: [UInt8]
+    /// PERIPHERAL DEVICE TEXT IDENTIFYING INFORMATION: UTF-8 that ends with a zero byte, or nothing.
+    public var identifyingText: [UInt8]
 
-    /// A logical unit with each part named.
+    /// A logical unit with each part named; without `targetPorts` its own port is all there is.
     public init(
         volume: VolumeDescription,
         targetName: String,
         portalGroupTag: UInt16,
         relativePortIdentifier: UInt16,
         productRevision: String,
-        mode: ModeParameters = ModeParameters()
+        mode: ModeParameters = ModeParameters(),
+        savedMode: ModeParameters = ModeParameters(),
+        targetPorts: [TargetPort]? = nil,
+        identifyingInformation: [UInt8] = [],
+        identifyingText: [UInt8] = []
     ) {
         self.volume = volume
         self.targetName = targetName
@@ -30,6 +42,18 @@ public struct LogicalUnit: Sendable, Hashable {
         self.relativePortIdentifier = relativePortIdentifier
         self.productRevision = productRevision
         self.mode = mode
+        self.savedMode = savedMode
+        self.targetPorts =
+            targetPorts ?? [
+                TargetPort(portalGroupTag: portalGroupTag, relativePortIdentifier: relativePortIdentifier)
+            ]
+        self.identifyingInformation = identifyingInformation
+        self.identifyingText = identifyingText
+    }
+
+    /// The port through which it is seen.
+    public var targetPort: TargetPort {
+        TargetPort(portalGroupTag: portalGroupTag, relativePortIdentifier: relativePortIdentifier)
     }
 
     /// Whether writes are refused.

@@ -72,9 +72,10 @@ extension CommandContext {
         }
     }
 
-    /// Refuses to change a volume that is read-only.
+    /// Refuses to change a volume that is read-only, by its description or by SWP of the control mode page.
     func requireWritable() throws(SCSIError) {
-        guard !unit.isWriteProtected else { throw SCSIError(.writeProtected) }
+        guard !unit.volume.isReadOnly else { throw SCSIError(.writeProtected) }
+        guard !unit.mode.isSoftwareWriteProtected else { throw SCSIError(.softwareWriteProtected) }
     }
 
     /// The bytes of the data-out from `offset` on.

@@ -1,7 +1,7 @@
 import AshlarCore
 import NIOCore
 
-/// MODE SENSE (6) and (10) with their pages (SPC-5, 6.14, 6.15 and 7.5; SBC-4, 6.5).
+/// MODE SENSE (6) and (10) with their pages (SPC-5, 6.14, 6.15 and 7.5; SBC-4, 6.5). All pages can be saved, and say so (PS).
 enum ModeSense {
     /// One mode page, or subpage, with its header.
     struct Page {
@@ -9,12 +9,12 @@ enum ModeSense {
         let code: UInt8
         /// SUBPAGE CODE; 0 for the page_0 format.
         let subpage: UInt8
-        /// The bytes behind the header, as they are in force.
-        let current: @Sendable (LogicalUnit) -> [UInt8]
-        /// Ones where MODE SELECT may change a bit: nowhere, as long as there is no such command.
+        /// The bytes behind the header.
+        let bytes: @Sendable (ModeParameters) -> [UInt8]
+        /// Ones where MODE SELECT may change a bit.
         let changeable: [UInt8]
-        /// What a fresh volume has.
-        let standard: [UInt8]
+        /// Takes what can be changed from the bytes behind the header, which are at `offset` of the parameter list.
+        let apply: @Sendable (_ bytes: [UInt8], _ offset: Int, inout ModeParameters) throws(SCSIError) -> Void
     }
 
     /// PAGE CONTROL (SPC-5, table 181).
@@ -31,35 +31,57 @@ enum ModeSense {
         Page(
             code: 0x0A,
             subpage: 0x00,
-            current: { controlPage($0.mode) },
-            changeable: [UInt8](repeating: 0, count: 10),
-            standard: controlPage(ModeParameters())
-        ),
+            bytes: controlPage,
+            changeable: [0x04, 0x00, 0x08] + [UInt8](repeating: 0, count: 7)
+        ) { bytes, _, mode throws(SCSIError) in
+            mode.isSenseInDescriptorFormat = bytes[0] & 0x04 != 0
+            mode.isSoftwareWriteProtected = bytes[2] & 0x08 != 0
+        },
         fixedPage(0x0A, subpage: 0x01, [UInt8](repeating: 0, count: 28)),
-        fixedPage(0x1C, [UInt8](repeating: 0, count: 10)),
+        Page(
+            code: 0x1C,
+            subpage: 0x00,
+            bytes: exceptionsPage,
+            changeable: [0x08, 0x0F] + [UInt8](repeating: 0, count: 8)
+        ) { bytes, offset, mode throws(SCSIError) in
+            guard bytes[1] <= exceptionReportingMethodMaximum else {
+                throw SCSIError(.invalidFieldInParameterList(byte: offset + 1, bit: 3))
+            }
+            mode.isExceptionReportingDisabled = bytes[0] & 0x08 != 0
+            mode.exceptionReportingMethod = bytes[1]
+        },
     ]
 
     /// Caching (SBC-4, table 176): WCE zero, since no acknowledged byte is volatile (I1); RCD zero.
     private static let cachingPage = [UInt8](repeating: 0, count: 18)
 
     /// Control (SPC-5, table 445): one task set for all nexuses (TST 000b), log parameters are not saved (GLTSD), commands may be
-    /// reordered (QUEUE ALGORITHM MODIFIER 1h), BUSY for as long as it lasts (BUSY TIMEOUT PERIOD FFFFh).
+    /// reordered (QUEUE ALGORITHM MODIFIER 1h), commands that another nexus aborts end with TASK ABORTED (TAS), BUSY for as long as
+    /// it lasts (BUSY TIMEOUT PERIOD FFFFh).
     private static func controlPage(_ mode: ModeParameters) -> [UInt8] {
         [
-            0x02 | (mode.isSenseInDescriptorFormat ? 0x04 : 0), 0x10, mode.isSoftwareWriteProtected ? 0x08 : 0, 0x00,
+            0x02 | (mode.isSenseInDescriptorFormat ? 0x04 : 0), 0x10, mode.isSoftwareWriteProtected ? 0x08 : 0, 0x40,
             0x00, 0x00, 0xFF, 0xFF, 0x00, 0x00,
         ]
     }
+
+    /// Informational exceptions control (SBC-4, 6.5): DEXCPT and MRIE.
+    private static func exceptionsPage(_ mode: ModeParameters) -> [UInt8] {
+        [mode.isExceptionReportingDisabled ? 0x08 : 0, mode.exceptionReportingMethod & 0x0F]
+            + [UInt8](repeating: 0, count: 8)
+    }
+
+    /// Largest MRIE that is not reserved (SBC-4, 6.5).
+    private static let exceptionReportingMethodMaximum: UInt8 = 6
 
     /// A page that cannot change.
     private static func fixedPage(_ code: UInt8, subpage: UInt8 = 0, _ bytes: [UInt8]) -> Page {
         Page(
             code: code,
             subpage: subpage,
-            current: { _ in bytes },
-            changeable: [UInt8](repeating: 0, count: bytes.count),
-            standard: bytes
-        )
+            bytes: { _ in bytes },
+            changeable: [UInt8](repeating: 0, count: bytes.count)
+        ) { _, _, _ throws(SCSIError) in }
     }
 
     // MARK: Commands
@@ -126,22 +148,20 @@ enum ModeSense {
             throw SCSIError(.invalidFieldInCDB(byte: 3, bit: 7))
         }
         let control = PageControl(rawValue: context.command[2] >> 6) ?? .saved
-        guard control != .saved else {
-            throw SCSIError(SenseData(.illegalRequest, .savingNotSupported, field: .command(byte: 2, bit: 7)))
-        }
         var data = ByteBuffer()
         for page in selected {
             let bytes =
                 switch control {
-                case .current: page.current(context.unit)
+                case .current: page.bytes(context.unit.mode)
                 case .changeable: page.changeable
-                case .standard, .saved: page.standard
+                case .standard: page.bytes(ModeParameters())
+                case .saved: page.bytes(context.unit.savedMode)
                 }
             if page.subpage == 0 {
-                data.writeInteger(page.code)
+                data.writeInteger(0x80 | page.code)
                 data.writeInteger(UInt8(bytes.count))
             } else {
-                data.writeInteger(0x40 | page.code)
+                data.writeInteger(0xC0 | page.code)
                 data.writeInteger(page.subpage)
                 data.writeInteger(UInt16(bytes.count))
             }

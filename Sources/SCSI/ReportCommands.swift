@@ -13,14 +13,14 @@ extension CommandSet {
         SupportedCommand(
             [0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             serviceAction: 0x0C,
-            rules: .any,
+            rules: .discovery,
             transfer: ReportCommands.transfer,
             plan: ReportCommands.operationCodes
         ),
         SupportedCommand(
             [0xA3, 0x0D, 0x80, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             serviceAction: 0x0D,
-            rules: .any,
+            rules: .underReserve,
             transfer: ReportCommands.transfer,
             plan: ReportCommands.taskManagementFunctions
         ),
@@ -129,7 +129,9 @@ enum ReportCommands {
 
     // MARK: REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
 
-    /// ABORT TASK, ABORT TASK SET, CLEAR TASK SET and LOGICAL UNIT RESET (SPC-5, tables 238 and 239).
+    /// ABORT TASK (ATS), ABORT TASK SET (ATSS), CLEAR TASK SET (CTSS) and LOGICAL UNIT RESET (LURS) (SPC-5, tables 238 and 239).
+    /// There is neither an ACA condition to clear (CACAS) nor QUERY TASK, QUERY TASK SET or I_T NEXUS RESET (QTS, QTSS, ITNRS);
+    /// the bits of target reset and wakeup are obsolete.
     static func taskManagementFunctions(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         let isExtended = context.command.isSet(byte: 2, bit: 7)
         var data = ByteBuffer()

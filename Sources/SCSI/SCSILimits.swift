@@ -14,6 +14,16 @@ public enum SCSILimits {
     public static let transferOptimalBytes: UInt32 = 1 << 20
     /// Largest NUMBER OF LOGICAL BLOCKS that a COMPARE AND WRITE CDB can carry.
     public static let compareAndWriteMaximumBlocks: UInt64 = 255
+    /// Most TransportIDs in one PERSISTENT RESERVE OUT parameter list.
+    public static let transportIDsMaximum = 128
+    /// Most target ports that VPD page 88h tells of; its length has 16 bits.
+    public static let reportedPortsMaximum = 128
+    /// Most bytes of PERIPHERAL DEVICE IDENTIFYING INFORMATION.
+    public static let identifyingInformationMaximumBytes = 64
+    /// Most bytes of PERIPHERAL DEVICE TEXT IDENTIFYING INFORMATION, with the zero byte at its end.
+    public static let identifyingTextMaximumBytes = 256
+    /// Seconds that a target port group may be in transition (IMPLICIT TRANSITION TIME): a command does not wait longer either.
+    public static let implicitTransitionSeconds = UInt8(Limits.commandDeadlineMilliseconds / 1_000)
     /// Seconds that a command takes at most while all is well (command timeouts descriptor).
     public static let commandNominalSeconds: UInt32 = 1
     /// Seconds that an initiator should wait before it gives a command up (command timeouts descriptor).

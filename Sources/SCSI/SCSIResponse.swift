@@ -83,8 +83,18 @@ public enum BackEndFailure: Sendable, Hashable {
     case taskSetFull
     /// A reservation of another nexus is in the way.
     case reservationConflict
+    /// Another nexus aborted the command (TAS of the control mode page).
+    case taskAborted
+    /// No room for so many registrations.
+    case insufficientRegistrationResources
+    /// The persistent reservation has another scope or type than the one to be released.
+    case invalidReleaseOfReservation
+    /// A field of the parameter list, by its first byte and most significant bit, does not fit the state of the unit.
+    case invalidParameter(byte: Int, bit: UInt8?)
     /// The volume became read-only.
     case writeProtected
+    /// SWP of the control mode page became one.
+    case softwareWriteProtected
     /// The store has no room.
     case spaceExhausted
     /// The range is outside the volume, which has another size by now.
@@ -109,7 +119,12 @@ public enum BackEndFailure: Sendable, Hashable {
         case .busy: SCSIResponse(status: .busy)
         case .taskSetFull: SCSIResponse(status: .taskSetFull)
         case .reservationConflict: SCSIResponse(status: .reservationConflict)
+        case .taskAborted: SCSIResponse(status: .taskAborted)
+        case .insufficientRegistrationResources: .checkCondition(.insufficientRegistrationResources)
+        case .invalidReleaseOfReservation: .checkCondition(.invalidReleaseOfReservation)
+        case .invalidParameter(let byte, let bit): .checkCondition(.invalidFieldInParameterList(byte: byte, bit: bit))
         case .writeProtected: .checkCondition(.writeProtected)
+        case .softwareWriteProtected: .checkCondition(.softwareWriteProtected)
         case .spaceExhausted: .checkCondition(.spaceExhausted)
         case .outOfRange(let address): .checkCondition(.addressOutOfRange(address))
         case .attention(let attention): .unitAttention(attention)

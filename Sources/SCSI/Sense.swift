@@ -49,6 +49,10 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let becomingReady = AdditionalSense(0x04, 0x01)
     /// LOGICAL UNIT NOT READY, CAUSE NOT REPORTABLE.
     public static let notReady = AdditionalSense(0x04, 0x00)
+    /// LOGICAL UNIT NOT READY, FORMAT IN PROGRESS.
+    public static let formatInProgress = AdditionalSense(0x04, 0x04)
+    /// LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS.
+    public static let sanitizeInProgress = AdditionalSense(0x04, 0x1B)
     /// LOGICAL UNIT COMMUNICATION TIME-OUT.
     public static let communicationTimeout = AdditionalSense(0x08, 0x01)
     /// LOGICAL UNIT COMMUNICATION FAILURE.
@@ -73,8 +77,12 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let logicalUnitNotSupported = AdditionalSense(0x25, 0x00)
     /// INVALID FIELD IN PARAMETER LIST.
     public static let invalidFieldInParameterList = AdditionalSense(0x26, 0x00)
+    /// INVALID RELEASE OF PERSISTENT RESERVATION.
+    public static let invalidReleaseOfReservation = AdditionalSense(0x26, 0x04)
     /// WRITE PROTECTED.
     public static let writeProtected = AdditionalSense(0x27, 0x00)
+    /// LOGICAL UNIT SOFTWARE WRITE PROTECTED.
+    public static let softwareWriteProtected = AdditionalSense(0x27, 0x02)
     /// SPACE ALLOCATION FAILED WRITE PROTECT.
     public static let spaceAllocationFailed = AdditionalSense(0x27, 0x07)
     /// POWER ON, RESET, OR BUS DEVICE RESET OCCURRED.
@@ -99,8 +107,6 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let capacityChanged = AdditionalSense(0x2A, 0x09)
     /// COMMANDS CLEARED BY ANOTHER INITIATOR.
     public static let commandsCleared = AdditionalSense(0x2F, 0x00)
-    /// SAVING PARAMETERS NOT SUPPORTED.
-    public static let savingNotSupported = AdditionalSense(0x39, 0x00)
     /// INQUIRY DATA HAS CHANGED.
     public static let inquiryDataChanged = AdditionalSense(0x3F, 0x03)
     /// DEVICE IDENTIFIER CHANGED.
@@ -109,6 +115,8 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let reportedLUNsChanged = AdditionalSense(0x3F, 0x0E)
     /// INTERNAL TARGET FAILURE.
     public static let internalTargetFailure = AdditionalSense(0x44, 0x00)
+    /// INSUFFICIENT REGISTRATION RESOURCES.
+    public static let insufficientRegistrationResources = AdditionalSense(0x55, 0x04)
 }
 
 /// Where the field in error lies (SPC-5, 4.4.2.4.2).

@@ -13,6 +13,19 @@ extension SenseData {
     public static let logicalUnitNotSupported = SenseData(.illegalRequest, .logicalUnitNotSupported)
     /// The volume is read-only.
     public static let writeProtected = SenseData(.dataProtect, .writeProtected)
+    /// SWP of the control mode page is one.
+    public static let softwareWriteProtected = SenseData(.dataProtect, .softwareWriteProtected)
+    /// The logical unit is being sanitized.
+    public static let sanitizeInProgress = SenseData(.notReady, .sanitizeInProgress)
+    /// The logical unit is being formatted.
+    public static let formatInProgress = SenseData(.notReady, .formatInProgress)
+    /// No room for so many registrations.
+    public static let insufficientRegistrationResources = SenseData(
+        .illegalRequest,
+        .insufficientRegistrationResources
+    )
+    /// The persistent reservation has another scope or type than the one to be released.
+    public static let invalidReleaseOfReservation = SenseData(.illegalRequest, .invalidReleaseOfReservation)
     /// The data-out have not the length that the CDB implies.
     public static let wrongDataOutLength = SenseData(.illegalRequest, .invalidFieldInInformationUnit)
     /// The parameter list is shorter than what it must hold.

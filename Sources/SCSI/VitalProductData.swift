@@ -15,6 +15,8 @@ enum VitalProductData {
         Page(code: 0x80) { Array($0.serialNumber.utf8) },
         Page(code: 0x83, body: deviceIdentification),
         Page(code: 0x86) { _ in extendedInquiry },
+        Page(code: 0x87) { _ in modePagePolicy },
+        Page(code: 0x88, body: ports),
         Page(code: 0xB0, body: blockLimits),
         Page(code: 0xB1) { _ in blockCharacteristics },
         Page(code: 0xB2) { _ in logicalBlockProvisioning },
@@ -44,7 +46,6 @@ enum VitalProductData {
     private static func deviceIdentification(_ unit: LogicalUnit) -> [UInt8] {
         let vendor = InquiryCommand.vendor.padding(toCount: 8)
         let identifier = unit.networkAddressIdentifier
-        let portName = unit.targetName + ",t,0x" + hexadecimal(bigEndian(unit.portalGroupTag))
         var page: [UInt8] = []
         page += designator(.logicalUnit, .binary, type: 0x3, identifier)
         page += designator(.logicalUnit, .ascii, type: 0x1, Array((vendor + unit.serialNumber).utf8))
@@ -52,7 +53,7 @@ enum VitalProductData {
         page += designator(.logicalUnit, .utf8, type: 0x8, nameString("naa." + hexadecimal(identifier)))
         page += designator(.targetPort, .binary, type: 0x4, [0, 0] + bigEndian(unit.relativePortIdentifier))
         page += designator(.targetPort, .binary, type: 0x5, [0, 0] + bigEndian(unit.portalGroupTag))
-        page += designator(.targetPort, .utf8, type: 0x8, nameString(portName))
+        page += designator(.targetPort, .utf8, type: 0x8, nameString(portName(unit, tag: unit.portalGroupTag)))
         page += designator(.targetDevice, .utf8, type: 0x8, nameString(unit.targetName))
         return page
     }
@@ -83,7 +84,28 @@ enum VitalProductData {
         [UInt8(value >> 8), UInt8(value & 0xFF)]
     }
 
+    // MARK: Ports
+
+    /// Page 88h (SPC-5, 7.7): each target port with its relative identifier and its name; no initiator ports.
+    private static func ports(_ unit: LogicalUnit) -> [UInt8] {
+        unit.targetPorts.prefix(SCSILimits.reportedPortsMaximum).flatMap { port in
+            let identifier = bigEndian(port.relativePortIdentifier)
+            let descriptors =
+                designator(.targetPort, .binary, type: 0x4, [0, 0] + identifier)
+                + designator(.targetPort, .utf8, type: 0x8, nameString(portName(unit, tag: port.portalGroupTag)))
+            return [0, 0] + identifier + [0, 0, 0, 0, 0, 0] + bigEndian(UInt16(descriptors.count)) + descriptors
+        }
+    }
+
+    /// The name of a target port (RFC 7143, 4.4): that of the target and the portal group tag.
+    private static func portName(_ unit: LogicalUnit, tag: UInt16) -> String {
+        unit.targetName + ",t,0x" + hexadecimal(bigEndian(tag))
+    }
+
     // MARK: Other pages
+
+    /// Page 87h (SPC-5, 7.7): all mode pages and subpages (3Fh/FFh) are shared by all nexuses.
+    private static let modePagePolicy: [UInt8] = [0x3F, 0xFF, 0x00, 0x00]
 
     /// Page 86h (SPC-5, table 600): SIMPLE, ORDERED and HEAD OF QUEUE (SIMPSUP, ORDSUP, HEADSUP); a change of the list of logical
     /// units is told once a nexus (LUICLR).

@@ -25,7 +25,7 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     var bare: [UInt8] {
         var cdb = [UInt8](repeating: 0, count: usage.count)
         cdb[0] = usage[0]
-        if hasServiceAction { cdb[1] = usage[1] }
+        if hasServiceAction { cdb[1] = usage[1] & 0x1F }
         return cdb
     }
 
@@ -35,6 +35,9 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         CommandLayout("READ (6)", "08 1F FF FF FF 00"),
         CommandLayout("WRITE (6)", "0A 1F FF FF FF 00"),
         CommandLayout("INQUIRY", "12 01 FF FF FF 00", anyLUN: true),
+        CommandLayout("MODE SELECT (6)", "15 11 00 00 FF 00"),
+        CommandLayout("RESERVE (6)", "16 00 00 00 00 00"),
+        CommandLayout("RELEASE (6)", "17 00 00 00 00 00"),
         CommandLayout("MODE SENSE (6)", "1A 08 FF FF FF 00"),
         CommandLayout("START STOP UNIT", "1B 01 00 00 F7 00"),
         CommandLayout("READ CAPACITY (10)", "25 00 00 00 00 00 00 00 00 00"),
@@ -45,7 +48,23 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         CommandLayout("SYNCHRONIZE CACHE (10)", "35 02 FF FF FF FF 3F FF FF 00"),
         CommandLayout("WRITE SAME (10)", "41 E8 FF FF FF FF 3F FF FF 00"),
         CommandLayout("UNMAP", "42 00 00 00 00 00 3F FF FF 00"),
+        CommandLayout("LOG SENSE", "4D 00 FF FF 00 FF FF FF FF 00"),
+        CommandLayout("MODE SELECT (10)", "55 11 00 00 00 00 00 FF FF 00"),
+        CommandLayout("RESERVE (10)", "56 00 00 00 00 00 00 00 00 00"),
+        CommandLayout("RELEASE (10)", "57 00 00 00 00 00 00 00 00 00"),
         CommandLayout("MODE SENSE (10)", "5A 18 FF FF 00 00 00 FF FF 00"),
+        CommandLayout("READ KEYS", "5E 00 00 00 00 00 00 FF FF 00", serviceAction: true),
+        CommandLayout("READ RESERVATION", "5E 01 00 00 00 00 00 FF FF 00", serviceAction: true),
+        CommandLayout("REPORT CAPABILITIES", "5E 02 00 00 00 00 00 FF FF 00", serviceAction: true),
+        CommandLayout("READ FULL STATUS", "5E 03 00 00 00 00 00 FF FF 00", serviceAction: true),
+        CommandLayout("REGISTER", "5F 00 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("RESERVE", "5F 01 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("RELEASE", "5F 02 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("CLEAR", "5F 03 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("PREEMPT", "5F 04 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("PREEMPT AND ABORT", "5F 05 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("REGISTER AND IGNORE EXISTING KEY", "5F 06 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("REGISTER AND MOVE", "5F 07 FF 00 00 FF FF FF FF 00", serviceAction: true),
         CommandLayout("READ (16)", "88 FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("COMPARE AND WRITE", "89 FA FF FF FF FF FF FF FF FF 00 00 00 FF 3F 00"),
         CommandLayout("WRITE (16)", "8A FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
@@ -55,12 +74,15 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         CommandLayout("WRITE SAME (16)", "93 E9 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("READ CAPACITY (16)", "9E 10 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
         CommandLayout("REPORT LUNS", "A0 00 FF 00 00 00 FF FF FF FF 00 00", anyLUN: true),
+        CommandLayout("REPORT IDENTIFYING INFORMATION", "A3 05 00 00 00 00 FF FF FF FF FE 00", serviceAction: true),
+        CommandLayout("REPORT TARGET PORT GROUPS", "A3 EA 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
         CommandLayout("REPORT SUPPORTED OPERATION CODES", "A3 0C 87 FF FF FF FF FF FF FF 00 00", serviceAction: true),
         CommandLayout(
             "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
             "A3 0D 80 00 00 00 FF FF FF FF 00 00",
             serviceAction: true
         ),
+        CommandLayout("SET IDENTIFYING INFORMATION", "A4 06 00 00 00 00 FF FF FF FF FE 00", serviceAction: true),
         CommandLayout("READ (12)", "A8 FA FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("WRITE (12)", "AA FA FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("VERIFY (12)", "AF F6 FF FF FF FF FF FF FF FF 3F 00"),
@@ -137,6 +159,13 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         #expect(plan("9E 12", unit) == .field(1, 4))
         #expect(plan("A3 00", unit) == .field(1, 4))
         #expect(plan("A3 1F", unit) == .field(1, 4))
+        #expect(plan("A4 05", unit) == .field(1, 4))
+        for action in UInt8(4)...31 {
+            #expect(plan("5E \(hexadecimal([action]))", unit) == .field(1, 4))
+        }
+        for action in UInt8(8)...31 {
+            #expect(plan("5F \(hexadecimal([action]))", unit) == .field(1, 4))
+        }
     }
 
     /// SAM-6, 4.7 and SPC-5, 5.x: what a LUN without a logical unit answers.
@@ -178,13 +207,12 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     /// SPC-5, tables 230 and 231.
     @Test func allCommands() throws {
         let data = try dataIn(plan("A3 0C 00 00 00 00 00 00 FF FF 00 00", unit))
-        var expected = hex("00 00 00 F0")
+        var expected = hex("00 00") + bigEndian(CommandLayout.all.count * 8)
         for layout in CommandLayout.all {
             let action = layout.hasServiceAction ? layout.usage[1] & 0x1F : 0
             let flags: UInt8 = layout.hasServiceAction ? 1 : 0
             expected += [layout.usage[0], 0, 0, action, 0, flags, 0, UInt8(layout.usage.count)]
         }
-        #expect(CommandLayout.all.count == 30)
         #expect(data == expected)
     }
 
@@ -192,7 +220,7 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     @Test func allCommandsWithTimeouts() throws {
         let data = try dataIn(plan("A3 0C 80 00 00 00 00 00 FF FF 00 00", unit))
         #expect(data.count == 4 + 20 * CommandLayout.all.count)
-        #expect(Array(data[..<4]) == hex("00 00 02 58"))
+        #expect(Array(data[..<4]) == hex("00 00") + bigEndian(CommandLayout.all.count * 20))
         #expect(Array(data[4..<24]) == hex("00 00 00 00 00 02 00 06 00 0A 00 00 00 00 00 01 00 00 00 1E"))
         for start in stride(from: 4, to: data.count, by: 20) {
             #expect(data[start + 5] & 0x02 == 0x02)
@@ -243,7 +271,7 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         }
     }
 
-    /// SPC-5, tables 238 and 239.
+    /// SPC-5, tables 238 and 239: ATS, ATSS, CTSS and LURS are bits 7, 6, 4 and 3 of byte 0; ITNRS is bit 0 of byte 1.
     @Test func taskManagementFunctions() throws {
         #expect(try dataIn(plan("A3 0D 00 00 00 00 00 00 00 FF", unit)) == hex("D8 00 00 00"))
         let extended = hex("D8 00 00 0C 00 00 00 00 00 00 00 00 00 00 00 00")

@@ -30,7 +30,7 @@ private struct SeededGenerator: RandomNumberGenerator {
         let layout = CommandLayout.all[Int(generator.below(UInt64(CommandLayout.all.count)))]
         bytes = layout.usage.map { mask in mask & (generator.below(2) == 0 ? generator.byte() & generator.byte() : 0) }
         bytes[0] = layout.usage[0]
-        if layout.hasServiceAction { bytes[1] = layout.usage[1] }
+        if layout.hasServiceAction { bytes[1] = layout.usage[1] & (0x1F | generator.byte()) }
         if generator.below(2) == 0, bytes.count > 1 { bytes[1] &= 0x1F }
         return bytes
     }
@@ -97,8 +97,16 @@ private struct SeededGenerator: RandomNumberGenerator {
             return copy.segments.allSatisfy {
                 copy.devices.indices.contains($0.source) && copy.devices.indices.contains($0.destination)
             }
-        case .reservationIn, .reservationOut, .reserveUnit, .releaseUnit, .modeSelect, .setIdentifyingInformation,
-            .copyResults, .targetPortGroups, .logSense:
+        case .reservationOut(.register(_, _, _, let others, let ports)):
+            return !ports.isEmpty && others.count <= SCSILimits.transportIDsMaximum
+                && others.allSatisfy { !$0.name.isEmpty && $0.isid ?? 0 < 1 << 48 }
+        case .reservationOut(.move(_, let key, _, let port, let through)):
+            return key.rawValue != 0 && port.isid != nil && unit.targetPorts.contains(through)
+        case .modeSelect(let mode, _):
+            return mode.exceptionReportingMethod <= 6
+        case .setIdentifyingInformation(let kind, let bytes):
+            return bytes.count <= kind.maximumBytes && (kind == .peripheral || bytes.isEmpty || bytes.last == 0)
+        case .reservationIn, .reservationOut, .reserveUnit, .releaseUnit, .copyResults, .targetPortGroups, .logSense:
             return true
         }
     }
@@ -122,6 +130,39 @@ private struct SeededGenerator: RandomNumberGenerator {
             accepted += 1
         }
         #expect(accepted > Self.rounds / 20)
+    }
+
+    /// Parameter lists that are right, with bytes changed and cut off.
+    @Test(arguments: [UInt64(7), 20_260_404])
+    func changedParameterListsNeverTrapAndPlansAreSound(_ seed: UInt64) throws {
+        let unit = try makeUnit()
+        let port = hex("45 00 00 14") + Array("ab,i,0x00023d000001".utf8) + [0]
+        let basic = [UInt8](repeating: 1, count: 16) + hex("00 00 00 00 08 00 00 00 00 00 00 30") + port + port
+        let move = [UInt8](repeating: 1, count: 16) + hex("00 02 02 03 00 00 00 18") + port
+        let control = hex("0A 0A 06 10 08 40 00 00 FF FF 00 00 1C 0A 08 06 00 00 00 00 00 00 00 00")
+        let modes = hex("00 00 00 08 00 00 80 00 00 00 02 00") + control
+        let longModes = hex("00 00 00 00 01 00 00 10 00 00 00 00 00 00 80 00 00 00 00 00 00 00 02 00") + control
+        let seeds: [(String, [UInt8])] = [
+            ("5F 00 00 00 00 00 00 00 4C 00", basic), ("5F 07 00 00 00 00 00 00 30 00", move),
+            ("15 10 00 00 24 00", modes), ("55 11 00 00 00 00 00 00 30 00", longModes),
+            ("A4 06 00 00 00 00 00 00 00 04 04 00", Array("né".utf8) + [0]),
+        ]
+        var generator = SeededGenerator(state: seed)
+        var accepted = [Int](repeating: 0, count: seeds.count)
+        for round in 0..<Self.rounds {
+            let index = Int(generator.below(UInt64(seeds.count)))
+            let (cdb, list) = seeds[index]
+            var bytes = list
+            for _ in 0..<generator.below(3) {
+                bytes[Int(generator.below(UInt64(bytes.count)))] = generator.byte()
+            }
+            if generator.below(8) == 0 { bytes.removeLast(Int(generator.below(UInt64(bytes.count)))) }
+            let plan = plan(cdb, dataOut: ByteBuffer(bytes: bytes), unit)
+            #expect(Self.isSound(plan, allocation: .none, unit), "seed \(seed) round \(round)")
+            if case .complete = plan { continue }
+            accepted[index] += 1
+        }
+        #expect(accepted.allSatisfy { $0 > Self.rounds / 50 }, "\(accepted)")
     }
 
     @Test func theSameSeedGivesTheSamePlans() throws {

@@ -13,7 +13,7 @@ import Testing
 
     /// SPC-5, table 145; version descriptors from table 151.
     @Test func standardData() throws {
-        var expected = hex("00 00 06 12 5B 00 10 02")
+        var expected = hex("00 00 06 12 5B 10 10 02")
         expected += Array("ASHLAR  VOLUME          0001".utf8)
         expected += [UInt8](repeating: 0, count: 22)
         expected += hex("00A0 0960 0460 04C0 0600")
@@ -61,7 +61,7 @@ import Testing
     /// SPC-5, 7.7.16: ascending order.
     @Test func supportedPages() throws {
         let data = try dataIn(plan("12 01 00 00 FF 00", unit))
-        #expect(data == hex("00 00 00 07 00 80 83 86 B0 B1 B2"))
+        #expect(data == hex("00 00 00 09 00 80 83 86 87 88 B0 B1 B2"))
         for code in data[4...] {
             let page = try dataIn(plan("12 01 \(hexadecimal([code])) 04 00 00", unit))
             #expect(page[1] == code)
@@ -70,7 +70,7 @@ import Testing
     }
 
     @Test func otherPagesAreRefused() throws {
-        let known: Set<UInt8> = [0x00, 0x80, 0x83, 0x86, 0xB0, 0xB1, 0xB2]
+        let known: Set<UInt8> = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0xB0, 0xB1, 0xB2]
         for code in UInt8.min...UInt8.max where !known.contains(code) {
             #expect(plan("12 01 \(hexadecimal([code])) 00 FF 00", unit) == .field(2, 7))
         }
@@ -129,6 +129,35 @@ import Testing
         #expect(try dataIn(plan("12 01 86 00 FF 00", unit)) == expected)
     }
 
+    /// SPC-5, 7.7: all mode pages and subpages are shared.
+    @Test func modePagePolicy() throws {
+        #expect(try dataIn(plan("12 01 87 00 FF 00", unit)) == hex("00 87 00 04 3F FF 00 00"))
+    }
+
+    /// SPC-5, 7.7: the ports' descriptors, each with designation descriptors as page 83h has them.
+    @Test func ports() throws {
+        var expected = hex("00 88 00 3C 00 00 02 03 00 00 00 00 00 00 00 30 51 94 00 04 00 00 02 03")
+        expected += hex("53 98 00 24") + Array("iqn.2026-01.org.ashlar:v1,t,0x0001".utf8) + hex("00 00")
+        #expect(try dataIn(plan("12 01 88 01 00 00", unit)) == expected)
+
+        let second = TargetPort(portalGroupTag: 0xABCD, relativePortIdentifier: 9)
+        let two = try makeUnit(targetPorts: [unit.targetPort, second])
+        expected[3] = 0x78
+        expected += hex("00 00 00 09 00 00 00 00 00 00 00 30 51 94 00 04 00 00 00 09")
+        expected += hex("53 98 00 24") + Array("iqn.2026-01.org.ashlar:v1,t,0xabcd".utf8) + hex("00 00")
+        #expect(try dataIn(plan("12 01 88 01 00 00", two)) == expected)
+        #expect(try dataIn(plan("12 01 88 00 11 00", two)) == Array(expected.prefix(17)))
+    }
+
+    @Test func portsAtTheirLimit() throws {
+        let ports = (1...200).map { TargetPort(portalGroupTag: UInt16($0), relativePortIdentifier: UInt16($0)) }
+        var many = try makeUnit(targetPorts: ports)
+        many.targetName = "iqn." + String(repeating: "x", count: 400)
+        let page = try dataIn(plan("12 01 88 FF FF 00", many))
+        #expect(page.count == 4 + SCSILimits.reportedPortsMaximum * (12 + 8 + 4 + SCSINames.nameStringMaximumBytes))
+        #expect(Int(page[2]) << 8 | Int(page[3]) == page.count - 4)
+    }
+
     /// SBC-4, table 186, 512-byte logical blocks.
     @Test func blockLimits() throws {
         let expected = hex(
@@ -166,5 +195,8 @@ import Testing
         #expect(2 * Limits.compareAndWriteMaximumBytes <= Limits.transferMaximumBytes)
         #expect(SCSILimits.transferOptimalBytes <= Limits.transferMaximumBytes)
         #expect(Limits.unmapDescriptorsMaximum * 16 + 8 <= Int(UInt16.max))
+        #expect(SCSILimits.reportedPortsMaximum * (24 + SCSINames.nameStringMaximumBytes) <= Int(UInt16.max))
+        #expect(SCSILimits.identifyingInformationMaximumBytes <= SCSILimits.identifyingTextMaximumBytes)
+        #expect(Limits.commandDeadlineMilliseconds / 1_000 <= UInt32(UInt8.max))
     }
 }

@@ -158,7 +158,8 @@ import Testing
         #expect(plan("8A 00 00 00 00 00 00 00 00 00 00 01 00 00 00 00", dataOut: data, unit) == .outOfRange(0x8000))
     }
 
-    /// SBC-4, 4.12: DATA PROTECT, WRITE PROTECTED for every command that writes.
+    /// SBC-4, 4.12: DATA PROTECT for every command that writes, with WRITE PROTECTED or, where SWP is one, LOGICAL UNIT SOFTWARE
+    /// WRITE PROTECTED.
     @Test(arguments: [
         "0A 00 00 00 01 00", "2A 00 00 00 00 00 00 00 01 00", "AA 00 00 00 00 00 00 00 00 01 00 00",
         "8A 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00", "89 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00",
@@ -173,7 +174,7 @@ import Testing
             ? ByteBuffer(bytes: hex("00 16 00 10 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00 00 00"))
             : filled(1, 512)
         #expect(plan(cdb, dataOut: data, readOnly) == .refused(.writeProtected))
-        #expect(plan(cdb, dataOut: data, software) == .refused(.writeProtected))
+        #expect(plan(cdb, dataOut: data, software) == .refused(.softwareWriteProtected))
     }
 
     // MARK: COMPARE AND WRITE

@@ -15,7 +15,9 @@ func makeUnit(
     blockSizeBytes: UInt32 = 4_096,
     logicalBlockSizeBytes: UInt32 = 512,
     isReadOnly: Bool = false,
-    mode: ModeParameters = ModeParameters()
+    mode: ModeParameters = ModeParameters(),
+    savedMode: ModeParameters = ModeParameters(),
+    targetPorts: [TargetPort]? = nil
 ) throws -> LogicalUnit {
     let geometry = try Geometry(
         sizeBytes: sizeBytes,
@@ -36,7 +38,9 @@ func makeUnit(
         portalGroupTag: 1,
         relativePortIdentifier: 0x0203,
         productRevision: "0001",
-        mode: mode
+        mode: mode,
+        savedMode: savedMode,
+        targetPorts: targetPorts
     )
 }
 
@@ -44,6 +48,16 @@ func makeUnit(
 func hex(_ text: String) -> [UInt8] {
     let digits = text.compactMap { $0.hexDigitValue.map { UInt8($0) } }
     return stride(from: 0, to: digits.count - 1, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
+}
+
+/// A number of two bytes.
+func bigEndian(_ value: Int) -> [UInt8] {
+    [UInt8(value >> 8), UInt8(value & 0xFF)]
+}
+
+/// A number of eight bytes.
+func bigEndian(_ value: UInt64) -> [UInt8] {
+    (0..<8).reversed().map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
 }
 
 /// A buffer of `count` equal bytes.
@@ -75,6 +89,11 @@ func dataIn(
     return response.dataIn.map { Array($0.readableBytesView) } ?? []
 }
 
+/// The data-in of a response with GOOD.
+func dataIn(_ response: SCSIResponse, sourceLocation: SourceLocation = #_sourceLocation) throws -> [UInt8] {
+    try dataIn(.complete(response), sourceLocation: sourceLocation)
+}
+
 extension SCSICommandPlan {
     static let good = SCSICommandPlan.complete(.good)
 
@@ -84,6 +103,10 @@ extension SCSICommandPlan {
 
     static func field(_ byte: Int, _ bit: UInt8) -> SCSICommandPlan {
         refused(.invalidFieldInCDB(byte: byte, bit: bit))
+    }
+
+    static func parameter(_ byte: Int, _ bit: UInt8) -> SCSICommandPlan {
+        refused(.invalidFieldInParameterList(byte: byte, bit: bit))
     }
 
     static func outOfRange(_ address: UInt64) -> SCSICommandPlan {

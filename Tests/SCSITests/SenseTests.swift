@@ -67,7 +67,12 @@ private func descriptors(_ sense: SenseData) -> [UInt8] {
         (.busy, .busy, ""),
         (.taskSetFull, .taskSetFull, ""),
         (.reservationConflict, .reservationConflict, ""),
+        (.taskAborted, .taskAborted, ""),
+        (.insufficientRegistrationResources, .checkCondition, "05 55 04"),
+        (.invalidReleaseOfReservation, .checkCondition, "05 26 04"),
+        (.invalidParameter(byte: 18, bit: 7), .checkCondition, "05 26 00"),
         (.writeProtected, .checkCondition, "07 27 00"),
+        (.softwareWriteProtected, .checkCondition, "07 27 02"),
         (.spaceExhausted, .checkCondition, "07 27 07"),
         (.outOfRange(LBA(7)), .checkCondition, "05 21 00"),
         (.internalError, .checkCondition, "04 44 00"),
@@ -78,6 +83,18 @@ private func descriptors(_ sense: SenseData) -> [UInt8] {
         #expect(response.status == status)
         #expect(sense ?? [] == hex(codes))
         #expect(response.dataIn == nil)
+    }
+
+    @Test func invalidParametersPointAtTheirField() {
+        let field = BackEndFailure.invalidParameter(byte: 18, bit: 7).response.sense?.field
+        #expect(field == .parameters(byte: 18, bit: 7))
+        let whole = BackEndFailure.invalidParameter(byte: 8, bit: nil).response.sense?.field
+        #expect(whole == .parameters(byte: 8))
+    }
+
+    @Test func erasures() {
+        #expect(fixed(.formatInProgress) == hex("70 00 02 00000000 0A 00000000 04 04 00 00 00 00"))
+        #expect(fixed(.sanitizeInProgress) == hex("70 00 02 00000000 0A 00000000 04 1B 00 00 00 00"))
     }
 
     /// SPC-5, annex F.2.

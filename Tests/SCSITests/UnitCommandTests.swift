@@ -112,10 +112,10 @@ import Testing
     private let unit: LogicalUnit
 
     /// SBC-4, table 176; SPC-5, tables 445, 446 and 448.
-    private let caching = hex("08 12") + [UInt8](repeating: 0, count: 18)
-    private let control = hex("0A 0A 02 10 00 00 00 00 FF FF 00 00")
-    private let controlExtension = hex("4A 01 00 1C") + [UInt8](repeating: 0, count: 28)
-    private let exceptions = hex("1C 0A") + [UInt8](repeating: 0, count: 10)
+    private let caching = hex("88 12") + [UInt8](repeating: 0, count: 18)
+    private let control = hex("8A 0A 02 10 00 40 00 00 FF FF 00 00")
+    private let controlExtension = hex("CA 01 00 1C") + [UInt8](repeating: 0, count: 28)
+    private let exceptions = hex("9C 0A") + [UInt8](repeating: 0, count: 10)
 
     init() throws {
         unit = try makeUnit()
@@ -160,21 +160,37 @@ import Testing
         #expect(Array(long[8..<24]) == hex("00 00 00 02 00 00 00 00 00 00 00 00 00 00 02 00"))
     }
 
-    /// SPC-5, table 181.
+    /// SPC-5, table 181: the masks of what can be changed, and the values of a fresh volume.
     @Test func pageControl() throws {
-        let zeros = [UInt8](repeating: 0, count: 10)
-        #expect(try dataIn(plan("1A 08 4A 00 FF 00", unit)) == hex("0F 00 10 00 0A 0A") + zeros)
+        let changeable = try dataIn(plan("1A 08 7F FF FF 00", unit))
+        var expected = hex("4F 00 10 00 88 12") + [UInt8](repeating: 0, count: 18)
+        expected += hex("8A 0A 04 00 08 00 00 00 00 00 00 00 CA 01 00 1C") + [UInt8](repeating: 0, count: 28)
+        expected += hex("9C 0A 08 0F 00 00 00 00 00 00 00 00")
+        #expect(changeable == expected)
         #expect(try dataIn(plan("1A 08 8A 00 FF 00", unit)) == hex("0F 00 10 00") + control)
-        let saved = SenseData(.illegalRequest, .savingNotSupported, field: .command(byte: 2, bit: 7))
-        #expect(plan("1A 08 CA 00 FF 00", unit) == .refused(saved))
-        #expect(plan("5A 08 FF 00 00 00 00 00 FF 00", unit) == .refused(saved))
+    }
+
+    @Test func savedValues() throws {
+        let saved = ModeParameters(
+            isSoftwareWriteProtected: true,
+            isSenseInDescriptorFormat: true,
+            isExceptionReportingDisabled: true,
+            exceptionReportingMethod: 6
+        )
+        let other = try makeUnit(savedMode: saved)
+        #expect(try dataIn(plan("1A 08 CA 00 FF 00", other)) == hex("0F 00 10 00 8A 0A 06 10 08 40 00 00 FF FF 00 00"))
+        #expect(try dataIn(plan("1A 08 DC 00 FF 00", other)) == hex("0F 00 10 00 9C 0A 08 06 00 00 00 00 00 00 00 00"))
+        #expect(try dataIn(plan("1A 08 C8 00 FF 00", other)) == hex("17 00 10 00") + caching)
+        #expect(try dataIn(plan("1A 08 0A 00 FF 00", other)) == hex("0F 00 10 00") + control)
+        let all = try dataIn(plan("5A 08 FF FF 00 00 00 00 FF 00", unit))
+        #expect(all == hex("00 52 00 10 00 00 00 00") + caching + control + controlExtension + exceptions)
     }
 
     @Test func modeParametersInForce() throws {
         let mode = ModeParameters(isSoftwareWriteProtected: true, isSenseInDescriptorFormat: true)
         let other = try makeUnit(mode: mode)
         let current = try dataIn(plan("1A 08 0A 00 FF 00", other))
-        #expect(current == hex("0F 00 90 00 0A 0A 06 10 08 00 00 00 FF FF 00 00"))
+        #expect(current == hex("0F 00 90 00 8A 0A 06 10 08 40 00 00 FF FF 00 00"))
         #expect(try dataIn(plan("1A 08 8A 00 FF 00", other)) == hex("0F 00 90 00") + control)
     }
 
