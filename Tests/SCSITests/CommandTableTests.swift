@@ -25,35 +25,62 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     var bare: [UInt8] {
         var cdb = [UInt8](repeating: 0, count: usage.count)
         cdb[0] = usage[0]
-        if hasServiceAction { cdb[1] = usage[1] }
+        if hasServiceAction { cdb[1] = usage[1] & 0x1F }
         return cdb
     }
 
     static let all: [CommandLayout] = [
         CommandLayout("TEST UNIT READY", "00 00 00 00 00 00"),
         CommandLayout("REQUEST SENSE", "03 01 00 00 FF 00", anyLUN: true),
+        CommandLayout("FORMAT UNIT", "04 3F 00 00 00 00"),
         CommandLayout("READ (6)", "08 1F FF FF FF 00"),
         CommandLayout("WRITE (6)", "0A 1F FF FF FF 00"),
         CommandLayout("INQUIRY", "12 01 FF FF FF 00", anyLUN: true),
         CommandLayout("MODE SENSE (6)", "1A 08 FF FF FF 00"),
         CommandLayout("START STOP UNIT", "1B 01 00 00 F7 00"),
+        CommandLayout("PREVENT ALLOW MEDIUM REMOVAL", "1E 00 00 00 01 00"),
         CommandLayout("READ CAPACITY (10)", "25 00 00 00 00 00 00 00 00 00"),
         CommandLayout("READ (10)", "28 FA FF FF FF FF 3F FF FF 00"),
         CommandLayout("WRITE (10)", "2A FA FF FF FF FF 3F FF FF 00"),
+        CommandLayout("WRITE AND VERIFY (10)", "2E F6 FF FF FF FF 3F FF FF 00"),
         CommandLayout("VERIFY (10)", "2F F6 FF FF FF FF 3F FF FF 00"),
         CommandLayout("PRE-FETCH (10)", "34 02 FF FF FF FF 3F FF FF 00"),
         CommandLayout("SYNCHRONIZE CACHE (10)", "35 02 FF FF FF FF 3F FF FF 00"),
+        CommandLayout("READ DEFECT DATA (10)", "37 00 1F 00 00 00 00 FF FF 00"),
         CommandLayout("WRITE SAME (10)", "41 E8 FF FF FF FF 3F FF FF 00"),
         CommandLayout("UNMAP", "42 00 00 00 00 00 3F FF FF 00"),
+        CommandLayout("SANITIZE, OVERWRITE", "48 A1 00 00 00 00 00 FF FF 00", serviceAction: true),
+        CommandLayout("SANITIZE, BLOCK ERASE", "48 A2 00 00 00 00 00 00 00 00", serviceAction: true),
+        CommandLayout("SANITIZE, CRYPTOGRAPHIC ERASE", "48 A3 00 00 00 00 00 00 00 00", serviceAction: true),
+        CommandLayout("SANITIZE, EXIT FAILURE MODE", "48 BF 00 00 00 00 00 00 00 00", serviceAction: true),
         CommandLayout("MODE SENSE (10)", "5A 18 FF FF 00 00 00 FF FF 00"),
+        CommandLayout("EXTENDED COPY (LID1)", "83 00 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("EXTENDED COPY (LID4)", "83 01 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("COPY STATUS (LID1)", "84 00 FF 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("RECEIVE DATA (LID1)", "84 01 FF 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("OPERATING PARAMETERS", "84 03 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout(
+            "FAILED SEGMENT DETAILS (LID1)",
+            "84 04 FF 00 00 00 00 00 00 00 FF FF FF FF 00 00",
+            serviceAction: true
+        ),
+        CommandLayout(
+            "RECEIVE COPY STATUS (LID4)",
+            "84 05 FF FF FF FF 00 00 00 00 FF FF FF FF 00 00",
+            serviceAction: true
+        ),
         CommandLayout("READ (16)", "88 FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("COMPARE AND WRITE", "89 FA FF FF FF FF FF FF FF FF 00 00 00 FF 3F 00"),
         CommandLayout("WRITE (16)", "8A FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("ORWRITE (16)", "8B FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("WRITE AND VERIFY (16)", "8E F6 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("VERIFY (16)", "8F F6 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("PRE-FETCH (16)", "90 02 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("SYNCHRONIZE CACHE (16)", "91 02 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("WRITE SAME (16)", "93 E9 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("WRITE ATOMIC (16)", "9C F8 FF FF FF FF FF FF FF FF 00 00 FF FF 3F 00"),
         CommandLayout("READ CAPACITY (16)", "9E 10 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("GET LBA STATUS (16)", "9E 12 FF FF FF FF FF FF FF FF FF FF FF FF FF 00", serviceAction: true),
         CommandLayout("REPORT LUNS", "A0 00 FF 00 00 00 FF FF FF FF 00 00", anyLUN: true),
         CommandLayout("REPORT SUPPORTED OPERATION CODES", "A3 0C 87 FF FF FF FF FF FF FF 00 00", serviceAction: true),
         CommandLayout(
@@ -63,7 +90,9 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         ),
         CommandLayout("READ (12)", "A8 FA FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("WRITE (12)", "AA FA FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("WRITE AND VERIFY (12)", "AE F6 FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("VERIFY (12)", "AF F6 FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("READ DEFECT DATA (12)", "B7 1F FF FF FF FF FF FF FF FF 00 00"),
     ]
 }
 
@@ -134,7 +163,12 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
 
     @Test func unknownServiceActionsAreRefused() throws {
         let unit = try makeUnit()
-        #expect(plan("9E 12", unit) == .field(1, 4))
+        #expect(plan("9E 13", unit) == .field(1, 4))
+        #expect(plan("83 02", unit) == .field(1, 4))
+        #expect(plan("84 02", unit) == .field(1, 4))
+        for action in UInt8(0)...0x1F where ![0x01, 0x02, 0x03, 0x1F].contains(action) {
+            #expect(plan("48 \(hexadecimal([action]))", unit) == .field(1, 4))
+        }
         #expect(plan("A3 00", unit) == .field(1, 4))
         #expect(plan("A3 1F", unit) == .field(1, 4))
     }
@@ -158,6 +192,24 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         #expect(plan("FF", lun: 1 << 48, try makeUnit()) == .refused(.logicalUnitNotSupported))
     }
 
+    /// SBC-4 and SPC-5: the tables of commands allowed in the presence of persistent reservations.
+    @Test func accessRules() {
+        let any: Set<UInt8> = [0x84]
+        let reads: Set<UInt8> = [0x2F, 0x34, 0x37, 0x8F, 0x90, 0xAF, 0xB7]
+        let writes: Set<UInt8> = [0x04, 0x2E, 0x41, 0x42, 0x48, 0x83, 0x8B, 0x8E, 0x93, 0x9C, 0xAE]
+        for layout in CommandLayout.all {
+            let access = set.rules(cdb: layout.bare, lun: 0).access
+            if any.contains(layout.usage[0]) { #expect(access == .any, "\(layout.name)") }
+            if reads.contains(layout.usage[0]) { #expect(access == .read, "\(layout.name)") }
+            if writes.contains(layout.usage[0]) { #expect(access == .write, "\(layout.name)") }
+        }
+        #expect(set.rules(cdb: hex("9E 12"), lun: 0).access == .read)
+        #expect(set.rules(cdb: hex("9E 10"), lun: 0).access == .any)
+        // PREVENT ALLOW MEDIUM REMOVAL conflicts only where it prevents.
+        #expect(set.rules(cdb: hex("1E 00 00 00 00 00"), lun: 0).access == .any)
+        #expect(set.rules(cdb: hex("1E 00 00 00 01 00"), lun: 0).access == .write)
+    }
+
     /// SAM-6, 5.14.5.
     @Test func unitAttentionRules() {
         let expected: [UInt8: UnitAttentionRule] = [0x12: .bypass, 0xA0: .bypass, 0x03: .deliver]
@@ -178,21 +230,22 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     /// SPC-5, tables 230 and 231.
     @Test func allCommands() throws {
         let data = try dataIn(plan("A3 0C 00 00 00 00 00 00 FF FF 00 00", unit))
-        var expected = hex("00 00 00 F0")
+        let length = 8 * CommandLayout.all.count
+        var expected: [UInt8] = [0, 0, UInt8(length >> 8), UInt8(length & 0xFF)]
         for layout in CommandLayout.all {
             let action = layout.hasServiceAction ? layout.usage[1] & 0x1F : 0
             let flags: UInt8 = layout.hasServiceAction ? 1 : 0
             expected += [layout.usage[0], 0, 0, action, 0, flags, 0, UInt8(layout.usage.count)]
         }
-        #expect(CommandLayout.all.count == 30)
         #expect(data == expected)
     }
 
     /// SPC-5, table 235: each descriptor is followed by its command timeouts descriptor.
     @Test func allCommandsWithTimeouts() throws {
         let data = try dataIn(plan("A3 0C 80 00 00 00 00 00 FF FF 00 00", unit))
-        #expect(data.count == 4 + 20 * CommandLayout.all.count)
-        #expect(Array(data[..<4]) == hex("00 00 02 58"))
+        let length = 20 * CommandLayout.all.count
+        #expect(data.count == 4 + length)
+        #expect(Array(data[..<4]) == [0, 0, UInt8(length >> 8), UInt8(length & 0xFF)])
         #expect(Array(data[4..<24]) == hex("00 00 00 00 00 02 00 06 00 0A 00 00 00 00 00 01 00 00 00 1E"))
         for start in stride(from: 4, to: data.count, by: 20) {
             #expect(data[start + 5] & 0x02 == 0x02)
