@@ -56,6 +56,7 @@ extension CommandRules {
 struct SupportedCommand: Sendable {
     typealias Plan = @Sendable (CommandContext) throws(SCSIError) -> SCSICommandPlan
     typealias Transfer = @Sendable (CommandDescriptorBlock, LogicalUnit) -> DataTransfer
+    typealias Ruling = @Sendable (CommandDescriptorBlock) -> CommandRules
 
     /// CDB USAGE DATA (SPC-5, 6.35.3): the operation code, then a one for each bit that is looked at, with the service action
     /// in its field. As long as the CDB.
@@ -66,6 +67,8 @@ struct SupportedCommand: Sendable {
     let isForAnyLUN: Bool
     /// What reservations, erasures and unit attention conditions do to it.
     let rules: CommandRules
+    /// The rules where they depend on the CDB; `nil` where they do not.
+    let ruling: Ruling?
     /// The bytes that the CDB implies.
     let transfer: Transfer
     /// The decision.
@@ -78,6 +81,7 @@ struct SupportedCommand: Sendable {
         serviceAction: UInt16? = nil,
         isForAnyLUN: Bool = false,
         rules: CommandRules,
+        ruling: Ruling? = nil,
         transfer: @escaping Transfer = { _, _ in .none },
         plan: @escaping Plan
     ) {
@@ -85,6 +89,7 @@ struct SupportedCommand: Sendable {
         self.serviceAction = serviceAction
         self.isForAnyLUN = isForAnyLUN
         self.rules = rules
+        self.ruling = ruling
         self.transfer = transfer
         self.plan = plan
         var permitted = usage
@@ -142,7 +147,8 @@ public struct CommandSet: Sendable {
     /// All commands of a direct access block device (SBC-4) that are supported.
     public static let block = CommandSet(
         [
-            primaryCommands, reportCommands, mediumCommands, provisioningCommands, reservationCommands,
+            primaryCommands, reportCommands, mediumCommands, provisioningCommands, compoundWriteCommands, lbaStatusCommands,
+            mediumStateCommands, erasureCommands, extendedCopyCommands, copyResultCommands, reservationCommands,
             modeSelectCommands, logCommands, targetPortGroupCommands, identifyingInformationCommands,
         ].flatMap(\.self)
     )
@@ -203,7 +209,9 @@ public struct CommandSet: Sendable {
     /// What reservations, erasures and unit attention conditions do to a command; those of a command that is kept out by
     /// nothing where it is refused anyway.
     public func rules(cdb: [UInt8], lun: UInt64) -> CommandRules {
-        (try? entry(for: CommandDescriptorBlock(cdb), lun: lun))?.rules ?? .information
+        let command = CommandDescriptorBlock(cdb)
+        guard let entry = try? entry(for: command, lun: lun) else { return .information }
+        return entry.ruling?(command) ?? entry.rules
     }
 
     private func entry(for command: CommandDescriptorBlock, lun: UInt64) throws(SCSIError) -> SupportedCommand {

@@ -76,8 +76,8 @@ extension IdentifyingInformationKind {
     /// Most bytes of the information.
     var maximumBytes: Int {
         switch self {
-        case .peripheral: SCSILimits.identifyingInformationMaximumBytes
-        case .text: SCSILimits.identifyingTextMaximumBytes
+        case .peripheral: Limits.identifyingInformationMaximumBytes
+        case .text: Limits.identifyingTextMaximumBytes
         }
     }
 }

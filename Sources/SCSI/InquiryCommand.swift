@@ -29,11 +29,11 @@ enum InquiryCommand {
         return .complete(.good(data.cut(toAllocationLength: command.bigEndian(at: 3, count: 2))))
     }
 
-    /// Standard INQUIRY data (SPC-5, table 145): SPC-4, HISUP, implicit asymmetric access (TPGS 01b), several ports (MULTIP),
-    /// command queuing (CMDQUE).
+    /// Standard INQUIRY data (SPC-5, table 145): SPC-4, HISUP, implicit asymmetric access (TPGS 01b), third-party copies (3PC),
+    /// several ports (MULTIP), command queuing (CMDQUE).
     private static func standard(_ unit: LogicalUnit, peripheral: UInt8) -> ByteBuffer {
         var data = ByteBuffer()
-        data.writeBytes([peripheral, 0x00, 0x06, 0x12, UInt8(standardBytes - 5), 0x10, 0x10, 0x02])
+        data.writeBytes([peripheral, 0x00, 0x06, 0x12, UInt8(standardBytes - 5), 0x18, 0x10, 0x02])
         data.writeField(vendor, count: 8)
         data.writeField(product, count: 16)
         data.writeField(unit.productRevision, count: 4)

@@ -127,7 +127,7 @@ enum MediumCommands {
         }
     }
 
-    private static func extent(_ command: CommandDescriptorBlock) -> MediumExtent {
+    static func extent(_ command: CommandDescriptorBlock) -> MediumExtent {
         MediumExtent(command, length: command.nominalLength ?? 16)
     }
 
@@ -166,24 +166,30 @@ enum MediumCommands {
         return try write(context, flags: context.command[1])
     }
 
-    /// Where the initiator sent less than the CDB implies, what arrived is written, down to whole logical blocks; the transport
-    /// reports the residual. Where it sent more, the rest is ignored.
     private static func write(_ context: CommandContext, flags: UInt8) throws(SCSIError) -> SCSICommandPlan {
+        guard let write = try writePlan(context, flags: flags) else { return .complete(.good) }
+        return .write(write)
+    }
+
+    /// What is to be written of what arrived; `nil` for nothing.
+    ///
+    /// Where the initiator sent less than the CDB implies, the logical blocks that arrived are written, and the transport reports
+    /// the residual. A part of a block cannot be written: then none is, and the initiator is told so. Where it sent more, the
+    /// rest is ignored.
+    static func writePlan(_ context: CommandContext, flags: UInt8) throws(SCSIError) -> WritePlan? {
         var range = try context.range(
             of: extent(context.command),
             maximumBlocks: SCSILimits.transferMaximumBlocks(context.unit)
         )
         try context.requireWritable()
-        let arrived = UInt64(context.dataOutCount)
-        range.count = min(range.count, arrived - arrived % context.unit.logicalBlockBytes)
-        guard range.count > 0 else { return .complete(.good) }
-        return .write(
-            WritePlan(
-                range: range,
-                data: try context.requireDataOut(count: range.count),
-                isForceUnitAccess: flags & 0x08 != 0,
-                isPageOutDisabled: flags & 0x10 != 0
-            )
+        range.count = min(range.count, UInt64(context.dataOutCount))
+        guard range.count % context.unit.logicalBlockBytes == 0 else { throw SCSIError(.wrongDataOutLength) }
+        guard range.count > 0 else { return nil }
+        return WritePlan(
+            range: range,
+            data: try context.requireDataOut(count: range.count),
+            isForceUnitAccess: flags & 0x08 != 0,
+            isPageOutDisabled: flags & 0x10 != 0
         )
     }
 

@@ -61,8 +61,9 @@ enum PrimaryCommands {
         )
     }
 
-    /// START STOP UNIT (SBC-4, 5.31): a volume that others use cannot be stopped, has no power conditions and no tray, so that
-    /// only "start" is accepted, which is true already.
+    /// START STOP UNIT (SBC-4, 5.31): only "start" is accepted, which is true already. There are no power conditions and no tray,
+    /// and a "stop" would make the commands of every other initiator NOT READY, while GOOD for one that is not
+    /// done would be a lie.
     static func startStopUnit(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         let flags = context.command[4]
         guard flags & 0xF0 == 0 else { throw SCSIError(.invalidFieldInCDB(byte: 4, bit: 7)) }

@@ -110,8 +110,12 @@ enum ProvisioningCommands {
 
     // MARK: WRITE SAME
 
-    /// Zero blocks means to the end of the volume (WSNZ is zero). The UNMAP bit asks for what a pattern of zeros gets anyway; with
-    /// another pattern it may not unmap, since unmapped blocks read as zeros (SBC-4, table 121).
+    /// Zero blocks means to the end of the volume (WSNZ is zero).
+    ///
+    /// With UNMAP the addresses are deallocated whatever the pattern is: the table of ANCHOR, UNMAP and ANC_SUP in SBC-4, 5.50, asks
+    /// that of a thin provisioned logical unit without looking at the data, and LBPRZ says what is read then. The pattern is
+    /// transferred all the same, so that its length must be right. libiscsi's WriteSame10.UnmapUntilEnd sends FFh and
+    /// expects zeros; tgt and LIO read the table in this way too.
     static func writeSame(_ context: CommandContext, hasNoDataOut: Bool) throws(SCSIError) -> SCSICommandPlan {
         try context.refuseProtection()
         let length = context.command.nominalLength ?? 16
@@ -126,7 +130,8 @@ enum ProvisioningCommands {
             throw SCSIError(.wrongDataOutLength)
         }
         let pattern = try context.requireDataOut(count: context.unit.logicalBlockBytes)
-        return pattern.isAllZeros ? .zero([range]) : .writeSame(range: range, pattern: pattern)
+        let isUnmapped = context.command.isSet(byte: 1, bit: 3) || pattern.isAllZeros
+        return isUnmapped ? .zero([range]) : .writeSame(range: range, pattern: pattern)
     }
 }
 

@@ -49,10 +49,6 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let becomingReady = AdditionalSense(0x04, 0x01)
     /// LOGICAL UNIT NOT READY, CAUSE NOT REPORTABLE.
     public static let notReady = AdditionalSense(0x04, 0x00)
-    /// LOGICAL UNIT NOT READY, FORMAT IN PROGRESS.
-    public static let formatInProgress = AdditionalSense(0x04, 0x04)
-    /// LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS.
-    public static let sanitizeInProgress = AdditionalSense(0x04, 0x1B)
     /// LOGICAL UNIT COMMUNICATION TIME-OUT.
     public static let communicationTimeout = AdditionalSense(0x08, 0x01)
     /// LOGICAL UNIT COMMUNICATION FAILURE.
@@ -160,18 +156,31 @@ public struct SenseData: Sendable, Hashable {
     public var information: UInt64?
     /// The field in error.
     public var field: FieldPointer?
+    /// PROGRESS INDICATION of NOT READY or NO SENSE, in 65,536ths; it stands where the field pointer does.
+    public var progress: UInt16?
 
     /// Sense data with each part named.
     public init(
         _ key: SenseKey,
         _ additional: AdditionalSense,
         information: UInt64? = nil,
-        field: FieldPointer? = nil
+        field: FieldPointer? = nil,
+        progress: UInt16? = nil
     ) {
         self.key = key
         self.additional = additional
         self.information = information
         self.field = field
+        self.progress = progress
+    }
+
+    /// The three sense key specific bytes (SPC-5, 4.4.2.4): the field pointer, or SKSV and the progress indication.
+    private var specificBytes: [UInt8]? {
+        if let field {
+            let (flags, high, low) = field.bytes
+            return [flags, high, low]
+        }
+        return progress.map { [0x80, UInt8($0 >> 8), UInt8($0 & 0xFF)] }
     }
 
     /// The bytes in fixed format (70h), or in descriptor format (72h) where the control mode page's D_SENSE bit asks
@@ -195,13 +204,13 @@ public struct SenseData: Sendable, Hashable {
         buffer.writeInteger(additional.code)
         buffer.writeInteger(additional.qualifier)
         buffer.writeInteger(UInt8(0))
-        buffer.writeSpecific(field)
+        buffer.writeBytes(specificBytes ?? [0, 0, 0])
         return buffer
     }
 
     private func encodeDescriptors() -> ByteBuffer {
         var buffer = ByteBuffer()
-        let length = (information == nil ? 0 : 12) + (field == nil ? 0 : 8)
+        let length = (information == nil ? 0 : 12) + (specificBytes == nil ? 0 : 8)
         buffer.writeInteger(UInt8(0x72))
         buffer.writeInteger(key.rawValue)
         buffer.writeInteger(additional.code)
@@ -212,20 +221,11 @@ public struct SenseData: Sendable, Hashable {
             buffer.writeBytes([0x00, 0x0A, 0x80, 0x00])
             buffer.writeInteger(information)
         }
-        if let field {
+        if let specificBytes {
             buffer.writeBytes([0x02, 0x06, 0x00, 0x00])
-            buffer.writeSpecific(field)
+            buffer.writeBytes(specificBytes)
             buffer.writeInteger(UInt8(0))
         }
         return buffer
-    }
-}
-
-extension ByteBuffer {
-    fileprivate mutating func writeSpecific(_ field: FieldPointer?) {
-        let (flags, high, low) = field?.bytes ?? (0, 0, 0)
-        writeInteger(flags)
-        writeInteger(high)
-        writeInteger(low)
     }
 }

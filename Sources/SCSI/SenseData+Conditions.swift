@@ -15,10 +15,6 @@ extension SenseData {
     public static let writeProtected = SenseData(.dataProtect, .writeProtected)
     /// SWP of the control mode page is one.
     public static let softwareWriteProtected = SenseData(.dataProtect, .softwareWriteProtected)
-    /// The logical unit is being sanitized.
-    public static let sanitizeInProgress = SenseData(.notReady, .sanitizeInProgress)
-    /// The logical unit is being formatted.
-    public static let formatInProgress = SenseData(.notReady, .formatInProgress)
     /// No room for so many registrations.
     public static let insufficientRegistrationResources = SenseData(
         .illegalRequest,

@@ -17,6 +17,7 @@ enum VitalProductData {
         Page(code: 0x86) { _ in extendedInquiry },
         Page(code: 0x87) { _ in modePagePolicy },
         Page(code: 0x88, body: ports),
+        Page(code: 0x8F, body: ThirdPartyCopyPage.body),
         Page(code: 0xB0, body: blockLimits),
         Page(code: 0xB1) { _ in blockCharacteristics },
         Page(code: 0xB2) { _ in logicalBlockProvisioning },
@@ -35,22 +36,38 @@ enum VitalProductData {
     }
 
     /// Code sets (SPC-5, table 593).
-    private enum CodeSet: UInt8 {
+    fileprivate enum CodeSet: UInt8 {
         case binary = 0x1
         case ascii = 0x2
         case utf8 = 0x3
     }
 
-    /// Page 83h (SPC-5, 7.7.6). What names the logical unit comes from the volume alone, so that it is the same through every
-    /// target; what names the port comes from the portal group.
-    private static func deviceIdentification(_ unit: LogicalUnit) -> [UInt8] {
+    /// What names the logical unit: from the volume alone, so that it is the same through every target.
+    struct UnitDesignator {
+        fileprivate let codeSet: CodeSet
+        /// DESIGNATOR TYPE.
+        let type: UInt8
+        /// DESIGNATOR.
+        let bytes: [UInt8]
+    }
+
+    /// The designators of page 83h with association 0.
+    static func designatorsOfUnit(_ unit: LogicalUnit) -> [UnitDesignator] {
         let vendor = InquiryCommand.vendor.padding(toCount: 8)
         let identifier = unit.networkAddressIdentifier
-        var page: [UInt8] = []
-        page += designator(.logicalUnit, .binary, type: 0x3, identifier)
-        page += designator(.logicalUnit, .ascii, type: 0x1, Array((vendor + unit.serialNumber).utf8))
-        page += designator(.logicalUnit, .binary, type: 0xA, [0x10, 0x00] + unit.uuid)
-        page += designator(.logicalUnit, .utf8, type: 0x8, nameString("naa." + hexadecimal(identifier)))
+        return [
+            UnitDesignator(codeSet: .binary, type: 0x3, bytes: identifier),
+            UnitDesignator(codeSet: .ascii, type: 0x1, bytes: Array((vendor + unit.serialNumber).utf8)),
+            UnitDesignator(codeSet: .binary, type: 0xA, bytes: [0x10, 0x00] + unit.uuid),
+            UnitDesignator(codeSet: .utf8, type: 0x8, bytes: nameString("naa." + hexadecimal(identifier))),
+        ]
+    }
+
+    /// Page 83h (SPC-5, 7.7.6). What names the port comes from the portal group.
+    private static func deviceIdentification(_ unit: LogicalUnit) -> [UInt8] {
+        var page = designatorsOfUnit(unit).flatMap { part in
+            designator(.logicalUnit, part.codeSet, type: part.type, part.bytes)
+        }
         page += designator(.targetPort, .binary, type: 0x4, [0, 0] + bigEndian(unit.relativePortIdentifier))
         page += designator(.targetPort, .binary, type: 0x5, [0, 0] + bigEndian(unit.portalGroupTag))
         page += designator(.targetPort, .utf8, type: 0x8, nameString(portName(unit, tag: unit.portalGroupTag)))
@@ -116,7 +133,8 @@ enum VitalProductData {
         return bytes
     }()
 
-    /// Page B0h (SBC-4, table 186). No field of atomic writes: WRITE ATOMIC is not in the table of commands.
+    /// Page B0h (SBC-4, table 186). Writes of any length and alignment are atomic, without atomic boundaries: MAXIMUM ATOMIC
+    /// TRANSFER LENGTH, ATOMIC ALIGNMENT and ATOMIC TRANSFER LENGTH GRANULARITY, then two zeros.
     private static func blockLimits(_ unit: LogicalUnit) -> [UInt8] {
         let granularity = unit.logicalBlocksPerDataBlock
         var data = ByteBuffer()
@@ -131,12 +149,16 @@ enum VitalProductData {
         data.writeInteger(granularity)
         data.writeInteger(UInt32(0x8000_0000))
         data.writeInteger(SCSILimits.writeSameMaximumBlocks(unit))
-        data.writeRepeatingByte(0, count: 20)
+        data.writeInteger(UInt32(clamping: SCSILimits.atomicMaximumBlocks(unit)))
+        data.writeInteger(UInt32(1))
+        data.writeInteger(UInt32(1))
+        data.writeRepeatingByte(0, count: 8)
         return Array(data.readableBytesView)
     }
 
-    /// Page B1h (SBC-4, table 183): MEDIUM ROTATION RATE 0001h, non-rotating.
-    private static let blockCharacteristics: [UInt8] = [0x00, 0x01] + [UInt8](repeating: 0, count: 58)
+    /// Page B1h (SBC-4, table 183): MEDIUM ROTATION RATE 0001h, non-rotating; WABEREQ and WACEREQ 01b, since reads are answered after
+    /// an erasure without a write before.
+    private static let blockCharacteristics: [UInt8] = [0x00, 0x01, 0x00, 0x50] + [UInt8](repeating: 0, count: 56)
 
     /// Page B2h (SBC-4, table 191): LBPU, LBPWS, LBPWS10, LBPRZ 001b; thin provisioned (PROVISIONING TYPE 2h).
     private static let logicalBlockProvisioning: [UInt8] = [0x00, 0xE4, 0x02, 0x00]

@@ -17,7 +17,7 @@ struct CopyRecords {
     /// Puts a record in the place of the one with its identifier.
     mutating func put(_ record: CopyRecord) {
         records.removeAll { $0.listIdentifier == record.listIdentifier }
-        if records.count >= TargetLimits.copyRecordsMaximum { records.removeFirst() }
+        if records.count >= SCSILimits.copiesMaximum { records.removeFirst() }
         records.append(record)
     }
 }
@@ -51,12 +51,12 @@ private final class CopyJob {
 extension ISCSISession {
     func begin(_ copy: ExtendedCopy, _ task: SessionTask) {
         if let identifier = copy.listIdentifier, copies.isRunning(identifier) {
-            return answer(task, .checkCondition(.operationInProgress))
+            return answer(task, .checkCondition(.copyInProgress))
         }
         var devices: [ISCSISession] = []
         for device in copy.devices {
             guard let session = service.session(of: self, designatedBy: device) else {
-                return answer(task, .checkCondition(.copyTargetNotReachable))
+                return answer(task, .checkCondition(.unreachableCopyTarget))
             }
             devices.append(session)
         }
@@ -85,14 +85,14 @@ extension ISCSISession {
         }
         let segment = job.copy.segments[job.record.segmentsDone]
         guard let source = job.devices[segment.source].unit, let target = job.devices[segment.destination].unit else {
-            return end(job, .copyTargetNotReachable)
+            return end(job, .unreachableCopyTarget)
         }
         let counted = segment.countsDestination ? target : source
         let count = segment.blockCount * UInt64(counted.volume.geometry.logicalBlockSizeBytes)
         guard
             let from = source.range(at: segment.sourceAddress, bytes: count),
             let to = target.range(at: segment.destinationAddress, bytes: count)
-        else { return end(job, .copySegmentOutOfRange) }
+        else { return end(job, .copyAborted) }
         copy(from, to, job)
     }
 
@@ -106,7 +106,7 @@ extension ISCSISession {
             return run(job)
         }
         guard let source = reader.unit?.volume.geometry, let target = writer.unit?.volume.geometry else {
-            return end(job, .copyTargetNotReachable)
+            return end(job, .unreachableCopyTarget)
         }
         guard isWanted(job) else { return end(job, .abortedCommand) }
         let count = min(from.count, UInt64(Limits.transferMaximumBytes))
@@ -148,14 +148,13 @@ extension ISCSISession {
     }
 
     private func fail(_ job: CopyJob, _ failure: BackEndFailure) {
-        switch failure {
-        // The command as a whole was not begun: it is answered as any other.
-        case .attention, .reservationConflict where job.record.bytesWritten == 0 && !job.copy.isImmediate:
-            job.record.progress = .failed(.copyTargetNotReachable)
-            remember(job)
-            fail(job.task, failure)
-        default: end(job, failure.response.sense ?? .copyTargetNotReachable)
+        // Where nothing was done yet, the command is answered as any other.
+        guard job.record.bytesWritten == 0, !job.copy.isImmediate else {
+            return end(job, failure.response.sense ?? .copyAborted)
         }
+        job.record.progress = .failed(failure.response.sense ?? .copyAborted)
+        remember(job)
+        fail(job.task, failure)
     }
 
     private func end(_ job: CopyJob, _ sense: SenseData) {

@@ -36,15 +36,15 @@ final class ISCSISession: ChannelInboundHandler {
     /// What became of copies.
     var copies = CopyRecords()
     /// Grows with every reset: copies of an older one end.
-    private(set) var copyGeneration: UInt64 = 0
+    var copyGeneration: UInt64 = 0
     /// A request to log out has been sent.
     private var isAskedToLogOut = false
     /// Owner's command ids of each initiator task, for task management.
-    private var commandsOfTask: [UInt32: [CommandID]] = [:]
+    private(set) var commandsOfTask: [UInt32: [CommandID]] = [:]
     private(set) var initiator = "unknown"
     /// Where the connection comes from.
     private var address = "unknown"
-    private var context: ChannelHandlerContext?
+    private(set) var context: ChannelHandlerContext?
     private var timer: RepeatedTask?
     private var isDraining = false
     private var isReading = false
@@ -433,7 +433,7 @@ final class ISCSISession: ChannelInboundHandler {
         return true
     }
 
-    private func forget(task tag: UInt32) {
+    func forget(task tag: UInt32) {
         serials[tag] = nil
         commandsOfTask[tag] = nil
     }
@@ -620,83 +620,6 @@ final class ISCSISession: ChannelInboundHandler {
                 default: nexus?.ownerLost()
                 }
             }
-        }
-    }
-
-    // MARK: Task management (R6)
-
-    /// Has the owner take back what the initiator wants to be rid of.
-    private func manage(_ request: TaskManagementRequest) {
-        let ids = request.tasks.flatMap { commandsOfTask[$0] ?? [] }
-        // From here on nothing more is asked of the owner for them, and their answers go nowhere.
-        for tag in request.tasks { forget(task: tag) }
-        let management = UnitManagement(request.function)
-        if management != nil { copyGeneration += 1 }
-        guard nexus != nil, management != nil || !ids.isEmpty else {
-            return machine.taskManagementCompleted(tag: request.tag, .functionComplete)
-        }
-        let milliseconds = UInt64(TargetLimits.taskManagementDeadlineMilliseconds)
-        let deadline = service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
-        fence(request, management, ids: ids, deadline: deadline)
-    }
-
-    /// Has the owner take commands back; asked again until the owner has answered or the deadline has passed. Then the session
-    /// ends: so the initiator knows that nothing of it is done any more, whatever keeps the owner from saying so.
-    private func fence(
-        _ request: TaskManagementRequest,
-        _ management: UnitManagement?,
-        ids: [CommandID],
-        deadline: MonotonicTime
-    ) {
-        guard service.now < deadline else { return terminate(.reset) }
-        guard let context = nexus?.context() else { return }
-        guard let owner = backend?.owner?.client else {
-            return fenceLater(request, management, ids: ids, deadline: deadline)
-        }
-        let completion: (Result<RPCAnswer, RPCFailure>) -> Void = { [self] result in
-            defer { drain() }
-            guard case .success(let answer) = result, answer.isOK else {
-                if case .success(let answer) = result, answer.status == .nexusClosed { return terminate(.reset) }
-                return fenceLater(request, management, ids: ids, deadline: deadline)
-            }
-            for id in ids { nexus?.forget(id) }
-            machine.taskManagementCompleted(tag: request.tag, .functionComplete)
-        }
-        let header = CommandHeader(context)
-        let milliseconds = TargetLimits.controlDeadlineMilliseconds
-        if let management {
-            let message = ManageUnit(header: header, function: management)
-            owner.send(message, deadlineMilliseconds: milliseconds, completion: completion)
-        } else {
-            let message = FenceCommand(header: header, commands: ids)
-            owner.send(message, deadlineMilliseconds: milliseconds, completion: completion)
-        }
-    }
-
-    private func fenceLater(
-        _ request: TaskManagementRequest,
-        _ management: UnitManagement?,
-        ids: [CommandID],
-        deadline: MonotonicTime
-    ) {
-        guard let loop = context?.eventLoop else { return }
-        let bound = NIOLoopBound(self, eventLoop: loop)
-        loop.scheduleTask(in: TargetLimits.locateInterval) {
-            bound.value.fence(request, management, ids: ids, deadline: deadline)
-            bound.value.drain()
-        }
-    }
-}
-
-extension UnitManagement {
-    /// The functions that concern all nexuses.
-    fileprivate init?(_ function: TaskManagementFunction) {
-        switch function {
-        case .clearTaskSet: self = .clearTaskSet
-        case .logicalUnitReset: self = .logicalUnitReset
-        case .targetWarmReset: self = .targetWarmReset
-        case .targetColdReset: self = .targetColdReset
-        case .abortTask, .abortTaskSet, .clearACA, .taskReassign: return nil
         }
     }
 }

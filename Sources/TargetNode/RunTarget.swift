@@ -90,8 +90,8 @@ private func serve(
     logger.info("stopping", metadata: ["role": "target"])
     try await listener.close()
     if try await loop.submit({ box.value?.requestLogouts() ?? false }).get() {
-        // Their answers, and their initiators' logouts, have this long to arrive. A second cancellation ends the wait.
-        try? await Task.sleep(for: TargetLimits.stopGrace)
+        // Their initiators have this long to log out; this task was cancelled already, so that only the loop can wait.
+        try await loop.scheduleTask(in: TargetLimits.stopGrace) {}.futureResult.get()
     }
     await health?.shutdown()
     try await loop.submit { box.value?.stop() }.get()

@@ -384,9 +384,7 @@ enum TargetLimits {
     /// Seconds within which an initiator that is asked to log out is to do so.
     static let logoutSeconds: UInt16 = 5
     /// How long a target that stops waits for sessions to log out.
-    static let stopGrace = Duration.seconds(1)
-    /// Copies that a session remembers.
-    static let copyRecordsMaximum = 32
+    static let stopGrace = TimeAmount.seconds(1)
     /// Links to cache servers.
     static let cacheLinksMaximum = 64
     /// Targets in the answer to one discovery.

@@ -32,6 +32,7 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     static let all: [CommandLayout] = [
         CommandLayout("TEST UNIT READY", "00 00 00 00 00 00"),
         CommandLayout("REQUEST SENSE", "03 01 00 00 FF 00", anyLUN: true),
+        CommandLayout("FORMAT UNIT", "04 3F 00 00 00 00"),
         CommandLayout("READ (6)", "08 1F FF FF FF 00"),
         CommandLayout("WRITE (6)", "0A 1F FF FF FF 00"),
         CommandLayout("INQUIRY", "12 01 FF FF FF 00", anyLUN: true),
@@ -40,14 +41,21 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         CommandLayout("RELEASE (6)", "17 00 00 00 00 00"),
         CommandLayout("MODE SENSE (6)", "1A 08 FF FF FF 00"),
         CommandLayout("START STOP UNIT", "1B 01 00 00 F7 00"),
+        CommandLayout("PREVENT ALLOW MEDIUM REMOVAL", "1E 00 00 00 01 00"),
         CommandLayout("READ CAPACITY (10)", "25 00 00 00 00 00 00 00 00 00"),
         CommandLayout("READ (10)", "28 FA FF FF FF FF 3F FF FF 00"),
         CommandLayout("WRITE (10)", "2A FA FF FF FF FF 3F FF FF 00"),
+        CommandLayout("WRITE AND VERIFY (10)", "2E F6 FF FF FF FF 3F FF FF 00"),
         CommandLayout("VERIFY (10)", "2F F6 FF FF FF FF 3F FF FF 00"),
         CommandLayout("PRE-FETCH (10)", "34 02 FF FF FF FF 3F FF FF 00"),
         CommandLayout("SYNCHRONIZE CACHE (10)", "35 02 FF FF FF FF 3F FF FF 00"),
+        CommandLayout("READ DEFECT DATA (10)", "37 00 1F 00 00 00 00 FF FF 00"),
         CommandLayout("WRITE SAME (10)", "41 E8 FF FF FF FF 3F FF FF 00"),
         CommandLayout("UNMAP", "42 00 00 00 00 00 3F FF FF 00"),
+        CommandLayout("SANITIZE, OVERWRITE", "48 A1 00 00 00 00 00 FF FF 00", serviceAction: true),
+        CommandLayout("SANITIZE, BLOCK ERASE", "48 A2 00 00 00 00 00 00 00 00", serviceAction: true),
+        CommandLayout("SANITIZE, CRYPTOGRAPHIC ERASE", "48 A3 00 00 00 00 00 00 00 00", serviceAction: true),
+        CommandLayout("SANITIZE, EXIT FAILURE MODE", "48 BF 00 00 00 00 00 00 00 00", serviceAction: true),
         CommandLayout("LOG SENSE", "4D 00 FF FF 00 FF FF FF FF 00"),
         CommandLayout("MODE SELECT (10)", "55 11 00 00 00 00 00 FF FF 00"),
         CommandLayout("RESERVE (10)", "56 00 00 00 00 00 00 00 00 00"),
@@ -65,14 +73,33 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         CommandLayout("PREEMPT AND ABORT", "5F 05 FF 00 00 FF FF FF FF 00", serviceAction: true),
         CommandLayout("REGISTER AND IGNORE EXISTING KEY", "5F 06 FF 00 00 FF FF FF FF 00", serviceAction: true),
         CommandLayout("REGISTER AND MOVE", "5F 07 FF 00 00 FF FF FF FF 00", serviceAction: true),
+        CommandLayout("EXTENDED COPY (LID1)", "83 00 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("EXTENDED COPY (LID4)", "83 01 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("COPY STATUS (LID1)", "84 00 FF 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("RECEIVE DATA (LID1)", "84 01 FF 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("OPERATING PARAMETERS", "84 03 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout(
+            "FAILED SEGMENT DETAILS (LID1)",
+            "84 04 FF 00 00 00 00 00 00 00 FF FF FF FF 00 00",
+            serviceAction: true
+        ),
+        CommandLayout(
+            "RECEIVE COPY STATUS (LID4)",
+            "84 05 FF FF FF FF 00 00 00 00 FF FF FF FF 00 00",
+            serviceAction: true
+        ),
         CommandLayout("READ (16)", "88 FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("COMPARE AND WRITE", "89 FA FF FF FF FF FF FF FF FF 00 00 00 FF 3F 00"),
         CommandLayout("WRITE (16)", "8A FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("ORWRITE (16)", "8B FA FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("WRITE AND VERIFY (16)", "8E F6 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("VERIFY (16)", "8F F6 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("PRE-FETCH (16)", "90 02 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("SYNCHRONIZE CACHE (16)", "91 02 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("WRITE SAME (16)", "93 E9 FF FF FF FF FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("WRITE ATOMIC (16)", "9C F8 FF FF FF FF FF FF FF FF 00 00 FF FF 3F 00"),
         CommandLayout("READ CAPACITY (16)", "9E 10 00 00 00 00 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
+        CommandLayout("GET LBA STATUS (16)", "9E 12 FF FF FF FF FF FF FF FF FF FF FF FF FF 00", serviceAction: true),
         CommandLayout("REPORT LUNS", "A0 00 FF 00 00 00 FF FF FF FF 00 00", anyLUN: true),
         CommandLayout("REPORT IDENTIFYING INFORMATION", "A3 05 00 00 00 00 FF FF FF FF FE 00", serviceAction: true),
         CommandLayout("REPORT TARGET PORT GROUPS", "A3 EA 00 00 00 00 FF FF FF FF 00 00", serviceAction: true),
@@ -85,7 +112,9 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         CommandLayout("SET IDENTIFYING INFORMATION", "A4 06 00 00 00 00 FF FF FF FF FE 00", serviceAction: true),
         CommandLayout("READ (12)", "A8 FA FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("WRITE (12)", "AA FA FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("WRITE AND VERIFY (12)", "AE F6 FF FF FF FF FF FF FF FF 3F 00"),
         CommandLayout("VERIFY (12)", "AF F6 FF FF FF FF FF FF FF FF 3F 00"),
+        CommandLayout("READ DEFECT DATA (12)", "B7 1F FF FF FF FF FF FF FF FF 00 00"),
     ]
 }
 
@@ -156,7 +185,12 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
 
     @Test func unknownServiceActionsAreRefused() throws {
         let unit = try makeUnit()
-        #expect(plan("9E 12", unit) == .field(1, 4))
+        #expect(plan("9E 13", unit) == .field(1, 4))
+        #expect(plan("83 02", unit) == .field(1, 4))
+        #expect(plan("84 02", unit) == .field(1, 4))
+        for action in UInt8(0)...0x1F where ![0x01, 0x02, 0x03, 0x1F].contains(action) {
+            #expect(plan("48 \(hexadecimal([action]))", unit) == .field(1, 4))
+        }
         #expect(plan("A3 00", unit) == .field(1, 4))
         #expect(plan("A3 1F", unit) == .field(1, 4))
         #expect(plan("A4 05", unit) == .field(1, 4))
@@ -185,6 +219,24 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
     @Test func flatAddressingOfLUNZeroIsLUNZero() throws {
         #expect(plan("00", lun: 0x4000_0000_0000_0000, try makeUnit()) == .good)
         #expect(plan("FF", lun: 1 << 48, try makeUnit()) == .refused(.logicalUnitNotSupported))
+    }
+
+    /// SBC-4 and SPC-5: the tables of commands allowed in the presence of persistent reservations.
+    @Test func accessRules() {
+        let any: Set<UInt8> = [0x84]
+        let reads: Set<UInt8> = [0x2F, 0x34, 0x37, 0x8F, 0x90, 0xAF, 0xB7]
+        let writes: Set<UInt8> = [0x04, 0x2E, 0x41, 0x42, 0x48, 0x83, 0x8B, 0x8E, 0x93, 0x9C, 0xAE]
+        for layout in CommandLayout.all {
+            let access = set.rules(cdb: layout.bare, lun: 0).access
+            if any.contains(layout.usage[0]) { #expect(access == .any, "\(layout.name)") }
+            if reads.contains(layout.usage[0]) { #expect(access == .read, "\(layout.name)") }
+            if writes.contains(layout.usage[0]) { #expect(access == .write, "\(layout.name)") }
+        }
+        #expect(set.rules(cdb: hex("9E 12"), lun: 0).access == .read)
+        #expect(set.rules(cdb: hex("9E 10"), lun: 0).access == .any)
+        // PREVENT ALLOW MEDIUM REMOVAL conflicts only where it prevents.
+        #expect(set.rules(cdb: hex("1E 00 00 00 00 00"), lun: 0).access == .any)
+        #expect(set.rules(cdb: hex("1E 00 00 00 01 00"), lun: 0).access == .write)
     }
 
     /// SAM-6, 5.14.5.

@@ -36,8 +36,14 @@ private struct SeededGenerator: RandomNumberGenerator {
     }
 
     private static func dataOut(_ generator: inout SeededGenerator) -> ByteBuffer? {
-        switch generator.below(4) {
+        switch generator.below(6) {
         case 0: return nil
+        case 4: return copyList(&generator)
+        case 5:
+            // SANITIZE, OVERWRITE; FORMAT UNIT.
+            var list = ByteBuffer(bytes: [generator.byte() & 0x9F, 0, 0, UInt8(generator.below(8))])
+            list.writeBytes((0..<Int(generator.below(600))).map { _ in generator.byte() })
+            return list
         case 1: return filled(0, Int(generator.below(3)) * 512)
         case 2:
             var list = ByteBuffer(bytes: [0, generator.byte(), 0, generator.byte() & 0xF0])
@@ -46,6 +52,33 @@ private struct SeededGenerator: RandomNumberGenerator {
             return list
         default: return filled(generator.byte(), Int(generator.below(70_000)))
         }
+    }
+
+    /// A parameter list of EXTENDED COPY that is right, but for a byte here and there.
+    private static func copyList(_ generator: inout SeededGenerator) -> ByteBuffer {
+        let devices = Int(generator.below(4))
+        let segments = Int(generator.below(4))
+        var bytes: [UInt8] =
+            generator.below(2) == 0
+            ? [generator.byte(), 0x10, 0, UInt8(devices * 32), 0, 0, 0, 0, 0, 0, 0, UInt8(segments * 28), 0, 0, 0, 0]
+            : [0x01, 0x00, 0x00, 0x20] + [UInt8](repeating: 0, count: 12) + [0xFF] + [UInt8](repeating: 0, count: 26)
+                + [UInt8(devices * 32), 0, UInt8(segments * 28), 0, 0]
+        for _ in 0..<devices {
+            bytes += [0xE4, 0, 0, 0, 1, 3, 0, 8] + (0..<20).map { _ in generator.byte() } + [0, 0, 2, 0]
+        }
+        for _ in 0..<segments {
+            bytes += [2, generator.byte() & 0x03, 0, 0x18, 0, UInt8(generator.below(4)), 0, UInt8(generator.below(4))]
+            bytes += (0..<20).map { _ in generator.byte() }
+        }
+        if generator.below(4) == 0, !bytes.isEmpty {
+            bytes[Int(generator.below(UInt64(bytes.count)))] = generator.byte()
+        }
+        return ByteBuffer(bytes: bytes)
+    }
+
+    private static func fits(_ response: SCSIResponse, _ allocationLength: UInt64) -> Bool {
+        UInt64(response.dataIn?.readableBytes ?? 0) <= allocationLength
+            && (response.sense != nil) == (response.status == .checkCondition)
     }
 
     private static func check(_ ranges: [ByteRange], _ unit: LogicalUnit) -> Bool {
@@ -89,14 +122,26 @@ private struct SeededGenerator: RandomNumberGenerator {
         case .writeAndVerify(let write, _):
             return check([write.range], unit) && UInt64(write.data.readableBytes) == write.range.count
         case .lbaStatus(let query):
-            return check([query.range], unit)
+            let runs = [MapRun(range: query.range, isMapped: query.allocationLength % 2 == 0)]
+            return check([query.range], unit) && query.range.end == unit.volume.geometry.sizeBytes
+                && fits(query.response(runs, unit: unit), query.allocationLength)
         case .erase(let erasure, _):
             return erasure.position == 0
                 && erasure.pattern.count == (erasure.kind == .overwrite ? Int(unit.logicalBlockBytes) : 0)
         case .extendedCopy(let copy):
-            return copy.segments.allSatisfy {
-                copy.devices.indices.contains($0.source) && copy.devices.indices.contains($0.destination)
-            }
+            return copy.segments.count <= SCSILimits.copySegmentsMaximum
+                && copy.segments.allSatisfy {
+                    copy.devices.indices.contains($0.source) && copy.devices.indices.contains($0.destination)
+                }
+        case .copyResults(let query):
+            let record = CopyRecord(
+                listIdentifier: query.listIdentifier,
+                progress: .failed(.copyAborted),
+                segmentsDone: 1,
+                bytesWritten: .max
+            )
+            return fits(query.response(record), query.allocationLength)
+                && fits(query.response(nil), query.allocationLength)
         case .reservationOut(.register(_, _, _, let others, let ports)):
             return !ports.isEmpty && others.count <= SCSILimits.transportIDsMaximum
                 && others.allSatisfy { !$0.name.isEmpty && $0.isid ?? 0 < 1 << 48 }
@@ -106,7 +151,7 @@ private struct SeededGenerator: RandomNumberGenerator {
             return mode.exceptionReportingMethod <= 6
         case .setIdentifyingInformation(let kind, let bytes):
             return bytes.count <= kind.maximumBytes && (kind == .peripheral || bytes.isEmpty || bytes.last == 0)
-        case .reservationIn, .reservationOut, .reserveUnit, .releaseUnit, .copyResults, .targetPortGroups, .logSense:
+        case .reservationIn, .reservationOut, .reserveUnit, .releaseUnit, .targetPortGroups, .logSense:
             return true
         }
     }
@@ -121,10 +166,18 @@ private struct SeededGenerator: RandomNumberGenerator {
         var accepted = 0
         for round in 0..<Self.rounds {
             let unit = units[Int(generator.below(UInt64(units.count)))]
-            let cdb = Self.cdb(&generator)
+            var cdb = Self.cdb(&generator)
             let lun = generator.below(10) == 0 ? generator.next() : 0
             let transfer = CommandSet.block.transfer(cdb: cdb, lun: lun, unit: unit)
-            let plan = CommandSet.block.plan(cdb: cdb, lun: lun, dataOut: Self.dataOut(&generator), unit: unit)
+            let dataOut = Self.dataOut(&generator)
+            if cdb.first == 0x83, cdb.count == 16, generator.below(4) > 0 {
+                let length = dataOut?.readableBytes ?? 0
+                cdb.replaceSubrange(
+                    10..<14,
+                    with: [0, UInt8(length >> 16), UInt8(length >> 8 & 0xFF), UInt8(length & 0xFF)]
+                )
+            }
+            let plan = CommandSet.block.plan(cdb: cdb, lun: lun, dataOut: dataOut, unit: unit)
             #expect(Self.isSound(plan, allocation: transfer, unit), "seed \(seed) round \(round): \(hexadecimal(cdb))")
             if case .complete(let response) = plan, response.status != .good { continue }
             accepted += 1

@@ -13,7 +13,7 @@ import Testing
 
     /// SPC-5, table 145; version descriptors from table 151.
     @Test func standardData() throws {
-        var expected = hex("00 00 06 12 5B 10 10 02")
+        var expected = hex("00 00 06 12 5B 18 10 02")
         expected += Array("ASHLAR  VOLUME          0001".utf8)
         expected += [UInt8](repeating: 0, count: 22)
         expected += hex("00A0 0960 0460 04C0 0600")
@@ -61,7 +61,7 @@ import Testing
     /// SPC-5, 7.7.16: ascending order.
     @Test func supportedPages() throws {
         let data = try dataIn(plan("12 01 00 00 FF 00", unit))
-        #expect(data == hex("00 00 00 09 00 80 83 86 87 88 B0 B1 B2"))
+        #expect(data == hex("00 00 00 0A 00 80 83 86 87 88 8F B0 B1 B2"))
         for code in data[4...] {
             let page = try dataIn(plan("12 01 \(hexadecimal([code])) 04 00 00", unit))
             #expect(page[1] == code)
@@ -70,7 +70,7 @@ import Testing
     }
 
     @Test func otherPagesAreRefused() throws {
-        let known: Set<UInt8> = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0xB0, 0xB1, 0xB2]
+        let known: Set<UInt8> = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8F, 0xB0, 0xB1, 0xB2]
         for code in UInt8.min...UInt8.max where !known.contains(code) {
             #expect(plan("12 01 \(hexadecimal([code])) 00 FF 00", unit) == .field(2, 7))
         }
@@ -163,7 +163,7 @@ import Testing
         let expected = hex(
             """
             00 B0 00 3C 00 FF 0008 00002000 00000800 00000000 00100000 00000100 00000008 80000000
-            0000000000010000 00000000 00000000 00000000 00000000 00000000
+            0000000000002000 00002000 00000001 00000001 00000000 00000000
             """
         )
         #expect(expected.count == 64)
@@ -175,7 +175,7 @@ import Testing
         let expected = hex(
             """
             00 B0 00 3C 00 20 0010 00000400 00000100 00000000 00040000 00000100 00000010 80000000
-            0000000000002000 00000000 00000000 00000000 00000000 00000000
+            0000000000000400 00000400 00000001 00000001 00000000 00000000
             """
         )
         let other = try makeUnit(blockSizeBytes: 65_536, logicalBlockSizeBytes: 4_096)
@@ -184,19 +184,25 @@ import Testing
 
     /// SBC-4, tables 183 and 191.
     @Test func characteristicsAndProvisioning() throws {
-        let characteristics = hex("00 B1 00 3C 00 01") + [UInt8](repeating: 0, count: 58)
+        let characteristics = hex("00 B1 00 3C 00 01 00 50") + [UInt8](repeating: 0, count: 56)
         #expect(try dataIn(plan("12 01 B1 00 FF 00", unit)) == characteristics)
         #expect(try dataIn(plan("12 01 B2 00 FF 00", unit)) == hex("00 B2 00 04 00 E4 02 00"))
     }
 
     @Test func limitsFitWhatTheyMustHold() {
         #expect(SCSILimits.writeSameMaximumBytes <= UInt64(Limits.batchMaximumBlocks) * 4_096)
+        #expect(SCSILimits.writeSameMaximumBytes <= UInt64(Limits.transferMaximumBytes))
+        #expect(SCSILimits.copyDevicesMaximum <= 0x0800)
+        #expect(SCSILimits.copySegmentsMaximum <= Int(UInt16.max))
+        #expect(SCSILimits.copyListMaximumBytes <= Int(UInt16.max))
+        #expect(SCSILimits.copySegmentMaximumBytes <= UInt64(UInt32.max))
+        #expect(SCSILimits.copiesMaximum <= Int(UInt8.max))
         #expect(SCSILimits.compareAndWriteMaximumBlocks <= UInt64(UInt8.max))
         #expect(2 * Limits.compareAndWriteMaximumBytes <= Limits.transferMaximumBytes)
         #expect(SCSILimits.transferOptimalBytes <= Limits.transferMaximumBytes)
         #expect(Limits.unmapDescriptorsMaximum * 16 + 8 <= Int(UInt16.max))
         #expect(SCSILimits.reportedPortsMaximum * (24 + SCSINames.nameStringMaximumBytes) <= Int(UInt16.max))
-        #expect(SCSILimits.identifyingInformationMaximumBytes <= SCSILimits.identifyingTextMaximumBytes)
+        #expect(Limits.identifyingInformationMaximumBytes <= Limits.identifyingTextMaximumBytes)
         #expect(Limits.commandDeadlineMilliseconds / 1_000 <= UInt32(UInt8.max))
     }
 }

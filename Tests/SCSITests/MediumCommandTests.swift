@@ -117,7 +117,8 @@ import Testing
         #expect(plan("0A 00 00 00 00 00", dataOut: filled(1, 131_072), unit) == .write(0, filled(1, 131_072)))
     }
 
-    /// The cases of libiscsi's Write10Residuals, Write12Residuals and Write16Residuals: GOOD, and the bytes that both sides know of.
+    /// The cases of libiscsi's Write10Residuals, Write12Residuals and Write16Residuals: GOOD, and the blocks that both sides know of;
+    /// a part of a block is refused, not dropped.
     @Test(arguments: [
         "2A 00 00 00 00 00 00 00 %% 00", "AA 00 00 00 00 00 00 00 00 %% 00 00",
         "8A 00 00 00 00 00 00 00 00 00 00 00 00 %% 00 00",
@@ -132,9 +133,16 @@ import Testing
         #expect(plan(cdb("01"), dataOut: filled(1, 1_024), unit) == .write(0, filled(1, 512)))
         #expect(plan(cdb("02"), dataOut: filled(1, 512), unit) == .write(0, filled(1, 512)))
         #expect(plan(cdb("01"), dataOut: filled(1, 10_000), unit) == .write(0, filled(1, 512)))
-        #expect(plan(cdb("01"), dataOut: filled(1, 200), unit) == .good)
-        #expect(plan(cdb("03"), dataOut: filled(1, 1_535), unit) == .write(0, filled(1, 1_024)))
+        #expect(plan(cdb("03"), dataOut: filled(1, 1_024), unit) == .write(0, filled(1, 1_024)))
+        #expect(plan(cdb("01"), dataOut: filled(1, 200), unit) == .refused(.wrongDataOutLength))
+        #expect(plan(cdb("03"), dataOut: filled(1, 1_535), unit) == .refused(.wrongDataOutLength))
         #expect(transfer(cdb("01"), unit) == .dataOut(512))
+    }
+
+    @Test func lessThanALargeBlockIsRefused() throws {
+        let large = try makeUnit(logicalBlockSizeBytes: 4_096)
+        #expect(plan("2A 00 00 00 00 00 00 00 01 00", dataOut: filled(1, 512), large) == .refused(.wrongDataOutLength))
+        #expect(plan("2A 00 00 00 00 00 00 00 01 00", dataOut: nil, large) == .good)
     }
 
     @Test func theDataOutMayBeASliceOfALargerBuffer() throws {
@@ -164,7 +172,10 @@ import Testing
         "0A 00 00 00 01 00", "2A 00 00 00 00 00 00 00 01 00", "AA 00 00 00 00 00 00 00 00 01 00 00",
         "8A 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00", "89 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00",
         "41 00 00 00 00 00 00 00 01 00", "93 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00",
-        "42 00 00 00 00 00 00 00 18 00",
+        "42 00 00 00 00 00 00 00 18 00", "8B 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00",
+        "9C 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00", "2E 00 00 00 00 00 00 00 01 00",
+        "AE 00 00 00 00 00 00 00 00 01 00 00", "8E 02 00 00 00 00 00 00 00 00 00 00 00 01 00 00",
+        "48 02 00 00 00 00 00 00 00 00", "48 83 00 00 00 00 00 00 00 00", "04 00 00 00 00 00",
     ])
     func writeProtected(_ cdb: String) throws {
         let readOnly = try makeUnit(isReadOnly: true)

@@ -48,6 +48,33 @@ private func descriptors(_ sense: SenseData) -> [UInt8] {
         )
     }
 
+    /// SPC-5, 4.4.2.4.4: SKSV and the progress indication, where the field pointer would stand.
+    @Test func progressIndication() {
+        #expect(
+            fixed(.sanitizeInProgress(progress: 0x1234)) == hex("70 00 02 00000000 0A 00000000 04 1B 00 80 12 34")
+        )
+        #expect(fixed(.formatInProgress(progress: 0)) == hex("70 00 02 00000000 0A 00000000 04 04 00 80 00 00"))
+        #expect(
+            descriptors(.sanitizeInProgress(progress: 0xFFFE))
+                == hex("72 02 04 1B 00 00 00 08 02 06 00 00 80 FF FE 00")
+        )
+        let none = SenseData(.noSense, .none, progress: 1)
+        #expect(fixed(none) == hex("70 00 00 00000000 0A 00000000 00 00 00 80 00 01"))
+        #expect(descriptors(none) == hex("72 00 00 00 00 00 00 08 02 06 00 00 80 00 01 00"))
+    }
+
+    /// REQUEST SENSE returns them as they are pending.
+    @Test func progressIsPendingSense() throws {
+        let pending = CommandSet.block.plan(
+            cdb: hex("03 00 00 00 FC 00"),
+            lun: 0,
+            dataOut: nil,
+            unit: try makeUnit(),
+            pendingSense: .formatInProgress(progress: 0x8000)
+        )
+        #expect(try dataIn(pending) == hex("70 00 02 00000000 0A 00000000 04 04 00 80 80 00"))
+    }
+
     @Test func theModePageChoosesTheFormat() throws {
         let response = SCSIResponse.checkCondition(.abortedCommand)
         let mode = ModeParameters(isSenseInDescriptorFormat: true)
@@ -90,11 +117,6 @@ private func descriptors(_ sense: SenseData) -> [UInt8] {
         #expect(field == .parameters(byte: 18, bit: 7))
         let whole = BackEndFailure.invalidParameter(byte: 8, bit: nil).response.sense?.field
         #expect(whole == .parameters(byte: 8))
-    }
-
-    @Test func erasures() {
-        #expect(fixed(.formatInProgress) == hex("70 00 02 00000000 0A 00000000 04 04 00 00 00 00"))
-        #expect(fixed(.sanitizeInProgress) == hex("70 00 02 00000000 0A 00000000 04 1B 00 00 00 00"))
     }
 
     /// SPC-5, annex F.2.

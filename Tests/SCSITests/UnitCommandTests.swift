@@ -65,6 +65,15 @@ import Testing
         #expect(plan("1B 00 00 00 11 00", unit) == .field(4, 7))
     }
 
+    /// SPC-5, PREVENT ALLOW MEDIUM REMOVAL: 00b and 01b are GOOD, 10b and 11b obsolete.
+    @Test func preventAllowMediumRemoval() {
+        #expect(plan("1E 00 00 00 00 00", unit) == .good)
+        #expect(plan("1E 00 00 00 01 00", unit) == .good)
+        #expect(plan("1E 00 00 00 02 00", unit) == .field(4, 1))
+        #expect(plan("1E 00 00 00 03 00", unit) == .field(4, 1))
+        #expect(transfer("1E 00 00 00 01 00", unit) == .none)
+    }
+
     // MARK: Capacity
 
     /// SBC-4, table 65.
