@@ -22,7 +22,7 @@ public enum SCSILimits {
     public static let identifyingInformationMaximumBytes = 64
     /// Most bytes of PERIPHERAL DEVICE TEXT IDENTIFYING INFORMATION, with the zero byte at its end.
     public static let identifyingTextMaximumBytes = 256
-    /// Seconds that a target port group may be in transition (IMPLICIT TRANSITION TIME): a command does not wait longer either.
+    /// Seconds that a target port group may be in transition (IMPLICIT TRANSITION TIME): no command waits longer either.
     public static let implicitTransitionSeconds = UInt8(Limits.commandDeadlineMilliseconds / 1_000)
     /// Seconds that a command takes at most while all is well (command timeouts descriptor).
     public static let commandNominalSeconds: UInt32 = 1
