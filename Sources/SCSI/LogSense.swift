@@ -43,7 +43,7 @@ enum LogSense {
         Page(code: 0x00, subpage: 0x00, parameters: []),
         Page(code: 0x00, subpage: 0xFF, parameters: []),
         Page(code: provisioningCode, subpage: 0x00, parameters: [0x0001, 0x0002]),
-        Page(code: statisticsCode, subpage: 0x00, parameters: [0x0001]),
+        Page(code: statisticsCode, subpage: 0x00, parameters: [0x0001, 0x0002, 0x0003]),
     ]
 
     // MARK: Command
@@ -112,16 +112,24 @@ enum LogSense {
         return Parameter(code: code, value: value)
     }
 
-    /// General statistics and performance (SPC-5, 7.3): commands and logical blocks are counted; intervals are not
-    /// measured, and zero.
+    /// General statistics and performance (SPC-5, 7.3): commands and logical blocks are counted; times are not
+    /// measured, and zero intervals of a millisecond: sg_logs shows the page only with the idle time (0002h) and the
+    /// length of an interval (0003h).
     static func general(_ statistics: UnitStatistics) -> [Parameter] {
-        var value = ByteBuffer()
-        value.writeInteger(statistics.readCommands)
-        value.writeInteger(statistics.writeCommands)
-        value.writeInteger(statistics.blocksWritten)
-        value.writeInteger(statistics.blocksRead)
-        value.writeRepeatingByte(0, count: 4 * 8)
-        return [Parameter(code: 0x0001, value: value)]
+        var access = ByteBuffer()
+        access.writeInteger(statistics.readCommands)
+        access.writeInteger(statistics.writeCommands)
+        access.writeInteger(statistics.blocksWritten)
+        access.writeInteger(statistics.blocksRead)
+        access.writeRepeatingByte(0, count: 4 * 8)
+        var interval = ByteBuffer()
+        interval.writeInteger(UInt32(3))
+        interval.writeInteger(UInt32(1))
+        return [
+            Parameter(code: 0x0001, value: access),
+            Parameter(code: 0x0002, value: ByteBuffer(repeating: 0, count: 8)),
+            Parameter(code: 0x0003, value: interval),
+        ]
     }
 }
 
