@@ -56,7 +56,8 @@ enum IdentifyingInformation {
         return .complete(.good(data.cut(toAllocationLength: context.command.bigEndian(at: 6, count: 4))))
     }
 
-    /// SET IDENTIFYING INFORMATION: an empty list removes the information. Text is UTF-8 and ends with its only zero byte.
+    /// SET IDENTIFYING INFORMATION: an empty list removes the information. Text is UTF-8 and ends with its only zero
+    /// byte.
     static func set(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         let kind = try kind(context)
         let length = context.command.bigEndian(at: 6, count: 4)

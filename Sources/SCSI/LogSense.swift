@@ -43,13 +43,14 @@ enum LogSense {
         Page(code: 0x00, subpage: 0x00, parameters: []),
         Page(code: 0x00, subpage: 0xFF, parameters: []),
         Page(code: provisioningCode, subpage: 0x00, parameters: [0x0001, 0x0002]),
-        Page(code: statisticsCode, subpage: 0x00, parameters: [0x0001]),
+        Page(code: statisticsCode, subpage: 0x00, parameters: [0x0001, 0x0002, 0x0003]),
     ]
 
     // MARK: Command
 
-    /// PC may ask for cumulative values (01b) or for thresholds (00b), which parameters that are lists do not have, so that both
-    /// give the same (SPC-5, 6.10). Default values (10b, 11b) would be those of LOG SELECT, which there is not.
+    /// PC may ask for cumulative values (01b) or for thresholds (00b), which parameters that are lists do not have, so
+    /// that both give the same (SPC-5, 6.10). Default values (10b, 11b) would be those of LOG SELECT, which there is
+    /// not.
     static func plan(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         let command = context.command
         let code = command[2] & 0x3F
@@ -89,10 +90,10 @@ enum LogSense {
 
     // MARK: Parameters
 
-    /// Logical block provisioning (SBC-4, 6.4.5): mapping resources, available and used. They are counted in threshold sets of one
-    /// data block, which is the unit that is mapped and always a power of two of logical blocks; a count that does not fit is
-    /// the largest that does. The space that blocks not yet mapped will take is common to all volumes, so that only
-    /// what is used has a SCOPE, dedicated to the logical unit (01b).
+    /// Logical block provisioning (SBC-4, 6.4.5): mapping resources, available and used. They are counted in threshold
+    /// sets of one data block, which is the unit that is mapped and always a power of two of logical blocks; a count
+    /// that does not fit is the largest that does. The space that blocks not yet mapped will take is common to all
+    /// volumes, so that only what is used has a SCOPE, dedicated to the logical unit (01b).
     static func provisioning(_ statistics: UnitStatistics, _ unit: LogicalUnit) -> [Parameter] {
         let geometry = unit.volume.geometry
         let setBytes = UInt64(geometry.blockSizeBytes)
@@ -111,16 +112,24 @@ enum LogSense {
         return Parameter(code: code, value: value)
     }
 
-    /// General statistics and performance (SPC-5, 7.3): commands and logical blocks are counted; intervals are not measured, and
-    /// zero.
+    /// General statistics and performance (SPC-5, 7.3): commands and logical blocks are counted; times are not
+    /// measured, and zero intervals of a millisecond: sg_logs shows the page only with the idle time (0002h) and the
+    /// length of an interval (0003h).
     static func general(_ statistics: UnitStatistics) -> [Parameter] {
-        var value = ByteBuffer()
-        value.writeInteger(statistics.readCommands)
-        value.writeInteger(statistics.writeCommands)
-        value.writeInteger(statistics.blocksWritten)
-        value.writeInteger(statistics.blocksRead)
-        value.writeRepeatingByte(0, count: 4 * 8)
-        return [Parameter(code: 0x0001, value: value)]
+        var access = ByteBuffer()
+        access.writeInteger(statistics.readCommands)
+        access.writeInteger(statistics.writeCommands)
+        access.writeInteger(statistics.blocksWritten)
+        access.writeInteger(statistics.blocksRead)
+        access.writeRepeatingByte(0, count: 4 * 8)
+        var interval = ByteBuffer()
+        interval.writeInteger(UInt32(3))
+        interval.writeInteger(UInt32(1))
+        return [
+            Parameter(code: 0x0001, value: access),
+            Parameter(code: 0x0002, value: ByteBuffer(repeating: 0, count: 8)),
+            Parameter(code: 0x0003, value: interval),
+        ]
     }
 }
 

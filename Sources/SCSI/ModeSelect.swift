@@ -2,7 +2,8 @@ import AshlarCore
 import NIOCore
 
 extension CommandSet {
-    /// MODE SELECT (6) and (10) (SPC-5, 6.12 and 6.13). RTD is a reserved bit here: parameters are reverted by sending them.
+    /// MODE SELECT (6) and (10) (SPC-5, 6.12 and 6.13). RTD is a reserved bit here: parameters are reverted by sending
+    /// them.
     static let modeSelectCommands: [SupportedCommand] = [
         SupportedCommand(
             [0x15, 0x11, 0x00, 0x00, 0xFF, 0x00],
@@ -56,8 +57,8 @@ enum ModeSelect {
         )
     }
 
-    /// All pages of a list are in force, or none. MODE DATA LENGTH and the device-specific parameter (WP, DPOFUA) are reserved
-    /// here, and ignored so that a list that was read may be sent.
+    /// All pages of a list are in force, or none. MODE DATA LENGTH and the device-specific parameter (WP, DPOFUA) are
+    /// reserved here, and ignored so that a list that was read may be sent.
     static func plan(_ context: CommandContext, _ layout: Layout) throws(SCSIError) -> SCSICommandPlan {
         let command = context.command
         let length = command.bigEndian(at: layout.listLengthOffset, count: layout.lengthBytes)

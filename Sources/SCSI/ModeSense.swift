@@ -1,7 +1,7 @@
 import AshlarCore
 import NIOCore
 
-/// MODE SENSE (6) and (10) with their pages (SPC-5, 6.14, 6.15 and 7.5; SBC-4, 6.5). All pages can be saved, and say so (PS).
+/// MODE SENSE (6) and (10) with their pages (SPC-5, 6.14, 6.15 and 7.5; SBC-4, 6.5). All pages can be saved (PS).
 enum ModeSense {
     /// One mode page, or subpage, with its header.
     struct Page {
@@ -55,9 +55,9 @@ enum ModeSense {
     /// Caching (SBC-4, table 176): WCE zero, since no acknowledged byte is volatile (I1); RCD zero.
     private static let cachingPage = [UInt8](repeating: 0, count: 18)
 
-    /// Control (SPC-5, table 445): one task set for all nexuses (TST 000b), log parameters are not saved (GLTSD), commands may be
-    /// reordered (QUEUE ALGORITHM MODIFIER 1h), commands that another nexus aborts end with TASK ABORTED (TAS), BUSY for as long as
-    /// it lasts (BUSY TIMEOUT PERIOD FFFFh).
+    /// Control (SPC-5, table 445): one task set for all nexuses (TST 000b), log parameters are not saved (GLTSD), commands
+    /// may be reordered (QUEUE ALGORITHM MODIFIER 1h), commands that another nexus aborts end with TASK ABORTED (TAS), BUSY
+    /// for as long as it lasts (BUSY TIMEOUT PERIOD FFFFh).
     private static func controlPage(_ mode: ModeParameters) -> [UInt8] {
         [
             0x02 | (mode.isSenseInDescriptorFormat ? 0x04 : 0), 0x10, mode.isSoftwareWriteProtected ? 0x08 : 0, 0x40,

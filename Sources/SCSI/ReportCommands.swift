@@ -129,9 +129,9 @@ enum ReportCommands {
 
     // MARK: REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
 
-    /// ABORT TASK (ATS), ABORT TASK SET (ATSS), CLEAR TASK SET (CTSS) and LOGICAL UNIT RESET (LURS) (SPC-5, tables 238 and 239).
-    /// There is neither an ACA condition to clear (CACAS) nor QUERY TASK, QUERY TASK SET or I_T NEXUS RESET (QTS, QTSS, ITNRS);
-    /// the bits of target reset and wakeup are obsolete.
+    /// ABORT TASK (ATS), ABORT TASK SET (ATSS), CLEAR TASK SET (CTSS) and LOGICAL UNIT RESET (LURS) (SPC-5, tables 238 and
+    /// 239). There is neither an ACA condition to clear (CACAS) nor QUERY TASK, QUERY TASK SET or I_T NEXUS RESET (QTS,
+    /// QTSS, ITNRS); the bits of target reset and wakeup are obsolete.
     static func taskManagementFunctions(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         let isExtended = context.command.isSet(byte: 2, bit: 7)
         var data = ByteBuffer()

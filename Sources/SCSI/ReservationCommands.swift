@@ -4,13 +4,13 @@ import NIOCore
 extension CommandSet {
     /// PERSISTENT RESERVE IN and OUT (SPC-5, 6.16 and 6.17), RESERVE and RELEASE (SPC-2, clause 7).
     ///
-    /// All are for the owner to judge, which knows registrations and reservations; hence no persistent reservation keeps them
-    /// out. PERSISTENT RESERVE IN and OUT meet RESERVATION CONFLICT while a RESERVE is in force: the table of SPC-2, 5.5.1 has
-    /// both as conflicting, and later standards, SPC-3 the first, make an exception only with CRH. (The descriptions of
-    /// the two in SPC-2 say so even of the nexus that holds the unit, which is for the owner to see.) RESERVE and RELEASE are let
-    /// through to the owner: the first conflicts there, the second does nothing where another nexus holds the unit. In their
-    /// CDBs third-party reservations, extents and what goes with them are reserved bits here: only whole logical units are
-    /// reserved, and for who asks.
+    /// All are for the owner to judge, which knows registrations and reservations; hence no persistent reservation
+    /// keeps them out. PERSISTENT RESERVE IN and OUT meet RESERVATION CONFLICT while a RESERVE is in force: the table
+    /// of SPC-2, 5.5.1 has both as conflicting, and later standards, SPC-3 the first, make an exception only with CRH.
+    /// (The descriptions of the two in SPC-2 say so even of the nexus that holds the unit, which is for the owner to
+    /// see.) RESERVE and RELEASE are let through to the owner: the first conflicts there, the second does nothing where
+    /// another nexus holds the unit. In their CDBs third-party reservations, extents and what goes with them are
+    /// reserved bits here: only whole logical units are reserved, and for who asks.
     static let reservationCommands: [SupportedCommand] =
         (UInt8(0)...3).map { action in
             SupportedCommand(
@@ -60,7 +60,8 @@ enum ReservationCommands {
         case registerAndMove = 7
     }
 
-    /// Bytes of the basic parameter list, and of that of REGISTER AND MOVE without its TransportID (SPC-5, 6.17.3 and 6.17.4).
+    /// Bytes of the basic parameter list, and of that of REGISTER AND MOVE without its TransportID (SPC-5, 6.17.3 and
+    /// 6.17.4).
     static let listBytes = 24
     /// Offset of the first TransportID of SPEC_I_PT, behind TRANSPORTID PARAMETER DATA LENGTH.
     static let transportIDsOffset = 28
@@ -74,7 +75,8 @@ enum ReservationCommands {
         )
     }
 
-    /// PERSISTENT RESERVE OUT. Keys are compared by the owner. APTPL is accepted both ways, since registrations are never lost.
+    /// PERSISTENT RESERVE OUT. Keys are compared by the owner. APTPL is accepted both ways, since registrations are
+    /// never lost.
     static func change(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         let command = context.command
         guard let action = OutAction(rawValue: command[1] & 0x1F) else {
@@ -110,7 +112,8 @@ enum ReservationCommands {
         }
     }
 
-    /// TYPE, of the service actions that have one; SCOPE must then be LU_SCOPE (SPC-5, 6.16.3.3). The others ignore both.
+    /// TYPE, of the service actions that have one; SCOPE must then be LU_SCOPE (SPC-5, 6.16.3.3). The others ignore
+    /// both.
     private static func reservationType(
         _ command: CommandDescriptorBlock,
         of action: OutAction
@@ -152,7 +155,8 @@ enum ReservationCommands {
         return ports
     }
 
-    /// REGISTER AND MOVE. A reservation is moved to one port, which an initiator's name alone (TPID FORMAT 00b) does not say.
+    /// REGISTER AND MOVE. A reservation is moved to one port, which an initiator's name alone (TPID FORMAT 00b) does
+    /// not say.
     private static func move(_ list: ParameterList, _ unit: LogicalUnit) throws(SCSIError) -> ReservationAction {
         let serviceActionKey = ReservationKey(list.bigEndian(at: 8, count: 8))
         guard serviceActionKey.rawValue != 0 else {
@@ -226,17 +230,18 @@ extension ReservationQuery {
         return list(reservations, body)
     }
 
-    /// REPORT CAPABILITIES (SPC-5, 6.16.4): no CRH, since RESERVE conflicts with registrations; SPEC_I_PT, ALL_TG_PT and APTPL
-    /// can be set (SIP_C, ATP_C, PTPL_C), and registrations persist (PTPL_A); the mask of all six types (TMV).
+    /// REPORT CAPABILITIES (SPC-5, 6.16.4): no CRH, since RESERVE conflicts with registrations; SPEC_I_PT, ALL_TG_PT
+    /// and APTPL can be set (SIP_C, ATP_C, PTPL_C), and registrations persist (PTPL_A); the mask of all six types
+    /// (TMV).
     ///
-    /// ALLOW COMMANDS is 011b: TEST UNIT READY is allowed through every reservation, and MODE SENSE, READ DEFECT DATA, the REPORT
-    /// SUPPORTED commands and the others that the code names through those for exclusive writing. That is what the rules of
-    /// the table say: access `any` for the first, `any` or `read` for the others; 100b would claim that MODE SENSE is
-    /// allowed through those for exclusive access too.
+    /// ALLOW COMMANDS is 011b: TEST UNIT READY is allowed through every reservation, and MODE SENSE, READ DEFECT DATA,
+    /// the REPORT SUPPORTED commands and the others that the code names through those for exclusive writing. That is
+    /// what the rules of the table say: access `any` for the first, `any` or `read` for the others; 100b would claim
+    /// that MODE SENSE is allowed through those for exclusive access too.
     private static let capabilities: [UInt8] = [0x00, 0x08, 0x0D, 0x80 | 0b011 << 4 | 0x01, 0xEA, 0x01, 0x00, 0x00]
 
-    /// READ FULL STATUS (SPC-5, 6.16.5). Each registration is told of by itself, with its target port: ALL_TG_PT is zero. SCOPE and
-    /// TYPE are said of holders.
+    /// READ FULL STATUS (SPC-5, 6.16.5). Each registration is told of by itself, with its target port: ALL_TG_PT is
+    /// zero. SCOPE and TYPE are said of holders.
     private static func fullStatus(_ reservations: PersistentReservations) -> ByteBuffer {
         var body = ByteBuffer()
         for registration in reservations.registrations {

@@ -19,7 +19,7 @@ public enum SCSILimits {
     public static let transportIDsMaximum = 128
     /// Most target ports that VPD page 88h tells of; its length has 16 bits.
     public static let reportedPortsMaximum = 128
-    /// Seconds that a target port group may be in transition (IMPLICIT TRANSITION TIME): a command does not wait longer either.
+    /// Seconds that a target port group may be in transition (IMPLICIT TRANSITION TIME): no command waits longer either.
     public static let implicitTransitionSeconds = UInt8(Limits.commandDeadlineMilliseconds / 1_000)
     /// Largest TRANSFER LENGTH that a WRITE ATOMIC (16) CDB can carry.
     public static let atomicMaximumBlocks: UInt64 = 65_535

@@ -2,9 +2,9 @@ import AshlarCore
 
 /// TransportIDs of the iSCSI protocol (SPC-5, 7.6.4.6): how PERSISTENT RESERVE IN and OUT name initiator ports.
 ///
-/// Four bytes of header (TPID FORMAT in bits 7 and 6 and PROTOCOL IDENTIFIER in bits 3 to 0 of byte 0, ADDITIONAL LENGTH in
-/// bytes 2 and 3), then text that ends with a zero byte and is filled with zeros: in format 00b the name of an initiator, in
-/// format 01b that of one of its ports, `name,i,0x` and the ISID in hexadecimal digits.
+/// Four bytes of header (TPID FORMAT in bits 7 and 6 and PROTOCOL IDENTIFIER in bits 3 to 0 of byte 0, ADDITIONAL
+/// LENGTH in bytes 2 and 3), then text that ends with a zero byte and is filled with zeros: in format 00b the name of
+/// an initiator, in format 01b that of one of its ports, `name,i,0x` and the ISID in hexadecimal digits.
 enum TransportID {
     /// PROTOCOL IDENTIFIER of iSCSI (SPC-5, 7.6.1).
     static let protocolIdentifier: UInt8 = 0x5

@@ -60,7 +60,7 @@ import Testing
         // A PARAMETER POINTER beyond the last parameter.
         #expect(plan("4D 00 40 00 00 00 01 00 FF 00", unit) == .field(5, 7))
         #expect(plan("4D 00 4C 00 00 00 03 00 FF 00", unit) == .field(5, 7))
-        #expect(plan("4D 00 59 00 00 01 00 00 FF 00", unit) == .field(5, 7))
+        #expect(plan("4D 00 59 00 00 00 04 00 FF 00", unit) == .field(5, 7))
     }
 
     /// SBC-4, 6.4: 4,096 threshold sets, of which two are used.
@@ -90,13 +90,15 @@ import Testing
         #expect(try dataIn(query(0x0C).response(other, unit: large)) == empty)
     }
 
-    /// SPC-5, 7.3: parameter 0001h; received are the blocks that are written.
+    /// SPC-5, 7.3: received are the blocks that are written; an interval is 1 times ten to the power of minus 3 seconds.
     @Test func generalStatistics() throws {
         let expected =
-            hex("99 00 00 44 0001 23 40 0000000000000011 0102030405060708 0000000000000044 0000000000000033")
-            + [UInt8](repeating: 0, count: 32)
+            hex("99 00 00 5C 0001 23 40 0000000000000011 0102030405060708 0000000000000044 0000000000000033")
+            + [UInt8](repeating: 0, count: 32) + hex("0002 23 08 0000000000000000 0003 23 08 00000003 00000001")
         #expect(try dataIn(query(0x19).response(statistics, unit: unit)) == expected)
         #expect(try dataIn(query(0x19, pointer: 1).response(statistics, unit: unit)) == expected)
+        let rest = hex("99 00 00 18") + Array(expected.suffix(24))
+        #expect(try dataIn(query(0x19, pointer: 2).response(statistics, unit: unit)) == rest)
         #expect(try dataIn(query(0x19, room: 9).response(statistics, unit: unit)) == Array(expected.prefix(9)))
     }
 }
