@@ -213,6 +213,7 @@ vpd-00 12010000ff00
 vpd-80 12018000ff00
 vpd-83 12018300ff00
 vpd-86 12018600ff00
+vpd-8f 12018f00ff00
 vpd-b0 1201b000ff00
 vpd-b1 1201b100ff00
 vpd-b2 1201b200ff00
@@ -231,6 +232,8 @@ write-10 2a000000000000000100
 write-12 aa0000000000000000020000
 write-16 8a000000000000000000000000080000
 write-and-verify 2e000000000000000100
+or-write 8b000000000000000000000000010000
+write-atomic 9c000000000000000000000000010000
 verify-10 2f000000000000000100
 verify-compare 2f020000000000000100
 verify-one 2f060000000000000400
@@ -250,6 +253,12 @@ persistent-reserve-in 5e000000000000002000
 reserve-6 160000000000
 prevent-removal 1e0000000000
 prefetch 34000000000000000100
+read-defect-data 37001800000000002000
+sanitize-block-erase 48820000000000000000
+format-unit 040000000000
+copy-status 84000100000000000000000000200000
+copy-status-long 84050000000100000000000000400000
+copy-parameters 84030000000000000000000000400000
 log-sense 4d000000000000002000
 variable 7f00000000000018000b000000000000
 """.strip()
@@ -268,6 +277,16 @@ def cdb():
         yield f"write-unit-{unit}", bytes([unit, 2, len(data)]) + data + b"\1"
     data = bytes.fromhex("89000000000000000000000000010000")
     yield "compare-and-write-whole", bytes([0, 1, 16]) + data + bytes(1024)
+    # Lists of SANITIZE, FORMAT UNIT and EXTENDED COPY (LID1) and (LID4).
+    pattern = bytes.fromhex("82000004") + b"abcd"
+    yield "sanitize-overwrite", bytes([0, 1, 10]) + bytes.fromhex("48010000000000000800") + pattern
+    yield "format-unit-list", bytes([0, 1, 6]) + bytes.fromhex("041800000000" "00820000")
+    device = struct.pack(">BBHBBBB20sI", 0xE4, 0, 0, 1, 3, 0, 8, bytes.fromhex("3808080808080808"), 512)
+    segment = struct.pack(">BBHHHHHQQ", 2, 0, 24, 0, 0, 0, 8, 0, 64)
+    short = struct.pack(">BBHIII", 1, 0x10, 32, 0, 28, 0) + device + segment
+    long = struct.pack(">BBH11xBB3xI18xHHH", 1, 0, 32, 1, 0xFF, 1, 32, 28, 0) + device + segment
+    for name, action, copy in [("extended-copy", 0, short), ("extended-copy-long", 1, long)]:
+        yield name, bytes([0, 1, 16]) + struct.pack(">BB8xIxx", 0x83, action, len(copy)) + copy
     yield "request-sense-pending", bytes([0, 0x10, 6]) + bytes.fromhex("03000000fc00")
     yield "other-unit", bytes([0, 0x0C, 6]) + bytes.fromhex("12000000ff00")
 

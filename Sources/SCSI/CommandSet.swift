@@ -69,6 +69,8 @@ struct SupportedCommand: Sendable {
     let rules: CommandRules
     /// The rules where they depend on the CDB; `nil` where they do not.
     let ruling: Ruling?
+    /// Whether its time does not grow with the volume or the list it gets, so that command timeouts can be told.
+    let isTimeBounded: Bool
     /// The bytes that the CDB implies.
     let transfer: Transfer
     /// The decision.
@@ -82,6 +84,7 @@ struct SupportedCommand: Sendable {
         isForAnyLUN: Bool = false,
         rules: CommandRules,
         ruling: Ruling? = nil,
+        isTimeBounded: Bool = true,
         transfer: @escaping Transfer = { _, _ in .none },
         plan: @escaping Plan
     ) {
@@ -90,6 +93,7 @@ struct SupportedCommand: Sendable {
         self.isForAnyLUN = isForAnyLUN
         self.rules = rules
         self.ruling = ruling
+        self.isTimeBounded = isTimeBounded
         self.transfer = transfer
         self.plan = plan
         var permitted = usage

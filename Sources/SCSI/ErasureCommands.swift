@@ -11,6 +11,7 @@ extension CommandSet {
             [0x48, 0xA1, 0x00, 0x00, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0x00],
             serviceAction: 0x01,
             rules: .write,
+            isTimeBounded: false,
             transfer: { command, _ in .dataOut(command.bigEndian(at: 7, count: 2)) },
             plan: ErasureCommands.overwrite
         ),
@@ -18,12 +19,14 @@ extension CommandSet {
             [0x48, 0xA2, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
             serviceAction: 0x02,
             rules: .write,
+            isTimeBounded: false,
             plan: { context throws(SCSIError) in try ErasureCommands.sanitize(.blockErase, context) }
         ),
         SupportedCommand(
             [0x48, 0xA3, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
             serviceAction: 0x03,
             rules: .write,
+            isTimeBounded: false,
             plan: { context throws(SCSIError) in try ErasureCommands.sanitize(.cryptographicErase, context) }
         ),
         SupportedCommand(
@@ -38,6 +41,7 @@ extension CommandSet {
         SupportedCommand(
             [0x04, 0x3F, 0x00, 0x00, 0x00, 0x00],
             rules: .write,
+            isTimeBounded: false,
             transfer: { command, _ in
                 command.isSet(byte: 1, bit: 4) ? .dataOut(UInt64(ErasureCommands.formatHeaderBytes(command))) : .none
             },

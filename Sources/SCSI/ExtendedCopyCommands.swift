@@ -8,6 +8,7 @@ extension CommandSet {
             [0x83, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             serviceAction: 0x00,
             rules: .write,
+            isTimeBounded: false,
             transfer: { command, _ in .dataOut(command.bigEndian(at: 10, count: 4)) },
             plan: { context throws(SCSIError) in try ExtendedCopyCommands.plan(.short, context) }
         ),
@@ -15,6 +16,7 @@ extension CommandSet {
             [0x83, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00],
             serviceAction: 0x01,
             rules: .write,
+            isTimeBounded: false,
             transfer: { command, _ in .dataOut(command.bigEndian(at: 10, count: 4)) },
             plan: { context throws(SCSIError) in try ExtendedCopyCommands.plan(.long, context) }
         ),

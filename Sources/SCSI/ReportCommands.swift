@@ -98,7 +98,7 @@ enum ReportCommands {
             data.writeInteger(UInt8(0))
             data.writeInteger(UInt8((hasTimeouts ? 0x02 : 0) | (entry.serviceAction == nil ? 0 : 0x01)))
             data.writeInteger(UInt16(entry.usage.count))
-            if hasTimeouts { writeTimeouts(&data) }
+            if hasTimeouts { writeTimeouts(of: entry, &data) }
         }
         return data
     }
@@ -115,16 +115,16 @@ enum ReportCommands {
         data.writeInteger((hasTimeouts ? 0x80 : 0) | Support.asInStandard)
         data.writeInteger(UInt16(entry.usage.count))
         data.writeBytes(entry.usage)
-        if hasTimeouts { writeTimeouts(&data) }
+        if hasTimeouts { writeTimeouts(of: entry, &data) }
         return data
     }
 
-    /// The command timeouts descriptor (SPC-5, table 235).
-    private static func writeTimeouts(_ data: inout ByteBuffer) {
+    /// The command timeouts descriptor (SPC-5, table 235); zero: no time is told.
+    private static func writeTimeouts(of entry: SupportedCommand, _ data: inout ByteBuffer) {
         data.writeInteger(UInt16(0x000A))
         data.writeInteger(UInt16(0))
-        data.writeInteger(SCSILimits.commandNominalSeconds)
-        data.writeInteger(SCSILimits.commandRecommendedSeconds)
+        data.writeInteger(entry.isTimeBounded ? SCSILimits.commandNominalSeconds : 0)
+        data.writeInteger(entry.isTimeBounded ? SCSILimits.commandRecommendedSeconds : 0)
     }
 
     // MARK: REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS

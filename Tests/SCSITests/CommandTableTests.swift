@@ -280,6 +280,17 @@ struct CommandLayout: Sendable, CustomTestStringConvertible {
         }
     }
 
+    /// The time of these depends on the volume, or on the list.
+    @Test func commandsWithoutTimeouts() throws {
+        let untimed: Set<[UInt8]> = [[0x04, 0], [0x48, 1], [0x48, 2], [0x48, 3], [0x83, 0], [0x83, 1]]
+        let data = try dataIn(plan("A3 0C 80 00 00 00 00 00 FF FF 00 00", unit))
+        for start in stride(from: 4, to: data.count, by: 20) {
+            let isTimed = !untimed.contains([data[start], data[start + 3]])
+            let times = hex(isTimed ? "00000001 0000001E" : "00000000 00000000")
+            #expect(Array(data[(start + 12)..<(start + 20)]) == times)
+        }
+    }
+
     /// SPC-5, table 233.
     @Test(arguments: CommandLayout.all)
     func oneCommand(_ layout: CommandLayout) throws {

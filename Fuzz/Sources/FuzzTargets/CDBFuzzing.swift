@@ -117,8 +117,11 @@ private func check(_ plan: SCSICommandPlan, _ transfer: DataTransfer, _ unit: Lo
     case .writeAndVerify(let write, _):
         try checkChange([write.range], unit)
         try require(UInt64(write.data.readableBytes) == write.range.count, "a write of another length")
-    case .lbaStatus(let query): try check([query.range], unit)
+    case .lbaStatus(let query):
+        try check([query.range], unit)
+        try check(query.response([MapRun(range: query.range, isMapped: true)], unit: unit), transfer, unit)
     case .erase(let erasure, _):
+        try require(!unit.isWriteProtected, "an erasure of a volume that is read-only")
         let count = erasure.kind == .overwrite ? Int(unit.volume.geometry.logicalBlockSizeBytes) : 0
         try require(erasure.pattern.count == count && erasure.position == 0, "an erasure's pattern")
     case .extendedCopy(let copy):
@@ -126,8 +129,17 @@ private func check(_ plan: SCSICommandPlan, _ transfer: DataTransfer, _ unit: Lo
             let isKnown = copy.devices.indices.contains(segment.source)
             try require(isKnown && copy.devices.indices.contains(segment.destination), "a segment's devices")
         }
+    case .copyResults(let query):
+        let record = CopyRecord(
+            listIdentifier: query.listIdentifier,
+            progress: .failed(.copyAborted),
+            segmentsDone: 1,
+            bytesWritten: .max
+        )
+        try check(query.response(record), transfer, unit)
+        try check(query.response(nil), transfer, unit)
     case .reservationIn, .reservationOut, .reserveUnit, .releaseUnit, .modeSelect, .setIdentifyingInformation,
-        .copyResults, .targetPortGroups, .logSense:
+        .targetPortGroups, .logSense:
         break
     }
 }
