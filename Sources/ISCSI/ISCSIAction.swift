@@ -112,6 +112,8 @@ public struct ISCSICommand: Sendable {
     public var dataOut: ByteBuffer?
     /// The write announced more than a transfer may hold; its data were not taken.
     public var dataOutTooLong: Bool
+    /// A Data-Out of the write was numbered out of order, so that others may be missing; its data were thrown away.
+    public var isDataOutBroken = false
 
     /// A command with each part named.
     public init(

@@ -52,15 +52,18 @@ enum CompoundWriteCommands {
         .dataOut(MediumExtent(writeAtomic: command).blocks * unit.logicalBlockBytes)
     }
 
-    /// WRITE ATOMIC: every write is whole (I12), whatever its alignment, so that this one is told from WRITE (16) only by what it
-    /// refuses: ATOMIC BOUNDARY has unsupported bits, since MAXIMUM ATOMIC BOUNDARY SIZE is zero, and a part of the
-    /// blocks is not written.
+    /// WRITE ATOMIC: every write is whole (I12), so that this one is told from WRITE (16) only by what it refuses: ATOMIC BOUNDARY
+    /// has unsupported bits, since MAXIMUM ATOMIC BOUNDARY SIZE is zero; a part of the blocks is not written; and what is not made
+    /// of whole data blocks is refused, so that who asks for atomic writes gets those that cost no read (VPD page B0h).
     static func writeAtomic(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         try context.refuseProtection()
         let range = try context.range(
             of: MediumExtent(writeAtomic: context.command),
             maximumBlocks: SCSILimits.atomicMaximumBlocks(context.unit)
         )
+        let granularity = UInt64(context.unit.volume.geometry.blockSizeBytes)
+        guard range.offset % granularity == 0 else { throw SCSIError(.invalidFieldInCDB(byte: 2, bit: 7)) }
+        guard range.count % granularity == 0 else { throw SCSIError(.invalidFieldInCDB(byte: 12, bit: 7)) }
         try context.requireWritable()
         guard range.count > 0 else { return .complete(.good) }
         return .write(

@@ -107,6 +107,11 @@ public enum DataTransfer: Sendable, Hashable {
     /// An allocation length: as many bytes to the initiator as there are, and no more than this.
     case dataInAtMost(UInt64)
 
+    /// Whether the bytes come from the initiator.
+    public var isDataOut: Bool {
+        if case .dataOut = self { true } else { false }
+    }
+
     /// The bytes that the command implies, from those the response holds: what the transport compares with the expected
     /// data transfer length.
     public func impliedByteCount(dataInCount: Int) -> UInt64 {

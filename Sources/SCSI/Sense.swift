@@ -109,6 +109,8 @@ public struct AdditionalSense: Sendable, Hashable {
     public static let deviceIdentifierChanged = AdditionalSense(0x3F, 0x05)
     /// REPORTED LUNS DATA HAS CHANGED.
     public static let reportedLUNsChanged = AdditionalSense(0x3F, 0x0E)
+    /// DATA PHASE ERROR.
+    public static let dataPhaseError = AdditionalSense(0x4B, 0x00)
     /// INTERNAL TARGET FAILURE.
     public static let internalTargetFailure = AdditionalSense(0x44, 0x00)
     /// INSUFFICIENT REGISTRATION RESOURCES.

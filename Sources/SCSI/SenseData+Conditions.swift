@@ -28,6 +28,8 @@ extension SenseData {
     public static let parameterListLengthError = SenseData(.illegalRequest, .parameterListLength)
     /// The command was not done, or its outcome is not known; it may be sent again.
     public static let abortedCommand = SenseData(.abortedCommand, .none)
+    /// The data-out came out of order: nothing was written.
+    public static let dataPhaseError = SenseData(.abortedCommand, .dataPhaseError)
     /// The back end did not answer in time.
     public static let communicationTimeout = SenseData(.abortedCommand, .communicationTimeout)
     /// The logical unit will be ready soon.

@@ -133,8 +133,8 @@ enum VitalProductData {
         return bytes
     }()
 
-    /// Page B0h (SBC-4, table 186). Writes of any length and alignment are atomic, without atomic boundaries: MAXIMUM ATOMIC
-    /// TRANSFER LENGTH, ATOMIC ALIGNMENT and ATOMIC TRANSFER LENGTH GRANULARITY, then two zeros.
+    /// Page B0h (SBC-4, table 186). WRITE ATOMIC takes whole data blocks (MAXIMUM ATOMIC TRANSFER LENGTH, ATOMIC ALIGNMENT and
+    /// ATOMIC TRANSFER LENGTH GRANULARITY), without atomic boundaries (two zeros).
     private static func blockLimits(_ unit: LogicalUnit) -> [UInt8] {
         let granularity = unit.logicalBlocksPerDataBlock
         var data = ByteBuffer()
@@ -150,8 +150,8 @@ enum VitalProductData {
         data.writeInteger(UInt32(0x8000_0000))
         data.writeInteger(SCSILimits.writeSameMaximumBlocks(unit))
         data.writeInteger(UInt32(clamping: SCSILimits.atomicMaximumBlocks(unit)))
-        data.writeInteger(UInt32(1))
-        data.writeInteger(UInt32(1))
+        data.writeInteger(granularity)
+        data.writeInteger(granularity)
         data.writeRepeatingByte(0, count: 8)
         return Array(data.readableBytesView)
     }

@@ -28,14 +28,15 @@ extension ISCSISession {
         guard !command.dataOutTooLong else {
             return answer(task, .checkCondition(.invalidFieldInCDB(byte: 0)))
         }
+        guard !command.isDataOutBroken else { return answer(task, .checkCondition(.dataPhaseError)) }
         if task.rules.attention == .report, let attention = takeLocalAttention() {
             return answer(task, .unitAttention(attention))
         }
         // Whether the volume may be written is for its owner to say, who knows it at this moment.
         let plan = plan(task, unit.withoutProtection)
         switch plan {
-        case .complete(let response) where response.status != .good || task.rules.attention == .bypass:
-            answer(task, response)
+        case .complete(let response) where task.rules.attention == .bypass: answer(task, response)
+        // Also what is refused: a conflict, a condition or an erasure is told before an error of the CDB.
         case .complete, .modeSelect, .synchronizeCache:
             check(task) { [self] report in
                 let sense = report.attention.map(SenseData.unitAttention) ?? pendingSense(report.state)
@@ -133,14 +134,18 @@ extension ISCSISession {
     func answer(_ task: SessionTask, _ response: SCSIResponse) {
         guard end(task) else { return }
         let dataIn = response.dataIn.map { [$0] } ?? []
-        let implied = task.transfer.impliedByteCount(dataInCount: response.dataIn?.readableBytes ?? 0)
+        // What a command writes is known whatever became of it; what it reads only where it did.
+        var implied: UInt64?
+        if response.status == .good || task.transfer.isDataOut {
+            implied = task.transfer.impliedByteCount(dataInCount: response.dataIn?.readableBytes ?? 0)
+        }
         machine.complete(
             tag: task.tag,
             with: CommandCompletion(
                 status: response.status.rawValue,
                 sense: unit.flatMap { response.encodedSense(for: $0) },
                 dataIn: dataIn,
-                impliedLength: response.status == .good ? implied : nil
+                impliedLength: implied
             )
         )
     }

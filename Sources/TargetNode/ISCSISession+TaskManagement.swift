@@ -3,6 +3,7 @@ import ISCSI
 import NIOCore
 import Ownership
 import RPC
+import Transport
 
 // Task management (R6): the owner fences what is to be aborted, so that nothing of it is done once the function was answered.
 extension ISCSISession {

@@ -62,13 +62,13 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
     /// SBC-4, WRITE ATOMIC (16): ATOMIC BOUNDARY in bytes 10 and 11, TRANSFER LENGTH in 12 and 13, GROUP NUMBER in 14.
     @Test func writeAtomic() {
         let data = filled(7, 1_024)
-        #expect(plan(fill(cdb, "00"), dataOut: data, unit) == .write(0x102 * 512, data))
-        #expect(plan(fill(cdb, "08"), dataOut: data, unit) == .write(0x102 * 512, data, fua: true))
-        #expect(plan(fill(cdb, "18"), dataOut: data, unit) == .write(0x102 * 512, data, fua: true, dpo: true))
-        #expect(transfer(fill(cdb, "00"), unit) == .dataOut(1_024))
+        #expect(plan(fill(cdb, "00", "08"), dataOut: data, unit) == .write(0x102 * 512, data))
+        #expect(plan(fill(cdb, "08", "08"), dataOut: data, unit) == .write(0x102 * 512, data, fua: true))
+        #expect(plan(fill(cdb, "18", "08"), dataOut: data, unit) == .write(0x102 * 512, data, fua: true, dpo: true))
+        #expect(transfer(fill(cdb, "00", "08"), unit) == .dataOut(1_024))
         #expect(transfer("9C 00 00 00 00 00 00 00 00 00 FF FF 01 02 00 00", unit) == .dataOut(0x102 * 512))
-        #expect(plan(fill(cdb, "20"), dataOut: data, unit) == .field(1, 7))
-        #expect(plan(fill(cdb, "02"), dataOut: data, unit) == .field(1, 1))
+        #expect(plan(fill(cdb, "20", "08"), dataOut: data, unit) == .field(1, 7))
+        #expect(plan(fill(cdb, "02", "08"), dataOut: data, unit) == .field(1, 1))
     }
 
     /// MAXIMUM ATOMIC BOUNDARY SIZE is zero.
@@ -83,9 +83,9 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
 
     /// I12: all or nothing, also of what the initiator sent.
     @Test func aPartIsNotWritten_I12() {
-        #expect(plan(fill(cdb, "00"), dataOut: filled(1, 512), unit) == .refused(.wrongDataOutLength))
-        #expect(plan(fill(cdb, "00"), dataOut: nil, unit) == .refused(.wrongDataOutLength))
-        #expect(plan(fill(cdb, "00"), dataOut: filled(1, 2_048), unit) == .write(0x102 * 512, filled(1, 1_024)))
+        #expect(plan(fill(cdb, "00", "08"), dataOut: filled(1, 512), unit) == .refused(.wrongDataOutLength))
+        #expect(plan(fill(cdb, "00", "08"), dataOut: nil, unit) == .refused(.wrongDataOutLength))
+        #expect(plan(fill(cdb, "00", "08"), dataOut: filled(1, 2_048), unit) == .write(0x102 * 512, filled(1, 1_024)))
     }
 
     @Test func limits() throws {

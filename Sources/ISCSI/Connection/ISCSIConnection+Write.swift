@@ -178,9 +178,21 @@ extension ISCSIConnection {
             return
         }
         // In place: a copy of the gather here would copy its data.
-        if let error = tasks[pdu.tag]?.gather?.take(pdu, frame.data) { return fail(frame.header, error) }
+        switch tasks[pdu.tag]?.gather?.take(pdu, frame.data) {
+        case .breach(let message): return fail(frame.header, message)
+        case .sequence: return abandon(tag: pdu.tag)
+        case nil: break
+        }
         if pdu.transferTag != reservedTag { proveTransfer(pdu.transferTag) }
         if pdu.isFinal { advance(tag: pdu.tag) }
+    }
+
+    /// Data of a command may be missing: it is handed to the shell without any, to be refused; the rest that comes is dropped.
+    private mutating func abandon(tag: UInt32) {
+        note(.warning, "a DataSN is out of order")
+        tasks[tag]?.gather = nil
+        tasks[tag]?.command.isDataOutBroken = true
+        advance(tag: tag)
     }
 
     // MARK: Release

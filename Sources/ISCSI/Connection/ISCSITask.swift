@@ -57,28 +57,37 @@ struct DataGather: Sendable {
     var received: UInt32 { UInt32(buffer.readableBytes) }
     var isComplete: Bool { received == expected && !awaitsUnsolicited }
 
+    /// What may be wrong with a Data-Out.
+    enum Fault: Error, Hashable, Sendable {
+        /// Its DataSN is not the next one: others may be missing. The command alone is lost (RFC 7143, 7.8).
+        case sequence
+        /// It breaks what was agreed on.
+        case breach(String)
+    }
+
     /// Takes a Data-Out; returns what is wrong with it, or `nil`.
-    mutating func take(_ pdu: DataOutPDU, _ data: ByteBuffer) -> String? {
+    mutating func take(_ pdu: DataOutPDU, _ data: ByteBuffer) -> Fault? {
         let count = UInt32(data.readableBytes)
-        guard pdu.bufferOffset == received else { return "Data-Out out of order" }
         if pdu.transferTag == reservedTag {
-            guard awaitsUnsolicited else { return "unsolicited Data-Out after the last" }
-            guard pdu.dataSN == unsolicitedDataSN else { return "DataSN out of order" }
-            guard count <= unsolicitedMaximum - received else { return "more unsolicited data than agreed" }
+            guard awaitsUnsolicited else { return .breach("unsolicited Data-Out after the last") }
+            guard pdu.dataSN == unsolicitedDataSN else { return .sequence }
+            guard pdu.bufferOffset == received else { return .breach("Data-Out out of order") }
+            guard count <= unsolicitedMaximum - received else { return .breach("more unsolicited data than agreed") }
             unsolicitedDataSN &+= 1
             append(data)
-            guard pdu.isFinal || received < unsolicitedMaximum else { return "F bit missing in unsolicited data" }
+            guard pdu.isFinal || received < unsolicitedMaximum else { return .breach("F bit missing in unsolicited data") }
             if pdu.isFinal { awaitsUnsolicited = false }
             return nil
         }
         guard var sequence = sequences.first, sequence.transferTag == pdu.transferTag else {
-            return "Data-Out with a transfer tag that is not the next"
+            return .breach("Data-Out with a transfer tag that is not the next")
         }
-        guard pdu.dataSN == sequence.nextDataSN else { return "DataSN out of order" }
-        guard count <= sequence.end - received else { return "more data than asked for" }
+        guard pdu.dataSN == sequence.nextDataSN else { return .sequence }
+        guard pdu.bufferOffset == received else { return .breach("Data-Out out of order") }
+        guard count <= sequence.end - received else { return .breach("more data than asked for") }
         sequence.nextDataSN &+= 1
         append(data)
-        guard pdu.isFinal == (received == sequence.end) else { return "F bit misplaced in solicited data" }
+        guard pdu.isFinal == (received == sequence.end) else { return .breach("F bit misplaced in solicited data") }
         if pdu.isFinal { sequences.removeFirst() } else { sequences[0] = sequence }
         return nil
     }
