@@ -20,6 +20,10 @@ public struct TargetConfiguration: Sendable {
     public var objectServers: [Int32: String]
     /// Who may discover; without credentials everyone.
     public var discoveryAccess: AccessRules
+    /// iSNS server, `host` or `host:port`; nil: nothing is registered.
+    public var isnsServer: String?
+    /// Port on which the iSNS server's inquiries and notifications are answered; 0 for any.
+    public var isnsListenPort: Int
 
     /// A configuration with each part named.
     public init(
@@ -31,7 +35,9 @@ public struct TargetConfiguration: Sendable {
         relativePortIdentifier: UInt16 = 1,
         cacheEndpoints: [String],
         objectServers: [Int32: String],
-        discoveryAccess: AccessRules = AccessRules()
+        discoveryAccess: AccessRules = AccessRules(),
+        isnsServer: String? = nil,
+        isnsListenPort: Int = 0
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -42,5 +48,7 @@ public struct TargetConfiguration: Sendable {
         self.cacheEndpoints = cacheEndpoints
         self.objectServers = objectServers
         self.discoveryAccess = discoveryAccess
+        self.isnsServer = isnsServer
+        self.isnsListenPort = isnsListenPort
     }
 }
