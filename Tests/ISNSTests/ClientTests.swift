@@ -23,7 +23,7 @@ import Testing
         // When nothing changes, nothing is said again.
         server.clearRequests()
         try bench.pass(seconds: 15)
-        #expect(bench.lists >= 3)
+        #expect(bench.lists == 2)
         #expect(server.requests.isEmpty)
     }
 
@@ -180,7 +180,7 @@ import Testing
         try bench.pass(seconds: 11)
         #expect(!bench.isConnected || bench.connects == 2)
         server.isSilent = false
-        try bench.pass(seconds: 5)
+        try bench.pass(seconds: 15)
         #expect(server.entity(entity).nodes.count == 1)
     }
 
@@ -269,7 +269,8 @@ import Testing
         try second.stop()
         #expect(second.isStopped)
         #expect(server.entities.isEmpty)
-        #expect(try second.client.stop(now: second.now).isEmpty)
+        let more = second.client.stop(now: second.now)
+        #expect(more.isEmpty)
     }
 
     @Test func aSharedPortalStays() throws {

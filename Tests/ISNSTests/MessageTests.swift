@@ -12,7 +12,7 @@ import Testing
     }
 
     private static let registration = """
-        0001 0001 00e4 8c00 0007 0000
+        0001 0001 00e0 8c00 0007 0000
         00000020 00000008 69716e2e 61000000
         00000001 00000004 65310000
         00000000 00000000
@@ -108,7 +108,7 @@ import Testing
             messages(
                 hex(
                     """
-                    0001 8002 0068 4c00 0009 0000
+                    0001 8002 0064 4c00 0009 0000
                     00000000
                     00000001 00000004 65310000
                     00000000 00000000
@@ -144,7 +144,7 @@ import Testing
     }
 
     private static let notification = """
-        0001 0008 0050 4c00 0055 0000
+        0001 0008 0048 4c00 0055 0000
         00000020 00000008 69716e2e 61000000
         00000004 00000008 00000000 6a2b3c4d
         00000023 00000004 00000008
@@ -193,7 +193,7 @@ import Testing
             var responder = ISNSResponder(entity: entity, portal: try portal(last))
             var bytes = hex(Self.inquiry)
             let sent = responder.received(&bytes).compactMap { if case .send(let bytes) = $0 { bytes } else { nil } }
-            let response = try #require(messages(#require(sent.first)).first)
+            let response = try #require(messages(sent.first ?? ByteBuffer()).first)
             #expect(response.status == .noSuchEntry)
             #expect(response.attributes.isEmpty)
         }
@@ -245,7 +245,7 @@ import Testing
             var rest = stream
             var found: [ISNSMessage] = []
             while rest.readableBytes > 0 {
-                var part = try #require(rest.readSlice(length: min(size, rest.readableBytes)))
+                var part = rest.readSlice(length: min(size, rest.readableBytes)) ?? ByteBuffer()
                 decoder.feed(&part)
                 while let message = try decoder.next() { found.append(message) }
             }
@@ -297,9 +297,10 @@ import Testing
             pdu.writeImmutableBuffer(payload)
             decoder.feed(&pdu)
             do {
-                #expect(try decoder.next() == nil)
+                let message = try decoder.next()
+                #expect(message == nil)
             } catch {
-                thrown = error as ISNSError
+                thrown = error
             }
         }
         #expect(thrown == .messageTooLong)
@@ -308,7 +309,7 @@ import Testing
     @Test func truncatedMessagesAreWaitedFor() throws {
         let bytes = hex(Self.registration)
         for length in 0..<bytes.readableBytes {
-            #expect(try messages(#require(bytes.getSlice(at: 0, length: length))).isEmpty)
+            #expect(try messages(bytes.getSlice(at: 0, length: length) ?? ByteBuffer()).isEmpty)
         }
     }
 
@@ -323,7 +324,7 @@ import Testing
         #expect(throws: ISNSError.lengthNotAligned(0xE5)) { try messages(change(4, UInt16(0xE5))) }
         #expect(throws: ISNSError.authenticated) { try messages(change(6, UInt16(0xAC00))) }
         // A shorter PDU cuts its last attribute.
-        #expect(throws: ISNSError.truncated) { try messages(change(4, UInt16(0xE0))) }
+        #expect(throws: ISNSError.truncated) { try messages(change(4, UInt16(0xDC))) }
         #expect(throws: ISNSError.lengthNotAligned(7)) { try messages(change(16, UInt32(7))) }
         for length: UInt32 in [0x8000_0000, 0xFFFF_FFFC, 0x1000] {
             #expect(throws: ISNSError.truncated) { try messages(change(16, length)) }
