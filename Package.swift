@@ -62,6 +62,7 @@ let package = Package(
         .target(name: "BlockObjects", dependencies: ["AshlarCore", "CZlib", nioCore], swiftSettings: settings),
         .target(name: "SCSI", dependencies: ["AshlarCore", nioCore], swiftSettings: settings),
         .target(name: "ISCSI", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
+        .target(name: "ISNS", dependencies: ["AshlarCore", nioCore], swiftSettings: settings),
         .target(name: "RPC", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
         .target(name: "Ownership", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
 
@@ -93,7 +94,7 @@ let package = Package(
         .target(
             name: "TargetNode",
             dependencies: [
-                "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "Ownership", "RPC", "Transport", "Observability",
+                "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "Ownership", "RPC", "Transport", "Observability",
                 nioCore, nioPosix, nioConcurrency, crypto, logging, metrics, deque,
             ],
             swiftSettings: settings
@@ -173,6 +174,11 @@ let package = Package(
             dependencies: ["ISCSI", "AshlarCore", "AshlarTestSupport", nioCore],
             swiftSettings: settings
         ),
+        .testTarget(
+            name: "ISNSTests",
+            dependencies: ["ISNS", "AshlarCore", "AshlarTestSupport", nioCore],
+            swiftSettings: settings
+        ),
         .testTarget(name: "SCSITests", dependencies: ["SCSI", "AshlarCore", nioCore], swiftSettings: settings),
         .testTarget(name: "RPCTests", dependencies: ["AshlarCore", "RPC", nioCore], swiftSettings: settings),
         .testTarget(
@@ -221,7 +227,7 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ashlar", "AshlarCore", "AshlarTestSupport", "ISCSI", nioCore, nioHTTP1, nioConcurrency, nioSSL,
+                "ashlar", "AshlarCore", "AshlarTestSupport", "ISCSI", "ISNS", nioCore, nioHTTP1, nioConcurrency, nioSSL,
                 httpClient,
             ],
             exclude: ["Initiator"],

@@ -76,7 +76,7 @@ private func serve(
             logger: logger
         )
         box.value = service
-        service.start()
+        try service.start()
     }.get()
     var health: HealthServer?
     if let listen = configuration.node.metricsListen {
@@ -88,6 +88,7 @@ private func serve(
     logger.info("ready", metadata: ["role": "target", "endpoint": "\(host):\(port)"])
     try? await Task.sleep(for: .seconds(UInt32.max))
     logger.info("stopping", metadata: ["role": "target"])
+    try await loop.flatSubmit { box.value?.deregister() ?? loop.makeSucceededVoidFuture() }.get()
     try await listener.close()
     if try await loop.submit({ box.value?.requestLogouts() ?? false }).get() {
         // Their initiators have this long to log out; this task was cancelled already, so that only the loop can wait.

@@ -32,6 +32,10 @@ public struct TargetConfiguration: Sendable {
     public var discoveryAccess: AccessRules
     /// Whether logins are sent to other targets.
     public var redirect: LoginRedirect
+    /// iSNS server, `host` or `host:port`; nil: nothing is registered.
+    public var isnsServer: String?
+    /// Port on which the iSNS server's inquiries and notifications are answered; 0 for any.
+    public var isnsListenPort: Int
 
     /// A configuration with each part named.
     public init(
@@ -44,7 +48,9 @@ public struct TargetConfiguration: Sendable {
         cacheEndpoints: [String],
         objectServers: [Int32: String],
         discoveryAccess: AccessRules = AccessRules(),
-        redirect: LoginRedirect = .never
+        redirect: LoginRedirect = .never,
+        isnsServer: String? = nil,
+        isnsListenPort: Int = 0
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -56,5 +62,7 @@ public struct TargetConfiguration: Sendable {
         self.objectServers = objectServers
         self.discoveryAccess = discoveryAccess
         self.redirect = redirect
+        self.isnsServer = isnsServer
+        self.isnsListenPort = isnsListenPort
     }
 }

@@ -42,6 +42,7 @@ final class TargetService {
     private var lastGroups: [TargetPortGroup] = []
     /// Since when an operator wants the sessions to go elsewhere.
     private var drainingSince: MonotonicTime?
+    private(set) var isns: ISNSService?
 
     init(
         loop: any EventLoop,
@@ -127,7 +128,7 @@ final class TargetService {
     // MARK: Life
 
     /// Connects, and begins to ask for stamps. On the loop.
-    func start() {
+    func start() throws {
         for link in caches { link.client.start() }
         for client in objects.values { client.start() }
         let bound = NIOLoopBound(self, eventLoop: loop)
@@ -140,7 +141,14 @@ final class TargetService {
                 bound.value.refreshNodes {}
             },
         ]
+        if let server = configuration.isnsServer {
+            isns = try ISNSService(service: self, server: server)
+            isns?.start()
+        }
     }
+
+    /// Tells the iSNS server that the target goes away. On the loop.
+    func deregister() -> EventLoopFuture<Void> { isns?.stop() ?? loop.makeSucceededVoidFuture() }
 
     /// Ends all sessions and links. On the loop.
     func stop() {
@@ -391,6 +399,14 @@ enum TargetLimits {
     static let discoveryTargetsMaximum = 20_000
     /// iSCSI connections at one portal.
     static let connectionsMaximum = 1_024
+    /// Connections by which an iSNS server inquires.
+    static let isnsConnectionsMaximum = 16
+    /// How long such a connection may be idle; servers open a new one for each inquiry.
+    static let isnsIdleTimeout = TimeAmount.minutes(5)
+    /// How long a connection to the iSNS server may take.
+    static let isnsConnectTimeout = TimeAmount.seconds(5)
+    /// Pause before the portal's own address is looked up again.
+    static let isnsLookUpInterval = TimeAmount.seconds(30)
 }
 
 /// Why a target could not start.

@@ -3,9 +3,9 @@ import NIOPosix
 import NIOSSL
 
 /// Turns errors of sockets and of TLS into sentences that say what to look at.
-enum ConnectionErrorText {
+package enum ConnectionErrorText {
     /// A sentence, and the error itself.
-    static func text(of error: any Error) -> String {
+    package static func text(of error: any Error) -> String {
         if let channelError = error as? ChannelError, case .connectTimeout(let after) = channelError {
             return "no connection within \(after.nanoseconds / 1_000_000) ms"
         }

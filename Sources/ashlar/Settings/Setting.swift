@@ -17,6 +17,8 @@ struct Setting: Sendable {
         case nodeName
         /// `host:port`.
         case endpoint
+        /// `host` or `host:port`.
+        case host(defaultPort: Int)
         /// One of some words.
         case choice([String])
         /// A whole number.
@@ -46,6 +48,7 @@ struct Setting: Sendable {
             case .uuid: "a UUID, as in 6f1c9b0e-3f0a-4a53-9f6e-0d7a3a2f6b11"
             case .nodeName: "1 to 64 of letters, digits, dot, hyphen and underscore"
             case .endpoint: "HOST:PORT, as in 127.0.0.1:7401 or [::1]:7401"
+            case .host(let port): "HOST or HOST:PORT, as in 10.0.0.9 or 10.0.0.9:\(port)"
             case .choice(let words): "one of \(words.joined(separator: ", "))"
             case .number(let range): "a whole number from \(range.lowerBound) to \(range.upperBound)"
             case .size(let range):
@@ -293,6 +296,20 @@ extension Setting {
             presence: .optional,
             summary:
                 "JSON file with initiators, credentials and mutual for discovery sessions; without it everyone may discover."
+        ),
+        Setting(
+            name: "target.isns-server",
+            kind: .host(defaultPort: 3_205),
+            roles: [.target],
+            presence: .optional,
+            summary: "iSNS server with which targets and portal are registered; without it they are not."
+        ),
+        Setting(
+            name: "target.isns-listen-port",
+            kind: .number(0...65_535),
+            roles: [.target],
+            presence: .standard([nil: "0"]),
+            summary: "Port for inquiries and notifications of the iSNS server; 0 for any that is free."
         ),
     ]
 

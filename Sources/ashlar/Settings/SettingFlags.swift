@@ -98,12 +98,15 @@ struct TargetFlags: SettingFlags {
     @Option(help: "Tag of the portal group.") var targetPortalGroupTag: String?
     @Option(help: "Relative target port identifier.") var targetRelativePortIdentifier: String?
     @Option(help: "JSON file with the access rules of discovery.") var targetDiscoveryAccessFile: String?
+    @Option(help: "HOST[:PORT] of the iSNS server.") var targetIsnsServer: String?
+    @Option(help: "Port for inquiries of the iSNS server.") var targetIsnsListenPort: String?
 
     var flags: [String: [String]] {
         given([
             ("target.advertise", targetAdvertise), ("target.portal-group-tag", targetPortalGroupTag),
             ("target.relative-port-identifier", targetRelativePortIdentifier),
-            ("target.discovery-access-file", targetDiscoveryAccessFile),
+            ("target.discovery-access-file", targetDiscoveryAccessFile), ("target.isns-server", targetIsnsServer),
+            ("target.isns-listen-port", targetIsnsListenPort),
         ])
     }
 }

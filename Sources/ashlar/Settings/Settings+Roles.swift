@@ -37,7 +37,9 @@ extension Settings {
             relativePortIdentifier: UInt16(clamping: number("target.relative-port-identifier")),
             cacheEndpoints: list("cache.endpoints"),
             objectServers: objectServers,
-            discoveryAccess: try optionalText("target.discovery-access-file").map(Self.access) ?? AccessRules()
+            discoveryAccess: try optionalText("target.discovery-access-file").map(Self.access) ?? AccessRules(),
+            isnsServer: optionalText("target.isns-server"),
+            isnsListenPort: number("target.isns-listen-port")
         )
     }
 

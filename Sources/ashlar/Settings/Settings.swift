@@ -217,6 +217,7 @@ struct Settings: Sendable {
         case .nodeName:
             NodeIdentity(cluster: ClusterID(high: 0, low: 0), role: .control, name: value) != nil
         case .endpoint, .endpoints: isEndpoint(value)
+        case .host(let port): RPCEndpoint(value, defaultPort: port) != nil
         case .choice(let words): words.contains(value)
         case .number(let range): Int(value).map(range.contains) ?? false
         case .size(let range): ByteSize.parse(value).map(range.contains) ?? false
@@ -244,6 +245,14 @@ struct Settings: Sendable {
 
     /// Checks that concern more than one key.
     private func checkTogether() throws {
+        if role == .target, optionalText("target.isns-server") != nil, optionalText("target.advertise") == nil,
+            ["0.0.0.0", "::"].contains(text("listen.address"))
+        {
+            throw SettingsError(
+                "target.isns-server needs an address to register, and listen.address is any; name one with "
+                    + "target.advertise."
+            )
+        }
         if role == .cache {
             let high = size("cache.unmoved-high-watermark")
             let hard = size("cache.unmoved-hard-limit")

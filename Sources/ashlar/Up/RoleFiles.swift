@@ -110,6 +110,7 @@ struct RoleFiles: Sendable {
             values["target.portal-group-tag"] = .number(instance.number)
             values["target.relative-port-identifier"] = .number(instance.number)
             values["target.advertise"] = .text("127.0.0.1:\(port(of: instance))")
+            if let server = plan.isnsServer { values["target.isns-server"] = .text(server) }
         case .cache:
             values["objects.endpoints"] = .list(objects)
             values["postgres.dsn"] = .text(postgresDSN)

@@ -45,6 +45,9 @@ struct UpCommand: AsyncParsableCommand {
     )
     var volume: [String] = []
 
+    @Option(help: ArgumentHelp("iSNS server with which the targets register.", valueName: "host[:port]"))
+    var isnsServer: String?
+
     @Option(help: "How much the roles log: trace, debug, info, notice, warning, error.")
     var logLevel = "info"
 
@@ -99,7 +102,8 @@ struct UpCommand: AsyncParsableCommand {
             objects: objects,
             agents: agents,
             iscsiPort: iscsiPort,
-            logLevel: level.rawValue
+            logLevel: level.rawValue,
+            isnsServer: isnsServer
         )
         let preparation = try await UpPreparation.make(data: data, plan: plan) { output.progress($0) }
         let client = HTTPClient(eventLoopGroupProvider: .singleton)

@@ -1,5 +1,6 @@
 import AshlarCore
 import Supervision
+import Transport
 
 /// What runs: how many of each role, and in which order they start and stop.
 struct UpPlan: Sendable {
@@ -12,6 +13,8 @@ struct UpPlan: Sendable {
     var agents: Int
     var iscsiPort: Int
     var logLevel: String
+    /// iSNS server of the targets; nil for none.
+    var isnsServer: String?
 
     /// - Throws: ``UpError`` for counts and ports that cannot be.
     func validate() throws {
@@ -29,6 +32,9 @@ struct UpPlan: Sendable {
                 "--iscsi-port \(iscsiPort) leaves no room for \(targets) portals.",
                 remedy: "Give a lower one."
             )
+        }
+        if let isnsServer, RPCEndpoint(isnsServer, defaultPort: 3_205) == nil {
+            throw UpError("--isns-server \(isnsServer) is no server.", remedy: "Give HOST or HOST:PORT.")
         }
     }
 

@@ -17,6 +17,7 @@ import Testing
         case .uuid: cluster
         case .nodeName: "node-1"
         case .endpoint, .endpoints: "10.0.0.1:7401"
+        case .host: "10.0.0.1"
         case .choice(let words): words[0]
         case .number(let range): String(range.lowerBound)
         case .size: setting.name == "cache.unmoved-hard-limit" ? "4G" : "2G"
