@@ -20,6 +20,8 @@ public struct TargetConfiguration: Sendable {
     public var objectServers: [Int32: String]
     /// Who may discover; without credentials everyone.
     public var discoveryAccess: AccessRules
+    /// From where connections are taken.
+    public var portalAccess: PortalAccess
 
     /// A configuration with each part named.
     public init(
@@ -31,7 +33,8 @@ public struct TargetConfiguration: Sendable {
         relativePortIdentifier: UInt16 = 1,
         cacheEndpoints: [String],
         objectServers: [Int32: String],
-        discoveryAccess: AccessRules = AccessRules()
+        discoveryAccess: AccessRules = AccessRules(),
+        portalAccess: PortalAccess = PortalAccess()
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -42,5 +45,6 @@ public struct TargetConfiguration: Sendable {
         self.cacheEndpoints = cacheEndpoints
         self.objectServers = objectServers
         self.discoveryAccess = discoveryAccess
+        self.portalAccess = portalAccess
     }
 }

@@ -1,4 +1,5 @@
 import AshlarCore
+import TargetNode
 
 /// One key of a role's configuration: its name, what its value must be, and what it is for.
 ///
@@ -29,11 +30,13 @@ struct Setting: Sendable {
         case numberedEndpoints
         /// `path[=weight]`, several.
         case roots
+        /// Addresses, or prefixes of addresses in CIDR form, several.
+        case prefixes
 
         /// Whether there can be several values.
         var isList: Bool {
             switch self {
-            case .endpoints, .numberedEndpoints, .roots: true
+            case .endpoints, .numberedEndpoints, .roots, .prefixes: true
             default: false
             }
         }
@@ -53,6 +56,8 @@ struct Setting: Sendable {
             case .endpoints: "a list of HOST:PORT, as in 10.0.0.5:7401"
             case .numberedEndpoints: "a list of NUMBER=HOST:PORT, as in 1=10.0.0.7:7501"
             case .roots: "a list of PATH or PATH=WEIGHT with weights from 0 to 1000000, as in /srv/blocks=100"
+            case .prefixes:
+                "a list of ADDRESS or ADDRESS/LENGTH, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32, with no bits behind the length"
             }
         }
     }
@@ -293,6 +298,28 @@ extension Setting {
             presence: .optional,
             summary:
                 "JSON file with initiators, credentials and mutual for discovery sessions; without it everyone may discover."
+        ),
+        Setting(
+            name: "target.allowed-addresses",
+            kind: .prefixes,
+            roles: [.target],
+            presence: .optional,
+            summary: "Addresses of initiators that may connect, or prefixes; without it all may."
+        ),
+        Setting(
+            name: "target.proxy-protocol",
+            kind: .choice(ProxyProtocol.allCases.map(\.rawValue)),
+            roles: [.target],
+            presence: .standard([nil: ProxyProtocol.off.rawValue]),
+            summary:
+                "Whether each connection begins with a header of the PROXY protocol, version 2, with the initiator's address."
+        ),
+        Setting(
+            name: "target.proxy-protocol-from",
+            kind: .prefixes,
+            roles: [.target],
+            presence: .optional,
+            summary: "Addresses of the proxies, or prefixes; with target.proxy-protocol required no others may connect."
         ),
     ]
 

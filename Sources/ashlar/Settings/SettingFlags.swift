@@ -98,13 +98,26 @@ struct TargetFlags: SettingFlags {
     @Option(help: "Tag of the portal group.") var targetPortalGroupTag: String?
     @Option(help: "Relative target port identifier.") var targetRelativePortIdentifier: String?
     @Option(help: "JSON file with the access rules of discovery.") var targetDiscoveryAccessFile: String?
+    @Option(help: "Addresses or prefixes of initiators that may connect; may be repeated or separated by commas.")
+    var targetAllowedAddresses: [String] = []
+    @Option(help: "off, or required: connections begin with a PROXY header, version 2.")
+    var targetProxyProtocol: String?
+    @Option(help: "Addresses or prefixes of the proxies; may be repeated or separated by commas.")
+    var targetProxyProtocolFrom: [String] = []
 
     var flags: [String: [String]] {
-        given([
-            ("target.advertise", targetAdvertise), ("target.portal-group-tag", targetPortalGroupTag),
-            ("target.relative-port-identifier", targetRelativePortIdentifier),
-            ("target.discovery-access-file", targetDiscoveryAccessFile),
-        ])
+        given(
+            [
+                ("target.advertise", targetAdvertise), ("target.portal-group-tag", targetPortalGroupTag),
+                ("target.relative-port-identifier", targetRelativePortIdentifier),
+                ("target.discovery-access-file", targetDiscoveryAccessFile),
+                ("target.proxy-protocol", targetProxyProtocol),
+            ],
+            lists: [
+                ("target.allowed-addresses", targetAllowedAddresses),
+                ("target.proxy-protocol-from", targetProxyProtocolFrom),
+            ]
+        )
     }
 }
 

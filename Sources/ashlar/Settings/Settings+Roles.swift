@@ -37,7 +37,12 @@ extension Settings {
             relativePortIdentifier: UInt16(clamping: number("target.relative-port-identifier")),
             cacheEndpoints: list("cache.endpoints"),
             objectServers: objectServers,
-            discoveryAccess: try optionalText("target.discovery-access-file").map(Self.access) ?? AccessRules()
+            discoveryAccess: try optionalText("target.discovery-access-file").map(Self.access) ?? AccessRules(),
+            portalAccess: PortalAccess(
+                proxyProtocol: ProxyProtocol(rawValue: text("target.proxy-protocol")) ?? .off,
+                proxies: list("target.proxy-protocol-from").compactMap(AddressPrefix.init),
+                initiators: list("target.allowed-addresses").compactMap(AddressPrefix.init)
+            )
         )
     }
 

@@ -3,6 +3,7 @@ import Configuration
 import ControlPlane
 import Foundation
 import RPC
+import TargetNode
 import Transport
 
 /// Why a configuration is refused; one sentence with the key and the remedy.
@@ -222,6 +223,7 @@ struct Settings: Sendable {
         case .size(let range): ByteSize.parse(value).map(range.contains) ?? false
         case .numberedEndpoints: numberedEndpoint(value) != nil
         case .roots: root(value) != nil
+        case .prefixes: AddressPrefix(value) != nil
         }
     }
 
@@ -244,6 +246,14 @@ struct Settings: Sendable {
 
     /// Checks that concern more than one key.
     private func checkTogether() throws {
+        if role == .target, text("target.proxy-protocol") == ProxyProtocol.required.rawValue {
+            guard !list("target.proxy-protocol-from").isEmpty else {
+                throw SettingsError(
+                    "target.proxy-protocol is required, yet target.proxy-protocol-from is missing; name the addresses of the "
+                        + "proxies there, as whoever speaks the protocol can say any address."
+                )
+            }
+        }
         if role == .cache {
             let high = size("cache.unmoved-high-watermark")
             let hard = size("cache.unmoved-hard-limit")
