@@ -1,5 +1,6 @@
 import AshlarCore
 import Supervision
+import Transport
 
 /// What runs: how many of each role, and in which order they start and stop.
 struct UpPlan: Sendable {
@@ -11,6 +12,8 @@ struct UpPlan: Sendable {
     var objects: Int
     var agents: Int
     var iscsiPort: Int
+    /// `host:port` of a balancer in front of all targets, which then are one portal group; nil: each is one of its own.
+    var balancedPortal: String?
     var logLevel: String
 
     /// - Throws: ``UpError`` for counts and ports that cannot be.
@@ -28,6 +31,12 @@ struct UpPlan: Sendable {
             throw UpError(
                 "--iscsi-port \(iscsiPort) leaves no room for \(targets) portals.",
                 remedy: "Give a lower one."
+            )
+        }
+        if let balancedPortal, RPCEndpoint(balancedPortal).map({ $0.port > 0 }) != true {
+            throw UpError(
+                "--balanced-portal \(balancedPortal) is no HOST:PORT.",
+                remedy: "Give one as in 10.0.0.30:3260."
             )
         }
     }
