@@ -62,13 +62,16 @@ final class Balancer: Sendable {
         return balancer
     }
 
+    /// A port that is free now, apart from those that clusters take meanwhile.
+    static func freePort() throws -> Int { try TestEnvironment.freePorts(1, in: 19_000..<20_000) }
+
     /// Runs a body with a cluster of two targets and a balancer in front of them.
     static func with(
         volumes: [String] = ["demo:64M"],
         balance: String = "roundrobin",
         _ body: (TestCluster, Balancer) async throws -> Void
     ) async throws {
-        let port = try TestEnvironment.freePorts(1)
+        let port = try freePort()
         try await TestCluster.with(volumes: volumes, extra: ["--balanced-portal", "127.0.0.1:\(port)"]) { cluster in
             let balancer = try await start(cluster, port: port, balance: balance)
             do {

@@ -159,7 +159,7 @@ extension IntegrationTests {
         }
 
         @Test func targetsGoByTheInitiatorsOwnAddress() async throws {
-            let port = try TestEnvironment.freePorts(1)
+            let port = try Balancer.freePort()
             let extra = ["--balanced-portal", "127.0.0.1:\(port)"]
             try await TestCluster.with(volumes: ["demo:16M"], extra: extra) { cluster in
                 let iqn = try await cluster.iqn()
