@@ -223,6 +223,11 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
+        .testTarget(
+            name: "TargetNodeTests",
+            dependencies: ["TargetNode", "AshlarCore", nioCore, nioEmbedded, logging],
+            swiftSettings: settings
+        ),
         .testTarget(name: "SupervisionTests", dependencies: ["Supervision"], swiftSettings: settings),
         .testTarget(
             name: "IntegrationTests",
@@ -251,7 +256,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CommandLineTests",
-            dependencies: ["ashlar", "ControlPlane", "CacheServer", "AshlarCore", arguments],
+            dependencies: ["ashlar", "ControlPlane", "CacheServer", "TargetNode", "AshlarCore", arguments],
             path: "Tests/ControlPlaneTests/CommandLine",
             swiftSettings: settings
         ),

@@ -202,6 +202,30 @@ def text_keys():
     yield "open", b"\0" + b"A=1"
 
 
+# --- PROXY protocol --------------------------------------------------------------------------------------------------
+
+def proxy_header():
+    signature = b"\r\n\r\n\0\r\nQUIT\n"
+
+    def header(first, family, block, length=None):
+        return signature + struct.pack(">BBH", first, family, len(block) if length is None else length) + block
+
+    ipv4 = bytes([192, 0, 2, 1, 192, 0, 2, 100]) + struct.pack(">HH", 49153, 3260)
+    ipv6 = bytes.fromhex("20010db8000000000000000000000001" * 2) + struct.pack(">HH", 49153, 3260)
+    tlv = b"\x04" + struct.pack(">H", 8) + bytes(8)
+    yield "ipv4", b"\0" + header(0x21, 0x11, ipv4) + b"login"
+    yield "ipv6", b"\5" + header(0x21, 0x21, ipv6) + b"login"
+    yield "unix", b"\x20" + header(0x21, 0x31, b"/run/proxy.sock".ljust(108, b"\0") * 2)
+    yield "unspecified", b"\1" + header(0x21, 0, b"")
+    yield "local", b"\0" + header(0x20, 0, b"") + b"login"
+    yield "tlvs", b"\x10" + header(0x21, 0x11, ipv4 + 3 * tlv) + b"login"
+    yield "longest", b"\xff" + header(0x21, 0x11, ipv4.ljust(520, b"\xee")) + b"login"
+    yield "too-long", b"\0" + header(0x21, 0x11, ipv4.ljust(521, b"\xee"))
+    yield "too-short", b"\0" + header(0x21, 0x11, ipv4, 11)
+    yield "datagram", b"\0" + header(0x21, 0x12, ipv4)
+    yield "version-1", b"\0PROXY TCP4 192.0.2.1 192.0.2.100 49153 3260\r\n"
+
+
 # --- SCSI ------------------------------------------------------------------------------------------------------------
 
 CDBS = """
@@ -389,6 +413,7 @@ TARGETS = {
     "iscsi-frame": iscsi_frame,
     "iscsi-connection": iscsi_connection,
     "text-keys": text_keys,
+    "proxy-header": proxy_header,
     "cdb": cdb,
     "rpc-frame": rpc_frame,
     "rpc-messages": rpc_messages,

@@ -16,6 +16,11 @@ package struct ISCSIInitiatorOptions: Sendable {
     package var maxBurstLength: UInt32 = 262_144
     package var firstBurstLength: UInt32 = 65_536
     package var maxOutstandingR2T: UInt16 = 1
+    package var errorRecoveryLevel: UInt8 = 0
+    /// Offered where set.
+    package var maxConnections: UInt16?
+    /// Offered where set: DefaultTime2Wait and DefaultTime2Retain, in seconds.
+    package var times: (wait: UInt16, retain: UInt16)?
     /// Proves the initiator, where set.
     package var credential: CHAPCredential?
     /// Asks the target to prove itself with this, where set.

@@ -60,8 +60,12 @@ package struct ISCSIInitiator: Sendable {
             TextKey("HeaderDigest", options.headerDigest.joined(separator: ",")),
             TextKey("DataDigest", options.dataDigest.joined(separator: ",")),
             TextKey("MaxRecvDataSegmentLength", String(options.maxRecvDataSegmentLength)),
-            TextKey("ErrorRecoveryLevel", "0"),
+            TextKey("ErrorRecoveryLevel", String(options.errorRecoveryLevel)),
         ]
+        if let times = options.times {
+            keys.append(TextKey("DefaultTime2Wait", String(times.wait)))
+            keys.append(TextKey("DefaultTime2Retain", String(times.retain)))
+        }
         guard options.sessionType == .normal else { return keys }
         keys += [
             TextKey("InitialR2T", options.initialR2T ? "Yes" : "No"),
@@ -70,6 +74,7 @@ package struct ISCSIInitiator: Sendable {
             TextKey("FirstBurstLength", String(options.firstBurstLength)),
             TextKey("MaxOutstandingR2T", String(options.maxOutstandingR2T)),
         ]
+        if let count = options.maxConnections { keys.append(TextKey("MaxConnections", String(count))) }
         return keys
     }
 

@@ -42,4 +42,7 @@ package enum ISCSILimits {
     package static let noteTextMaximumBytes = 256
     /// Serial-number distance within which a queued command is kept: the widest window ever offered.
     package static let commandWindowMaximum: UInt32 = 4_096
+    /// Longest PROXY header with its first 16 bytes: what fits the smallest TCP segment, which the specification has receivers
+    /// take (2.2). It allows 65,551 bytes; what goes beyond the addresses is TLVs, of which none is used here.
+    package static let proxyHeaderMaximumBytes = 536
 }

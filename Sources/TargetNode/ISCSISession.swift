@@ -42,8 +42,8 @@ final class ISCSISession: ChannelInboundHandler {
     /// Owner's command ids of each initiator task, for task management.
     private(set) var commandsOfTask: [UInt32: [CommandID]] = [:]
     private(set) var initiator = "unknown"
-    /// Where the connection comes from.
-    private var address = "unknown"
+    /// Where the connection comes from; where a proxy has said so, the initiator's own address.
+    private var address: String?
     private(set) var context: ChannelHandlerContext?
     private var timer: RepeatedTask?
     private var isDraining = false
@@ -52,8 +52,10 @@ final class ISCSISession: ChannelInboundHandler {
     private var hasUnflushed = false
     private var isClosing = false
 
-    init(service: TargetService, randomBytes: [UInt8]) {
+    /// - Parameter address: Where the initiator is, as a proxy has said; nil: where the connection comes from.
+    init(service: TargetService, address: String? = nil, randomBytes: [UInt8]) {
         self.service = service
+        self.address = address
         var configuration = ISCSIConfiguration()
         configuration.portalGroupTag = service.configuration.portalGroupTag
         configuration.discoveryAccess = service.configuration.discoveryAccess
@@ -76,10 +78,8 @@ final class ISCSISession: ChannelInboundHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        if let remote = context.remoteAddress {
-            address = "\(remote)"
-            initiator = address
-        }
+        if address == nil { address = context.remoteAddress.map { "\($0)" } }
+        initiator = address ?? "unknown"
         service.register(self)
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
         timer = context.eventLoop.scheduleRepeatedTask(
@@ -309,7 +309,7 @@ final class ISCSISession: ChannelInboundHandler {
                     "session opened",
                     metadata: [
                         "initiator": "\(identity.initiatorName)", "target": "\(backend.iqn)",
-                        "nexus": "\(answer.nexus)", "peer": "\(address)",
+                        "nexus": "\(answer.nexus)", "peer": "\(address ?? "unknown")",
                     ]
                 )
             case .failure(let failure): refuse(identity, backend.iqn, failure)

@@ -49,12 +49,8 @@ private func serve(
         )
         .childChannelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
-                guard let service = box.value, service.sessionCount < TargetLimits.connectionsMaximum else {
-                    throw ChannelError.operationUnsupported
-                }
-                var generator = SystemRandomNumberGenerator()
-                let random = (0..<64).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
-                try channel.pipeline.syncOperations.addHandler(ISCSISession(service: service, randomBytes: random))
+                guard let service = box.value else { throw ChannelError.operationUnsupported }
+                try service.accept(channel)
             }
         }
     let portal = "\(configuration.listenAddress):\(configuration.listenPort)"

@@ -36,6 +36,8 @@ public struct TargetConfiguration: Sendable {
     public var isnsServer: String?
     /// Port on which the iSNS server's inquiries and notifications are answered; 0 for any.
     public var isnsListenPort: Int
+    /// From where connections are taken.
+    public var portalAccess: PortalAccess
 
     /// A configuration with each part named.
     public init(
@@ -50,7 +52,8 @@ public struct TargetConfiguration: Sendable {
         discoveryAccess: AccessRules = AccessRules(),
         redirect: LoginRedirect = .never,
         isnsServer: String? = nil,
-        isnsListenPort: Int = 0
+        isnsListenPort: Int = 0,
+        portalAccess: PortalAccess = PortalAccess()
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -64,5 +67,6 @@ public struct TargetConfiguration: Sendable {
         self.redirect = redirect
         self.isnsServer = isnsServer
         self.isnsListenPort = isnsListenPort
+        self.portalAccess = portalAccess
     }
 }

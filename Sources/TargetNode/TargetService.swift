@@ -36,6 +36,8 @@ final class TargetService {
     private(set) var backends: [String: VolumeBackend] = [:]
     private var sessionsByID: [ObjectIdentifier: ISCSISession] = [:]
     private var timers: [RepeatedTask] = []
+    /// Connections at the portal, logged in or not.
+    private var connectionCount = 0
     private var nextTSIH: UInt16 = 1
     /// The targets that live, as the last report told; this one is among them.
     private var nodes: [TargetNodeState] = []
@@ -159,11 +161,49 @@ final class TargetService {
         for client in objects.values { client.close() }
     }
 
+    // MARK: Connections
+
+    /// Lets a connection to the portal in, or throws why it is closed at once.
+    func accept(_ channel: any Channel) throws {
+        guard connectionCount < TargetLimits.connectionsMaximum else { throw TargetError.tooManyConnections }
+        let access = configuration.portalAccess
+        let pipeline = channel.pipeline.syncOperations
+        let remote = channel.remoteAddress
+        switch access.proxyProtocol {
+        case .off:
+            guard access.admitsInitiator(NetworkAddress(remote)) else {
+                throw refuse(remote, PortalAccess.initiatorRefused)
+            }
+            try pipeline.addHandler(ISCSISession(service: self, randomBytes: Self.randomBytes()))
+        case .required:
+            guard access.admitsProxy(NetworkAddress(remote)) else { throw refuse(remote, PortalAccess.proxyRefused) }
+            try pipeline.addHandler(
+                ProxyHeaderHandler(access: access, logger: logger) { [unowned self] address in
+                    ISCSISession(service: self, address: address, randomBytes: Self.randomBytes())
+                }
+            )
+        }
+        connectionCount += 1
+        let bound = NIOLoopBound(self, eventLoop: loop)
+        channel.closeFuture.whenComplete { _ in bound.value.connectionCount -= 1 }
+    }
+
+    private func refuse(_ remote: SocketAddress?, _ message: Logger.Message) -> TargetError {
+        let peer = PortalAccess.text(remote)
+        logger.warning(message, metadata: ["peer": "\(peer)"])
+        return .addressNotAllowed(peer)
+    }
+
+    /// What nobody can foresee, for the challenges of one login.
+    private static func randomBytes() -> [UInt8] {
+        var generator = SystemRandomNumberGenerator()
+        return (0..<64).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+    }
+
     // MARK: Sessions
 
     func register(_ session: ISCSISession) { sessionsByID[ObjectIdentifier(session)] = session }
     func unregister(_ session: ISCSISession) { sessionsByID[ObjectIdentifier(session)] = nil }
-    var sessionCount: Int { sessionsByID.count }
 
     /// A target session identifying handle that is not 0 (RFC 7143, 11.12.6).
     func takeTSIH() -> UInt16 {
@@ -397,7 +437,7 @@ enum TargetLimits {
     static let cacheLinksMaximum = 64
     /// Targets in the answer to one discovery.
     static let discoveryTargetsMaximum = 20_000
-    /// iSCSI connections at one portal.
+    /// Connections at one portal.
     static let connectionsMaximum = 1_024
     /// Connections by which an iSNS server inquires.
     static let isnsConnectionsMaximum = 16
@@ -407,14 +447,20 @@ enum TargetLimits {
     static let isnsConnectTimeout = TimeAmount.seconds(5)
     /// Pause before the portal's own address is looked up again.
     static let isnsLookUpInterval = TimeAmount.seconds(30)
+    /// How long a connection may take to send its PROXY header.
+    static let proxyHeaderTimeout = TimeAmount.seconds(5)
 }
 
-/// Why a target could not start.
+/// Why a target could not start, or does not take a connection.
 public enum TargetError: Error, Sendable, CustomStringConvertible {
     /// A configured endpoint is not `host:port`.
     case invalidEndpoint(key: String, value: String)
     /// The portal's address cannot be listened on.
     case portalNotAvailable(String, reason: String)
+    /// The portal has as many connections as it takes.
+    case tooManyConnections
+    /// An address is not among those that are let in.
+    case addressNotAllowed(String)
 
     /// Names the key and the remedy.
     public var description: String {
@@ -422,6 +468,8 @@ public enum TargetError: Error, Sendable, CustomStringConvertible {
         case .invalidEndpoint(let key, let value): "\(key): '\(value)' is not host:port"
         case .portalNotAvailable(let portal, let reason):
             "the iSCSI portal \(portal) cannot be opened (\(reason)); is another target running there?"
+        case .tooManyConnections: "the portal has \(TargetLimits.connectionsMaximum) connections and takes no more"
+        case .addressNotAllowed(let peer): "connections from \(peer) are not taken"
         }
     }
 }

@@ -17,6 +17,22 @@ actor Initiator {
         return path
     }
 
+    /// Starts a forwarder that cuts its connections after so many bytes (`Initiator/cutter.c`).
+    func startCutter(
+        port: Int,
+        upstream: Int,
+        seed: Int = 1,
+        bytes: ClosedRange<Int>
+    ) async throws -> BackgroundProcess {
+        let source = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path + "/Initiator/cutter.c"
+        let path = try await program() + "-cutter"
+        if !FileManager.default.fileExists(atPath: path) {
+            try await ProcessRunner.check("gcc", ["-O2", "-Wall", "-o", path, source], timeout: .seconds(60))
+        }
+        let numbers = [port, upstream, seed, bytes.lowerBound, bytes.upperBound]
+        return try BackgroundProcess(path, numbers.map(String.init))
+    }
+
     /// A run of writes to a region of a volume.
     struct Writes: Sendable {
         var url: String

@@ -14,18 +14,25 @@ final class RawInitiator {
     private var isOpen = true
     private var pending: [ISCSIInitiatorEvent] = []
 
-    /// Connects to a portal of this machine; without the name of a target for discovery.
-    init(port: Int, iqn: String?, name: String) throws {
+    /// Connects to a portal of this machine, from an address of this machine; without the name of a target for discovery.
+    init(port: Int, iqn: String?, name: String, from source: UInt32 = 0x7F00_0001) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { throw ProcessFailure("no socket") }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(UInt16(port)).bigEndian
         address.sin_addr = in_addr(s_addr: UInt32(0x7F00_0001).bigEndian)
+        var own = address
+        own.sin_port = 0
+        own.sin_addr = in_addr(s_addr: source.bigEndian)
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         let (descriptor, size) = (descriptor, length)
+        let bound = withUnsafePointer(to: &own) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, size) }
+        }
         let status = withUnsafeMutablePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
+                guard bound == 0 else { return bound }
                 let connected = connect(descriptor, generic, size)
                 return connected == 0 ? getsockname(descriptor, generic, &length) : connected
             }
@@ -105,6 +112,15 @@ final class RawInitiator {
                 throw ProcessFailure("\(name): login refused with \(String(status, radix: 16))")
             }
         }
+    }
+
+    /// Logs out; the target must agree, and close.
+    func logOut() throws {
+        send(Array(machine.logout().readableBytesView))
+        let (isClosed, events) = waitForClose(seconds: 10)
+        let responses = events.compactMap { if case .logout(let pdu) = $0 { pdu.response } else { nil } }
+        guard isClosed, responses == [0] else { throw ProcessFailure("\(name): no logout: \(responses)") }
+        close()
     }
 
     /// The names of all targets that the portal offers, however many PDUs they take (RFC 7143, appendix C).
@@ -277,8 +293,13 @@ extension TestCluster {
     }
 
     /// Adds a key to the configuration file of a role and has `ashlar up` start it with that.
-    func configure(_ role: String, _ section: String, _ values: [String: Int]) async throws {
-        let path = "\(data)/\(role)-1/config.json"
+    func configure(
+        _ role: String,
+        _ section: String,
+        _ values: [String: any Sendable],
+        index: Int = 0
+    ) async throws {
+        let path = "\(data)/\(role)-\(index + 1)/config.json"
         let text = FileManager.default.contents(atPath: path) ?? Data()
         guard var document = try JSONSerialization.jsonObject(with: text) as? [String: Any] else {
             throw ProcessFailure("\(path) is no object")
@@ -288,7 +309,7 @@ extension TestCluster {
         document[section] = part
         // In place: the file keeps its owner.
         try JSONSerialization.data(withJSONObject: document).write(to: URL(fileURLWithPath: path))
-        try await killAndWait(role)
+        try await killAndWait(role, index)
     }
 
     /// Resident memory of a process in bytes.

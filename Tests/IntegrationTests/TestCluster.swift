@@ -79,9 +79,9 @@ enum TestEnvironment {
     }
 
     /// The first of `count` neighbouring ports that are free now.
-    static func freePorts(_ count: Int) throws -> Int {
+    static func freePorts(_ count: Int, in range: Range<Int> = 12_000..<19_000) throws -> Int {
         for _ in 0..<200 {
-            let first = Int.random(in: 12_000..<19_000)
+            let first = Int.random(in: range)
             if (first..<first + count).allSatisfy(isFree) { return first }
         }
         throw ProcessFailure("no free ports")

@@ -1,5 +1,6 @@
 import AshlarTestSupport
 import Foundation
+import ISCSI
 import Testing
 
 extension IntegrationTests {
@@ -40,6 +41,23 @@ extension IntegrationTests {
                 }
                 try await cluster.drain(cachedBytesMaximum: 0)
                 try await Initiator.shared.verify(runs, through: cluster.url(target: 1))
+            }
+        }
+
+        @Test func aTargetThatIsStoppedTellsItsInitiators() async throws {
+            try await TestCluster.with { cluster in
+                let session = try await cluster.session("told")
+                try session.writeAndRead(0, fill: 1)
+                let pid = try cluster.state().pids("target")[0]
+                kill(pid, SIGTERM)
+                let (isClosed, events) = session.waitForClose(seconds: 20)
+                let announced = events.compactMap { if case .async(let pdu, _) = $0 { pdu.event } else { nil } }
+                #expect(isClosed && announced == [AsyncEvent.sessionDropped.rawValue], "\(announced)")
+                _ = try await ProcessRunner.eventually("the target runs again", timeout: .seconds(60)) { () -> Bool? in
+                    let state = try cluster.state()
+                    return state.ready && state.pids("target")[0] != pid ? true : nil
+                }
+                try await cluster.session("again").writeAndRead(0, fill: 2)
             }
         }
 

@@ -10,6 +10,8 @@ struct TextExchange: Sendable {
     var gatherer = TextGatherer()
     /// Answers to keys other than SendTargets.
     var answer: [TextKey] = []
+    /// MaxRecvDataSegmentLength declared anew: it holds from the end of the exchange on (RFC 7143, 13.12).
+    var declaredSegmentLength: UInt32?
     /// Whether the shell looks for targets.
     var isListing = false
     /// Whether the initiator's F bit came: it has no more to ask.
@@ -62,7 +64,7 @@ extension ISCSIConnection {
                 guard negotiation.settle(key) == .declared else {
                     return fail(header, "MaxRecvDataSegmentLength is out of range", reason: .invalidField)
                 }
-                self.parameters?.maxSendDataSegmentLength = negotiation.parameters.maxSendDataSegmentLength
+                text.declaredSegmentLength = negotiation.parameters.maxSendDataSegmentLength
             case "InitiatorAlias":
                 continue
             case let name where name.hasPrefix("X-") || name.hasPrefix("X#"):
@@ -127,6 +129,8 @@ extension ISCSIConnection {
         pdu.numbers = numbers(consumingStatus: true)
         text.transferTag = pdu.transferTag
         send(encoder.frame(pdu.header, data: data))
-        if isFinal { text = TextExchange() }
+        guard isFinal else { return }
+        if let length = text.declaredSegmentLength { parameters?.maxSendDataSegmentLength = length }
+        text = TextExchange()
     }
 }

@@ -338,6 +338,7 @@ package struct LoginMachine: Sendable {
                 }
             }
         }
+        limitFirstBurst()
         if !hasDeclaredSegment {
             hasDeclaredSegment = true
             let length = configuration.maxRecvDataSegmentLength
@@ -345,6 +346,19 @@ package struct LoginMachine: Sendable {
             answer.append(TextKey("MaxRecvDataSegmentLength", String(length)))
         }
         return nil
+    }
+
+    /// FirstBurstLength must not exceed MaxBurstLength (RFC 7143, 13.14), whichever of them came first.
+    private mutating func limitFirstBurst() {
+        guard let parameters = negotiation?.parameters, parameters.firstBurstLength > parameters.maxBurstLength else {
+            return
+        }
+        guard let index = answer.firstIndex(where: { $0.name == "FirstBurstLength" && $0.value != "Reject" }) else {
+            // Not in this answer: the parameters are limited when the session opens.
+            return
+        }
+        negotiation?.parameters.firstBurstLength = parameters.maxBurstLength
+        answer[index] = TextKey("FirstBurstLength", String(parameters.maxBurstLength))
     }
 
     // MARK: Responses

@@ -1,8 +1,22 @@
+/// What an Asynchronous Message says (RFC 7143, 11.9.1), with the parameters that mean something.
+package enum AsyncEvent: UInt8, Sendable, Hashable {
+    /// A SCSI event: sense data follow.
+    case scsi = 0
+    /// The initiator has to log out within Parameter3 seconds.
+    case logoutRequested = 1
+    /// The connection with the CID in Parameter1 is dropped: reconnect after Parameter2 seconds, tasks are kept for Parameter3.
+    case connectionDropped = 2
+    /// All connections of the session are dropped; times as before.
+    case sessionDropped = 3
+    /// The initiator has to send a text request within Parameter3 seconds.
+    case negotiationRequested = 4
+}
+
 /// Asynchronous Message (RFC 7143, 11.9).
 package struct AsyncMessagePDU: PDU {
     package var lun: UInt64 = 0
     package var numbers = TargetNumbers(status: 0, expectedCommand: 0, maximumCommand: 0)
-    /// 0 SCSI event, 1 log out, 2 connection dropped, 3 session dropped, 4 negotiate.
+    /// ``AsyncEvent``, or 255 for events of a vendor.
     package var event: UInt8 = 0
     package var vendorCode: UInt8 = 0
     package var parameter1: UInt16 = 0

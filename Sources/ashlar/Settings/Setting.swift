@@ -1,4 +1,5 @@
 import AshlarCore
+import TargetNode
 
 /// One key of a role's configuration: its name, what its value must be, and what it is for.
 ///
@@ -31,11 +32,13 @@ struct Setting: Sendable {
         case numberedEndpoints
         /// `path[=weight]`, several.
         case roots
+        /// Addresses, or prefixes of addresses in CIDR form, several.
+        case prefixes
 
         /// Whether there can be several values.
         var isList: Bool {
             switch self {
-            case .endpoints, .numberedEndpoints, .roots: true
+            case .endpoints, .numberedEndpoints, .roots, .prefixes: true
             default: false
             }
         }
@@ -56,6 +59,8 @@ struct Setting: Sendable {
             case .endpoints: "a list of HOST:PORT, as in 10.0.0.5:7401"
             case .numberedEndpoints: "a list of NUMBER=HOST:PORT, as in 1=10.0.0.7:7501"
             case .roots: "a list of PATH or PATH=WEIGHT with weights from 0 to 1000000, as in /srv/blocks=100"
+            case .prefixes:
+                "a list of ADDRESS or ADDRESS/LENGTH, as in 10.1.2.3, 10.0.0.0/8 or 2001:db8::/32, with no bits behind the length"
             }
         }
     }
@@ -310,6 +315,35 @@ extension Setting {
             roles: [.target],
             presence: .standard([nil: "0"]),
             summary: "Port for inquiries and notifications of the iSNS server; 0 for any that is free."
+        ),
+        Setting(
+            name: "target.redirect",
+            kind: .choice(LoginRedirect.allCases.map(\.rawValue)),
+            roles: [.target],
+            presence: .standard([nil: LoginRedirect.never.rawValue]),
+            summary: "Whether logins are sent to the target with the fewest sessions: never, temporarily, permanently."
+        ),
+        Setting(
+            name: "target.allowed-addresses",
+            kind: .prefixes,
+            roles: [.target],
+            presence: .optional,
+            summary: "Addresses of initiators that may connect, or prefixes; without it all may."
+        ),
+        Setting(
+            name: "target.proxy-protocol",
+            kind: .choice(ProxyProtocol.allCases.map(\.rawValue)),
+            roles: [.target],
+            presence: .standard([nil: ProxyProtocol.off.rawValue]),
+            summary:
+                "Whether each connection begins with a header of the PROXY protocol, version 2, with the initiator's address."
+        ),
+        Setting(
+            name: "target.proxy-protocol-from",
+            kind: .prefixes,
+            roles: [.target],
+            presence: .optional,
+            summary: "Addresses of the proxies, or prefixes; with target.proxy-protocol required no others may connect."
         ),
     ]
 

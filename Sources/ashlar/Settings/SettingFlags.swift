@@ -100,14 +100,29 @@ struct TargetFlags: SettingFlags {
     @Option(help: "JSON file with the access rules of discovery.") var targetDiscoveryAccessFile: String?
     @Option(help: "HOST[:PORT] of the iSNS server.") var targetIsnsServer: String?
     @Option(help: "Port for inquiries of the iSNS server.") var targetIsnsListenPort: String?
+    @Option(help: "Whether logins are sent to other targets: never, temporarily, permanently.")
+    var targetRedirect: String?
+    @Option(help: "Addresses or prefixes of initiators that may connect; may be repeated or separated by commas.")
+    var targetAllowedAddresses: [String] = []
+    @Option(help: "off, or required: connections begin with a PROXY header, version 2.")
+    var targetProxyProtocol: String?
+    @Option(help: "Addresses or prefixes of the proxies; may be repeated or separated by commas.")
+    var targetProxyProtocolFrom: [String] = []
 
     var flags: [String: [String]] {
-        given([
-            ("target.advertise", targetAdvertise), ("target.portal-group-tag", targetPortalGroupTag),
-            ("target.relative-port-identifier", targetRelativePortIdentifier),
-            ("target.discovery-access-file", targetDiscoveryAccessFile), ("target.isns-server", targetIsnsServer),
-            ("target.isns-listen-port", targetIsnsListenPort),
-        ])
+        given(
+            [
+                ("target.advertise", targetAdvertise), ("target.portal-group-tag", targetPortalGroupTag),
+                ("target.relative-port-identifier", targetRelativePortIdentifier),
+                ("target.discovery-access-file", targetDiscoveryAccessFile), ("target.isns-server", targetIsnsServer),
+                ("target.isns-listen-port", targetIsnsListenPort), ("target.redirect", targetRedirect),
+                ("target.proxy-protocol", targetProxyProtocol),
+            ],
+            lists: [
+                ("target.allowed-addresses", targetAllowedAddresses),
+                ("target.proxy-protocol-from", targetProxyProtocolFrom),
+            ]
+        )
     }
 }
 

@@ -38,8 +38,14 @@ extension Settings {
             cacheEndpoints: list("cache.endpoints"),
             objectServers: objectServers,
             discoveryAccess: try optionalText("target.discovery-access-file").map(Self.access) ?? AccessRules(),
+            redirect: LoginRedirect(rawValue: text("target.redirect")) ?? .never,
             isnsServer: optionalText("target.isns-server"),
-            isnsListenPort: number("target.isns-listen-port")
+            isnsListenPort: number("target.isns-listen-port"),
+            portalAccess: PortalAccess(
+                proxyProtocol: ProxyProtocol(rawValue: text("target.proxy-protocol")) ?? .off,
+                proxies: list("target.proxy-protocol-from").compactMap(AddressPrefix.init),
+                initiators: list("target.allowed-addresses").compactMap(AddressPrefix.init)
+            )
         )
     }
 

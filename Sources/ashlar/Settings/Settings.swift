@@ -3,6 +3,7 @@ import Configuration
 import ControlPlane
 import Foundation
 import RPC
+import TargetNode
 import Transport
 
 /// Why a configuration is refused; one sentence with the key and the remedy.
@@ -223,6 +224,7 @@ struct Settings: Sendable {
         case .size(let range): ByteSize.parse(value).map(range.contains) ?? false
         case .numberedEndpoints: numberedEndpoint(value) != nil
         case .roots: root(value) != nil
+        case .prefixes: AddressPrefix(value) != nil
         }
     }
 
@@ -252,6 +254,14 @@ struct Settings: Sendable {
                 "target.isns-server needs an address to register, and listen.address is any; name one with "
                     + "target.advertise."
             )
+        }
+        if role == .target, text("target.proxy-protocol") == ProxyProtocol.required.rawValue {
+            guard !list("target.proxy-protocol-from").isEmpty else {
+                throw SettingsError(
+                    "target.proxy-protocol is required, yet target.proxy-protocol-from is missing; name the addresses of the "
+                        + "proxies there, as whoever speaks the protocol can say any address."
+                )
+            }
         }
         if role == .cache {
             let high = size("cache.unmoved-high-watermark")

@@ -144,6 +144,7 @@ actor Cluster {
         return ClusterState(
             ready: supervisor.isAllReady,
             portals: portals,
+            balancedPortal: plan.balancedPortal,
             postgres: postgres.dsn,
             api: files.apiURL,
             roles: roles,

@@ -20,6 +20,8 @@ struct ClusterState: Codable, Sendable, Hashable {
     /// Whether every process is ready now.
     var ready: Bool
     var portals: [Portal]
+    /// `host:port` of the balancer that all portals advertise, where there is one.
+    var balancedPortal: String?
     var postgres: String
     var api: String
     var roles: [RoleProcess]

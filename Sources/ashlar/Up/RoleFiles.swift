@@ -107,9 +107,11 @@ struct RoleFiles: Sendable {
         case .target:
             values["cache.endpoints"] = .list(caches)
             values["objects.endpoints"] = .list(objects)
-            values["target.portal-group-tag"] = .number(instance.number)
-            values["target.relative-port-identifier"] = .number(instance.number)
-            values["target.advertise"] = .text("127.0.0.1:\(port(of: instance))")
+            // Behind one balanced address all targets are one target port.
+            let tag = plan.balancedPortal == nil ? instance.number : 1
+            values["target.portal-group-tag"] = .number(tag)
+            values["target.relative-port-identifier"] = .number(tag)
+            values["target.advertise"] = .text(plan.balancedPortal ?? "127.0.0.1:\(port(of: instance))")
             if let server = plan.isnsServer { values["target.isns-server"] = .text(server) }
         case .cache:
             values["objects.endpoints"] = .list(objects)

@@ -39,6 +39,14 @@ struct UpCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "The address of a balancer in front of all targets: they advertise it, and are one portal group.",
+            valueName: "host:port"
+        )
+    )
+    var balancedPortal: String?
+
+    @Option(
+        help: ArgumentHelp(
             "A volume to be created where it is missing; may be repeated (default at the first start: demo:1G).",
             valueName: "name:size[:blocksize]"
         )
@@ -102,6 +110,7 @@ struct UpCommand: AsyncParsableCommand {
             objects: objects,
             agents: agents,
             iscsiPort: iscsiPort,
+            balancedPortal: balancedPortal,
             logLevel: level.rawValue,
             isnsServer: isnsServer
         )

@@ -12,6 +12,8 @@ struct UpPlan: Sendable {
     var objects: Int
     var agents: Int
     var iscsiPort: Int
+    /// `host:port` of a balancer in front of all targets, which then are one portal group; nil: each is one of its own.
+    var balancedPortal: String?
     var logLevel: String
     /// iSNS server of the targets; nil for none.
     var isnsServer: String?
@@ -35,6 +37,12 @@ struct UpPlan: Sendable {
         }
         if let isnsServer, RPCEndpoint(isnsServer, defaultPort: 3_205) == nil {
             throw UpError("--isns-server \(isnsServer) is no server.", remedy: "Give HOST or HOST:PORT.")
+        }
+        if let balancedPortal, RPCEndpoint(balancedPortal).map({ $0.port > 0 }) != true {
+            throw UpError(
+                "--balanced-portal \(balancedPortal) is no HOST:PORT.",
+                remedy: "Give one as in 10.0.0.30:3260."
+            )
         }
     }
 

@@ -70,6 +70,38 @@ import Testing
         #expect(throws: (any Error).self) { try MoveCommand.parse(["--timeout", "0"]) }
     }
 
+    @Test func theBalancedPortalIsCheckedAndShown() throws {
+        let plan = { (portal: String?) in
+            UpPlan(
+                targets: 2,
+                caches: 1,
+                objects: 1,
+                agents: 1,
+                iscsiPort: 3_260,
+                balancedPortal: portal,
+                logLevel: "info"
+            )
+        }
+        for good in [nil, "10.0.0.30:3260", "[fd00::1]:3260", "san.example.net:860"] { try plan(good).validate() }
+        for wrong in ["", "10.0.0.30", "10.0.0.30:", ":3260", "10.0.0.30:0", "10.0.0.30:65536"] {
+            let error = #expect(throws: UpError.self) { try plan(wrong).validate() }
+            #expect(error.map { "\($0)".contains("--balanced-portal") } == true, "\(wrong)")
+        }
+        var state = ClusterState(
+            ready: true,
+            portals: [ClusterState.Portal(volume: "demo", address: "127.0.0.1", port: 3_261, iqn: "iqn.x", pid: 1)],
+            postgres: "",
+            api: "",
+            roles: [],
+            data: "",
+            token: "",
+            authority: ""
+        )
+        #expect(AttachHelp.text(state, isNew: true).contains("-p 127.0.0.1:3261 --login"))
+        state.balancedPortal = "10.0.0.30:3260"
+        #expect(AttachHelp.text(state, isNew: true).contains("-p 10.0.0.30:3260 --login"))
+    }
+
     @Test func rolesAndTheirQuestionsShareAName() throws {
         #expect(try Ashlar.parseAsRoot(["target", "list"]) is TargetListCommand)
         #expect(try Ashlar.parseAsRoot(["target", "--config", "a.json"]) is TargetCommand)

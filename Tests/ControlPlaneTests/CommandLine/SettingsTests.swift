@@ -2,6 +2,7 @@ import ArgumentParser
 import AshlarCore
 import CacheServer
 import Foundation
+import TargetNode
 import Testing
 
 @testable import ashlar
@@ -23,6 +24,7 @@ import Testing
         case .size: setting.name == "cache.unmoved-hard-limit" ? "4G" : "2G"
         case .numberedEndpoints: "1=10.0.0.1:7501"
         case .roots: "/srv/blocks=10"
+        case .prefixes: "10.0.0.0/8"
         }
     }
 
@@ -124,6 +126,33 @@ import Testing
     )
     func wrongValuesOfObjectServersAreNamed(key: String, value: any Sendable) async throws {
         #expect(try await refusal(.objects, key, value).contains(key))
+    }
+
+    @Test(
+        arguments: [
+            ("target.allowed-addresses", ["10.0.0.1/8"]), ("target.allowed-addresses", ["host"]),
+            ("target.allowed-addresses", [String]()), ("target.allowed-addresses", ["10.0.0.1", "10.0.0.1"]),
+            ("target.allowed-addresses", "10.0.0.1"), ("target.proxy-protocol", "v2"),
+            ("target.proxy-protocol-from", ["::1/129"]), ("target.proxy-protocol", "required"),
+        ] as [(String, any Sendable)]
+    )
+    func wrongValuesOfTargetsAreNamed(key: String, value: any Sendable) async throws {
+        #expect(try await refusal(.target, key, value).contains(key))
+    }
+
+    @Test func addressesReachTheTarget() async throws {
+        var object = required(.target)
+        #expect(try await load(.target, object).target().portalAccess.proxyProtocol == .off)
+        object["target"] = [
+            "allowed-addresses": ["10.1.0.0/16", "::1"], "proxy-protocol": "required",
+            "proxy-protocol-from": ["10.0.0.7"],
+        ]
+        let access = try await load(.target, object).target().portalAccess
+        #expect(access.proxyProtocol == .required)
+        #expect(access.initiators.map(\.description) == ["10.1.0.0/16", "::1"])
+        #expect(access.proxies.map(\.description) == ["10.0.0.7"])
+        let flags = ["target.allowed-addresses": ["10.2.0.0/16,10.3.0.0/16", "10.4.0.1"]]
+        #expect(try await load(.target, object, flags: flags).target().portalAccess.initiators.count == 3)
     }
 
     @Test func unknownKeysAreRefusedWithASuggestion() async throws {
