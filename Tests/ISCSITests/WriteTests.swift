@@ -161,7 +161,6 @@ struct WriteCase: Sendable, CustomTestStringConvertible {
     @Test func lyingDataOutEndsTheSession() {
         let changes: [(inout DataOutPDU) -> Void] = [
             { $0.bufferOffset += 4 },
-            { $0.dataSN += 1 },
             { $0.transferTag += 1 },
             { $0.transferTag = reservedTag },
             { $0.isFinal = false },
@@ -187,6 +186,30 @@ struct WriteCase: Sendable, CustomTestStringConvertible {
             #expect(harness.isClosed)
             #expect(harness.commands.isEmpty)
         }
+    }
+
+    /// RFC 7143, 7.8: a gap in the DataSNs may hide lost data, so that the command cannot be done. The session goes on.
+    @Test(arguments: [UInt32(1), 27, .max])
+    func aDataOutOutOfSequenceFailsItsCommandAlone(_ number: UInt32) {
+        var options = ISCSIInitiatorOptions()
+        options.immediateData = false
+        options.answersReadyToTransfer = false
+        let harness = Harness.loggedIn(options)
+        harness.command([0x2A], write: pattern(1_000))
+        guard case .readyToTransfer(let r2t)? = harness.events.last else {
+            Issue.record("no R2T")
+            return
+        }
+        var pdu = harness.initiator.dataOut(for: r2t)
+        pdu.setInteger(number, at: pdu.readerIndex + 36)
+        harness.send(pdu)
+        #expect(harness.commands.map(\.isDataOutBroken) == [true])
+        #expect(harness.commands.first?.dataOut == nil)
+        // What still comes of it is dropped; the answer gives its room back.
+        harness.send(harness.initiator.dataOut(for: r2t))
+        harness.complete(r2t.tag)
+        #expect(harness.bufferedBytes == 0)
+        #expect(harness.rejects.isEmpty && harness.ended.isEmpty && !harness.isClosed)
     }
 
     @Test func dataBeyondWhatWasAskedForEndTheSession() {

@@ -53,7 +53,7 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
 
 @Suite struct WriteAtomicTests {
     private let unit: LogicalUnit
-    private let cdb = "9C %% 00 00 00 00 00 00 01 02 00 00 00 ## 3F 00"
+    private let cdb = "9C %% 00 00 00 00 00 00 01 08 00 00 00 ## 3F 00"
 
     init() throws {
         unit = try makeUnit()
@@ -61,11 +61,11 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
 
     /// SBC-4, WRITE ATOMIC (16): ATOMIC BOUNDARY in bytes 10 and 11, TRANSFER LENGTH in 12 and 13, GROUP NUMBER in 14.
     @Test func writeAtomic() {
-        let data = filled(7, 1_024)
-        #expect(plan(fill(cdb, "00", "08"), dataOut: data, unit) == .write(0x102 * 512, data))
-        #expect(plan(fill(cdb, "08", "08"), dataOut: data, unit) == .write(0x102 * 512, data, fua: true))
-        #expect(plan(fill(cdb, "18", "08"), dataOut: data, unit) == .write(0x102 * 512, data, fua: true, dpo: true))
-        #expect(transfer(fill(cdb, "00", "08"), unit) == .dataOut(1_024))
+        let data = filled(7, 4_096)
+        #expect(plan(fill(cdb, "00", "08"), dataOut: data, unit) == .write(0x108 * 512, data))
+        #expect(plan(fill(cdb, "08", "08"), dataOut: data, unit) == .write(0x108 * 512, data, fua: true))
+        #expect(plan(fill(cdb, "18", "08"), dataOut: data, unit) == .write(0x108 * 512, data, fua: true, dpo: true))
+        #expect(transfer(fill(cdb, "00", "08"), unit) == .dataOut(4_096))
         #expect(transfer("9C 00 00 00 00 00 00 00 00 00 FF FF 01 02 00 00", unit) == .dataOut(0x102 * 512))
         #expect(plan(fill(cdb, "20", "08"), dataOut: data, unit) == .field(1, 7))
         #expect(plan(fill(cdb, "02", "08"), dataOut: data, unit) == .field(1, 1))
@@ -85,7 +85,16 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
     @Test func aPartIsNotWritten_I12() {
         #expect(plan(fill(cdb, "00", "08"), dataOut: filled(1, 512), unit) == .refused(.wrongDataOutLength))
         #expect(plan(fill(cdb, "00", "08"), dataOut: nil, unit) == .refused(.wrongDataOutLength))
-        #expect(plan(fill(cdb, "00", "08"), dataOut: filled(1, 2_048), unit) == .write(0x102 * 512, filled(1, 1_024)))
+        #expect(plan(fill(cdb, "00", "08"), dataOut: filled(1, 8_192), unit) == .write(0x108 * 512, filled(1, 4_096)))
+    }
+
+    /// ATOMIC ALIGNMENT and ATOMIC TRANSFER LENGTH GRANULARITY are the data block.
+    @Test func onlyWholeDataBlocksAreWritten() throws {
+        let cdb = "9C 00 00 00 00 00 00 00 01 0%% 00 00 00 0## 00 00"
+        #expect(plan(fill(cdb, "1", "8"), dataOut: filled(1, 4_096), unit) == .field(2, 7))
+        #expect(plan(fill(cdb, "8", "1"), dataOut: filled(1, 512), unit) == .field(12, 7))
+        let single = try makeUnit(blockSizeBytes: 512)
+        #expect(plan(fill(cdb, "1", "1"), dataOut: filled(1, 512), single) == .write(0x101 * 512, filled(1, 512)))
     }
 
     @Test func limits() throws {
