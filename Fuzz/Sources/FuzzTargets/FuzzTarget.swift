@@ -6,6 +6,8 @@ package enum FuzzTarget: String, Sendable, CaseIterable {
     case iscsiConnection = "iscsi-connection"
     /// iSCSI text keys and values: ``fuzzTextKeys(_:)``.
     case textKeys = "text-keys"
+    /// Messages of an iSNS server: ``fuzzISNS(_:)``.
+    case isns
     /// SCSI commands: ``fuzzCDB(_:)``.
     case cdb = "cdb"
     /// RPC frames and the connection: ``fuzzRPCFrame(_:)``.
@@ -25,6 +27,7 @@ package enum FuzzTarget: String, Sendable, CaseIterable {
         case .iscsiFrame: try fuzzISCSIFrame(input)
         case .iscsiConnection: try fuzzISCSIConnection(input)
         case .textKeys: try fuzzTextKeys(input)
+        case .isns: try fuzzISNS(input)
         case .cdb: try fuzzCDB(input)
         case .rpcFrame: try fuzzRPCFrame(input)
         case .rpcMessages: try fuzzRPCMessages(input)
