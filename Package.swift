@@ -235,7 +235,7 @@ let package = Package(
                 "ashlar", "AshlarCore", "AshlarTestSupport", "ISCSI", "ISNS", nioCore, nioHTTP1, nioConcurrency, nioSSL,
                 httpClient,
             ],
-            exclude: ["Initiator"],
+            exclude: ["Conformance", "Initiator"],
             swiftSettings: settings
         ),
         .testTarget(
