@@ -21,12 +21,15 @@ resume-nexus-answer close-nexus stamps stamps-answer target-heartbeat read read-
 command-answer move-work move-work-answer map-move map-compaction count-answer evict compaction-work
 compaction-work-answer collect collect-answer forget-objects known-objects put-object get-slots get-slots-answer
 delete-object list-objects list-objects-answer verify-object object-statistics object-statistics-answer reload-volume
-cache-statistics cache-statistics-answer move-now delete-volume-step hello hello-answer goaway error
+cache-statistics cache-statistics-answer move-now delete-volume-step target-report target-report-answer nexus-states
+or-write map-status map-status-answer check-unit check-unit-answer change-unit manage-unit hello hello-answer goaway error
 """.split()
 SAME_MESSAGE = {
     "look-up-volume-answer-elsewhere": "look-up-volume-answer",
     "list-objects-next": "list-objects",
     "list-objects-answer-last": "list-objects-answer",
+    "check-unit-sense": "check-unit",
+    "check-unit-answer-all": "check-unit-answer",
 }
 
 
@@ -387,7 +390,8 @@ def rpc_frame():
 def rpc_messages():
     for path in sorted(VECTORS.glob("message-*.hex")):
         name = path.stem.removeprefix("message-")
-        place = MESSAGES.index(SAME_MESSAGE.get(name, name))
+        message = "change-unit" if name.startswith("change-unit-") else SAME_MESSAGE.get(name, name)
+        place = MESSAGES.index(message)
         yield name, bytes([place]) + vector(path.stem)
     for name, message in {
         "hello": "hello",

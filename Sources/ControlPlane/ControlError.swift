@@ -18,6 +18,8 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
         public static let notFound = Code(rawValue: "not-found")
         /// There is no such volume.
         public static let noSuchVolume = Code(rawValue: "no-such-volume")
+        /// There is no such target.
+        public static let noSuchTarget = Code(rawValue: "no-such-target")
         /// There is no such job.
         public static let noSuchJob = Code(rawValue: "no-such-job")
         /// A volume of this name exists.
@@ -48,7 +50,7 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
             switch self {
             case .badRequest: 400
             case .unauthorized: 401
-            case .notFound, .noSuchVolume, .noSuchJob: 404
+            case .notFound, .noSuchVolume, .noSuchTarget, .noSuchJob: 404
             case .volumeExists, .iqnExists, .volumeDeleting, .sessionsOpen, .wouldShrink: 409
             case .invalid: 422
             case .busy, .databaseUnavailable, .cacheUnavailable, .objectsUnavailable: 503
@@ -79,6 +81,14 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
             .noSuchVolume,
             "There is no volume \"\(name)\".",
             remedy: "List the volumes with: ashlar volume list."
+        )
+    }
+
+    static func noSuchTarget(_ name: String) -> ControlError {
+        ControlError(
+            .noSuchTarget,
+            "There is no target \"\(name)\".",
+            remedy: "List the targets with: ashlar target list."
         )
     }
 }

@@ -2,6 +2,7 @@ import Foundation
 import Hummingbird
 import Logging
 import NIOCore
+import RPC
 
 /// The paths of the API, version 1.
 enum ControlRouter {
@@ -57,6 +58,10 @@ enum ControlRouter {
             return try json(try await service.space(after: after, limit: try limit(request)))
         }
         api.get("targets") { _, _ in try json(try await service.targets()) }
+        api.patch("targets/:name") { request, context in
+            let body = try await decoded(ChangeTargetRequest.self, request)
+            return try json(try await service.changeTarget(try target(context), body))
+        }
         api.get("sessions") { request, _ in
             let volume = request.uri.queryParameters.get("volume")
             return try json(try await service.sessions(volume: volume, limit: try limit(request)))
@@ -85,6 +90,14 @@ enum ControlRouter {
         guard (try? VolumeRules.checkName(plain)) != nil else {
             throw ControlError.noSuchVolume(String(plain.prefix(64)))
         }
+        return plain
+    }
+
+    private static func target(_ context: Context) throws -> String {
+        let name = context.parameters.get("name") ?? ""
+        let plain = name.removingPercentEncoding ?? name
+        // A name that no node can have is one that does not exist.
+        guard NodeIdentity.isValidName(plain) else { throw ControlError.noSuchTarget(String(plain.prefix(64))) }
         return plain
     }
 

@@ -154,6 +154,16 @@ struct ControlService: Sendable {
 
     func targets() async throws -> TargetList { TargetList(targets: try await store.targets()) }
 
+    /// The target learns it with its next report.
+    func changeTarget(_ name: String, _ change: ChangeTargetRequest) async throws -> TargetDocument {
+        guard let target = try await store.setDraining(target: name, change.draining) else {
+            throw ControlError.noSuchTarget(name)
+        }
+        let what = change.draining ? "target is to be drained" : "target takes sessions again"
+        logger.notice("\(what)", metadata: ["target": "\(name)"])
+        return target
+    }
+
     func sessions(volume: String?, limit: Int?) async throws -> SessionList {
         let limit = try Self.pageLimit(limit ?? ControlLimits.pageMaximum)
         let found = try await store.sessions(volume: volume, limit: limit + 1)

@@ -40,8 +40,10 @@ protocol ControlStore: Sendable {
     func space(after: String?, limit: Int) async throws -> [SpaceDocument]
     /// Reads what one volume takes up; nil where there is none.
     func space(volume name: String) async throws -> SpaceDocument?
-    /// Reads the heartbeats of targets.
+    /// Reads what targets have reported.
     func targets() async throws -> [TargetDocument]
+    /// Sets whether the sessions of a target are to go elsewhere; nil where no target of that name has reported.
+    func setDraining(target name: String, _ isDraining: Bool) async throws -> TargetDocument?
     /// Reads open sessions, at most `limit`.
     func sessions(volume: String?, limit: Int) async throws -> [SessionDocument]
     /// The names of volumes by their keys.

@@ -264,7 +264,19 @@ public struct SpacePage: Codable, Sendable {
     public var next: String?
 }
 
-/// A target node, as its last heartbeat says.
+/// `PATCH /v1/targets/NAME`.
+public struct ChangeTargetRequest: RequestDocument {
+    /// Whether sessions are to go to other targets.
+    public var draining: Bool
+
+    /// A change of a target.
+    public init(draining: Bool) { self.draining = draining }
+
+    /// The names that may stand in it.
+    public static let fields: Set<String> = ["draining"]
+}
+
+/// A target node, as its last report says.
 public struct TargetDocument: Codable, Sendable, Hashable {
     /// Its name.
     public var node: String
@@ -276,10 +288,12 @@ public struct TargetDocument: Codable, Sendable, Hashable {
     public var release: String
     /// Sessions logged in.
     public var sessions: Int64
-    /// Seconds since the heartbeat.
+    /// Seconds since the report.
     public var heartbeatAgeSeconds: Double
     /// Whether it counts as alive.
     public var alive: Bool
+    /// Whether sessions are to go to other targets.
+    public var draining: Bool
 }
 
 /// An initiator that is logged in to a volume.

@@ -370,25 +370,41 @@ extension PostgresControlStore {
         try await worker.run { connection in
             let rows = try connection.query(
                 """
-                SELECT node, portal, portal_group_tag, release, sessions,
-                    extract(epoch FROM clock_timestamp() - last_seen)::float8::text AS age
-                FROM target_nodes ORDER BY node LIMIT $1
+                SELECT \(Self.targetColumns) FROM target_nodes ORDER BY node LIMIT $1
                 """,
                 [.int(Int64(ControlLimits.pageMaximum))]
             )
-            return try (0..<rows.count).map { index in
-                let age = Double(try Self.required(rows[index].string("age"), "age")) ?? .infinity
-                return TargetDocument(
-                    node: try Self.required(rows[index].string("node"), "node"),
-                    portal: try Self.required(rows[index].string("portal"), "portal"),
-                    portalGroupTag: try Self.required(rows[index].int64("portal_group_tag"), "portal_group_tag"),
-                    release: try Self.required(rows[index].string("release"), "release"),
-                    sessions: try Self.required(rows[index].int64("sessions"), "sessions"),
-                    heartbeatAgeSeconds: max(0, age),
-                    alive: age <= Double(ControlLimits.heartbeatAgeMaximumSeconds)
-                )
-            }
+            return try (0..<rows.count).map { try Self.target(rows[$0]) }
         }
+    }
+
+    func setDraining(target name: String, _ isDraining: Bool) async throws -> TargetDocument? {
+        try await worker.run { connection in
+            let rows = try connection.query(
+                "UPDATE target_nodes SET draining = $2 WHERE node = $1 RETURNING \(Self.targetColumns)",
+                [.text(name), .bool(isDraining)]
+            )
+            return rows.count == 0 ? nil : try Self.target(rows[0])
+        }
+    }
+
+    private static let targetColumns = """
+        node, portal, portal_group_tag, release, sessions, draining,
+        extract(epoch FROM clock_timestamp() - last_seen)::float8::text AS age
+        """
+
+    private static func target(_ row: PostgresRow) throws -> TargetDocument {
+        let age = Double(try required(row.string("age"), "age")) ?? .infinity
+        return TargetDocument(
+            node: try required(row.string("node"), "node"),
+            portal: try required(row.string("portal"), "portal"),
+            portalGroupTag: try required(row.int64("portal_group_tag"), "portal_group_tag"),
+            release: try required(row.string("release"), "release"),
+            sessions: try required(row.int64("sessions"), "sessions"),
+            heartbeatAgeSeconds: max(0, age),
+            alive: age <= Double(ControlLimits.heartbeatAgeMaximumSeconds),
+            draining: try required(row.bool("draining"), "draining")
+        )
     }
 
     func sessions(volume: String?, limit: Int) async throws -> [SessionDocument] {

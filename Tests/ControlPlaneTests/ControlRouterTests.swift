@@ -95,6 +95,45 @@ import Testing
         return [:]
     }
 
+    private func drainingFlags(_ client: any TestClientProtocol) async throws -> [Bool?] {
+        let (_, list) = try await send(client, .get, "/v1/targets")
+        return (list["targets"] as? [[String: Any]] ?? []).map { $0["draining"] as? Bool }
+    }
+
+    @Test func aTargetIsDrainedAndTakenBack() async throws {
+        store.state.withLockedValue { $0.targets = ["t-1": target("t-1", sessions: 3), "t-2": target("t-2")] }
+        try await application().test(.router) { client in
+            #expect(try await drainingFlags(client) == [false, false])
+            let (status, answer) = try await send(client, .patch, "/v1/targets/t-1", #"{"draining":true}"#)
+            #expect(status == 200 && answer["node"] as? String == "t-1" && answer["draining"] as? Bool == true)
+            #expect(answer["sessions"] as? Int == 3)
+            #expect(try await drainingFlags(client) == [true, false])
+            // Again changes nothing.
+            #expect(try await send(client, .patch, "/v1/targets/t-1", #"{"draining":true}"#).0 == 200)
+            #expect(try await send(client, .patch, "/v1/targets/t-1", #"{"draining":false}"#).0 == 200)
+            #expect(try await drainingFlags(client) == [false, false])
+        }
+    }
+
+    @Test(
+        arguments: [
+            ("t-1", #"{}"#, 400, "bad-request"), ("t-1", #"{"draining":"yes"}"#, 400, "bad-request"),
+            ("t-1", #"{"draining":null}"#, 400, "bad-request"), ("t-1", "", 400, "bad-request"),
+            ("t-1", #"{"draining":true,"sessions":0}"#, 400, "bad-request"),
+            ("t-2", #"{"draining":true}"#, 404, "no-such-target"),
+            ("a%2Fb", #"{"draining":true}"#, 404, "no-such-target"),
+            ("%C3%A9", #"{"draining":true}"#, 404, "no-such-target"),
+        ]
+    )
+    func wrongChangesOfTargetsAreRefused(path: String, body: String, status: Int, code: String) async throws {
+        store.state.withLockedValue { $0.targets = ["t-1": target("t-1")] }
+        try await application().test(.router) { client in
+            let (found, answer) = try await send(client, .patch, "/v1/targets/\(path)", body)
+            #expect(found == status && self.code(answer) == code)
+        }
+        #expect(store.state.withLockedValue { $0.targets["t-1"]?.draining } == false)
+    }
+
     @Test func openSessionsKeepAVolumeUnlessForced() async throws {
         try await application().test(.router) { client in
             _ = try await send(client, .post, "/v1/volumes", #"{"name":"a","sizeBytes":4096}"#)

@@ -2,12 +2,27 @@ import NIOConcurrencyHelpers
 
 @testable import ControlPlane
 
+/// A target that has just reported.
+func target(_ node: String, sessions: Int64 = 0, alive: Bool = true, draining: Bool = false) -> TargetDocument {
+    TargetDocument(
+        node: node,
+        portal: "10.0.0.1:3260",
+        portalGroupTag: 1,
+        release: "0.2.0",
+        sessions: sessions,
+        heartbeatAgeSeconds: alive ? 1 : 90,
+        alive: alive,
+        draining: draining
+    )
+}
+
 /// The rows of the control role in memory.
 final class ModelControlStore: ControlStore {
     struct State: Sendable {
         var volumes: [String: VolumeDocument] = [:]
         var sessions: [String: Int] = [:]
         var rows: [Int64: Int] = [:]
+        var targets: [String: TargetDocument] = [:]
         var nextID: Int64 = 1
         var failure: ControlError?
     }
@@ -116,7 +131,18 @@ final class ModelControlStore: ControlStore {
 
     func space(after: String?, limit: Int) async throws -> [SpaceDocument] { [] }
     func space(volume name: String) async throws -> SpaceDocument? { nil }
-    func targets() async throws -> [TargetDocument] { [] }
+
+    func targets() async throws -> [TargetDocument] {
+        try access { $0.targets.values.sorted { $0.node < $1.node } }
+    }
+
+    func setDraining(target name: String, _ isDraining: Bool) async throws -> TargetDocument? {
+        try access { state in
+            state.targets[name]?.draining = isDraining
+            return state.targets[name]
+        }
+    }
+
     func sessions(volume: String?, limit: Int) async throws -> [SessionDocument] { [] }
     func volumeNames(_ keys: [Int64]) async throws -> [Int64: String] { [:] }
     func recordObjectServer(id: Int32, name: String, endpoint: String, cluster: String) async throws {}

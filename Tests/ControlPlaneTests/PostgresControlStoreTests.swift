@@ -120,6 +120,30 @@ struct PostgresControlStoreTests {
         }
     }
 
+    @Test func aTargetIsDrainedAndKeepsItsReport() async throws {
+        try await withStore { store, worker, _ in
+            #expect(try await store.setDraining(target: "t-1", true) == nil)
+            #expect(try await store.targets().isEmpty, "a target that never reported is not made")
+            try await worker.run { connection in
+                try connection.script(
+                    """
+                    INSERT INTO target_nodes (node, portal, portal_group_tag, release, sessions, last_seen) VALUES
+                        ('t-1', '10.0.0.1:3260', 1, '0.2.0', 4, now()),
+                        ('t-2', '10.0.0.2:3260', 2, '0.2.0', 0, now() - interval '1 h')
+                    """
+                )
+            }
+            let drained = try #require(try await store.setDraining(target: "t-1", true))
+            #expect(drained.node == "t-1" && drained.draining && drained.alive && drained.sessions == 4)
+            #expect(drained.portal == "10.0.0.1:3260" && drained.portalGroupTag == 1)
+            #expect(try await store.targets().map(\.draining) == [true, false])
+            // One that is silent is drained as soon as it is back.
+            #expect(try await store.setDraining(target: "t-2", true)?.alive == false)
+            #expect(try await store.setDraining(target: "t-1", false)?.draining == false)
+            #expect(try await store.targets().map(\.draining) == [false, true])
+        }
+    }
+
     @Test func manyVolumesAreListedPageByPage() async throws {
         try await withStore { store, worker, _ in
             try await worker.run { connection in

@@ -75,12 +75,31 @@ extension IntegrationTests {
                 "SELECT string_agg(DISTINCT place, ' ' ORDER BY place) FROM ashlar_inspect.blocks WHERE volume = 'demo'"
             )
             #expect(places == "both cache object")
+            try await registerOnAVolumeThatNobodyOwns(cluster)
             // Who created the role may give it to himself.
             _ = try await cluster.sql("GRANT ashlar_reader TO CURRENT_USER")
             let secret = #"{"credentials":[{"name":"alice","secret":"correct-horse-9"}]}"#
             let made = try await cluster.api("POST", "/v1/volumes", #"{"name":"guarded","sizeBytes":1048576}"#)
             #expect(made.status == 201, "\(made)")
             try await cluster.change(secret, volume: "guarded")
+        }
+
+        /// A registration for the examples to find. No cache server owns the volume, so that none is surprised by it.
+        private func registerOnAVolumeThatNobodyOwns(_ cluster: TestCluster) async throws {
+            let made = try await cluster.api("POST", "/v1/volumes", #"{"name":"reserved","sizeBytes":1048576}"#)
+            #expect(made.status == 201, "\(made)")
+            _ = try await cluster.sql(
+                """
+                INSERT INTO logical_units (volume_id, generation, reservation_type)
+                SELECT id, 1, 5 FROM volumes WHERE name = 'reserved'
+                """
+            )
+            _ = try await cluster.sql(
+                """
+                INSERT INTO registrations SELECT id, 'iqn.1993-08.org.debian:01:a', 1, 1, 1, 161, true, 0
+                FROM volumes WHERE name = 'reserved'
+                """
+            )
         }
 
         private func refusals(_ cluster: TestCluster) async throws {

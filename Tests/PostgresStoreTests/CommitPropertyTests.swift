@@ -7,6 +7,9 @@ import Testing
 @Suite(.enabled(if: TestCluster.isAvailable, "PostgreSQL 15 or newer is not installed"))
 struct CommitPropertyTests {
     static let blocks: UInt64 = 96
+    static let nexuses: UInt64 = 3
+    /// Commits between two takeovers, which show the state of the unit.
+    static let takeoverInterval = 10
 
     /// Makes commits at random and keeps what it needs to make sensible ones.
     struct Workload {
@@ -22,7 +25,61 @@ struct CommitPropertyTests {
             for _ in 0..<random.below(4) where !reserved.isEmpty { part.maps.append(map()) }
             if random.below(3) == 0 { part.evictions = evictions() }
             if random.below(3) == 0 { part.fills = writes(8) }
+            if random.below(4) == 0 { part.unit = unit() }
+            if random.below(3) == 0 { part.attentions = attentions() }
             return part
+        }
+
+        mutating func unit() -> LogicalUnitState {
+            var unit = LogicalUnitState()
+            unit.reservations.generation = UInt32(truncatingIfNeeded: random.next())
+            unit.reservations.registrations = (0..<random.below(20)).map { number in
+                Registration(
+                    ports: InitiatorTargetNexus(
+                        initiatorName: "iqn.\(random.below(100)).\u{f6}",
+                        isid: UInt64(number),
+                        portalGroupTag: UInt16(random.below(3))
+                    ),
+                    relativePortIdentifier: UInt16(truncatingIfNeeded: random.next()),
+                    key: ReservationKey(random.next() | 1)
+                )
+            }
+            if let holder = unit.reservations.registrations.last {
+                let types = ReservationType.allCases
+                unit.reservations.type = types[random.below(types.count)]
+                if unit.reservations.type?.isOfAllRegistrants == false { unit.reservations.holder = holder.ports }
+            }
+            if random.below(2) == 0 { unit.reservedBy = NexusNumber(UInt64(random.below(5) + 1)) }
+            unit.mode = mode()
+            unit.savedMode = mode()
+            unit.identifyingInformation = bytes(64)
+            unit.identifyingText = bytes(256)
+            if let kind = Erasure.Kind(rawValue: UInt8(random.below(6))) {
+                unit.erasure = Erasure(kind: kind, pattern: bytes(4_096), position: random.next() >> 1)
+            }
+            return unit
+        }
+
+        mutating func mode() -> ModeParameters {
+            ModeParameters(
+                isSoftwareWriteProtected: random.below(2) == 0,
+                isSenseInDescriptorFormat: random.below(2) == 0,
+                isExceptionReportingDisabled: random.below(2) == 0,
+                exceptionReportingMethod: UInt8(random.below(7))
+            )
+        }
+
+        mutating func bytes(_ most: Int) -> [UInt8] {
+            (0..<random.below(most + 1)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+        }
+
+        /// Of nexuses that are open, and now and then of one that is not.
+        mutating func attentions() -> [NexusAttentions] {
+            (1...CommitPropertyTests.nexuses + 1).compactMap { number in
+                guard random.below(2) == 0 else { return nil }
+                let list = UnitAttention.allCases.shuffled(using: &random).prefix(random.below(6))
+                return NexusAttentions(nexus: NexusNumber(number), attentions: Array(list))
+            }
         }
 
         mutating func block() -> UInt64 { random.next() % CommitPropertyTests.blocks }
@@ -104,17 +161,41 @@ struct CommitPropertyTests {
         let objects = try await fixture.reserve(200)
         var load = Workload(random: SeededGenerator(seed: seed), reserved: objects)
         load.model.reserve(objects)
+        try await openNexuses(fixture, &load.model)
+        var epoch = fixture.epoch
         for step in 0..<120 {
-            let part = load.part(fixture.part())
+            let part = load.part(VolumeCommit(volume: fixture.volume, epoch: epoch))
             let expected = load.model.apply(part)
             let found = try await fixture.commit { $0 = part }
             #expect(found.mapped == expected.mapped, "seed \(seed) step \(step)")
             #expect(found.evicted == expected.evicted, "seed \(seed) step \(step)")
             #expect(found.filled == expected.filled, "seed \(seed) step \(step)")
             try await compare(fixture, load.model, "seed \(seed) step \(step)")
+            guard step % Self.takeoverInterval == 0 else { continue }
+            let ownership = try await Fixture.own(fixture.store, fixture.volume, fixture.server)
+            epoch = ownership.epoch
+            try #require(ownership.unit == load.model.unit, "seed \(seed) step \(step)")
+            let attentions = ownership.nexuses.map { ($0.number, $0.attentions) }
+            try #require(Dictionary(uniqueKeysWithValues: attentions) == load.model.attentions)
         }
         try await compareBytes(fixture, load.model)
         try compareObjects(fixture, load.model)
+    }
+
+    private func openNexuses(_ fixture: Fixture, _ model: inout StoreModel) async throws {
+        for number in 1...Self.nexuses {
+            let nexus = NexusNumber(number)
+            let row = NexusRow(
+                number: nexus,
+                ports: InitiatorTargetNexus(initiatorName: "iqn.host", isid: number, portalGroupTag: 1),
+                node: "t1",
+                mark: NexusMark(nexus: nexus, lowWater: CommandID(0), done: [])
+            )
+            _ = try await ask {
+                fixture.store.openNexus(volume: fixture.volume, epoch: fixture.epoch, nexus: row, completion: $0)
+            }
+            model.attentions[nexus] = []
+        }
     }
 
     private func compare(_ fixture: Fixture, _ model: StoreModel, _ place: Comment) async throws {

@@ -63,6 +63,94 @@ struct InspectionTests {
         #expect(try rows.allSatisfy { try $0.bool("nulls") == false })
     }
 
+    @Test func registrationsAreShownWithWhatTheyHold() async throws {
+        let fixture = try await Fixture()
+        var unit = LogicalUnitState()
+        let ports = ["a", "b"].map {
+            InitiatorTargetNexus(initiatorName: "iqn.host:\($0)", isid: 0x0002_3D00_0001, portalGroupTag: 2)
+        }
+        unit.reservations.generation = 4_294_967_295
+        unit.reservations.registrations = zip(ports, [0x8000_0000_0000_00A1, 2] as [UInt64]).map {
+            Registration(ports: $0, relativePortIdentifier: 7, key: ReservationKey($1))
+        }
+        let names: [ReservationType: String] = [
+            .writeExclusive: "write exclusive", .exclusiveAccess: "exclusive access",
+            .writeExclusiveRegistrantsOnly: "write exclusive, registrants only",
+            .exclusiveAccessRegistrantsOnly: "exclusive access, registrants only",
+            .writeExclusiveAllRegistrants: "write exclusive, all registrants",
+            .exclusiveAccessAllRegistrants: "exclusive access, all registrants",
+        ]
+        let connection = try fixture.connect()
+        try connection.script("SET ROLE ashlar_reader")
+        for type in [nil] + ReservationType.allCases {
+            unit.reservations.type = type
+            unit.reservations.holder = type.map { $0.isOfAllRegistrants ? nil : ports[0] } ?? nil
+            let state = unit
+            try await fixture.commit { $0.unit = state }
+            let rows = try connection.query("SELECT * FROM ashlar_inspect.reservations ORDER BY initiator_name")
+            let name = type.flatMap { names[$0] }
+            let isOfAll = type?.isOfAllRegistrants == true
+            #expect(try rows.map { try $0.string("holds") } == [name, isOfAll ? name : nil])
+            #expect(try rows.map { try $0.string("initiator_name") } == ports.map(\.initiatorName))
+            #expect(try rows[0].string("volume") == "v1" && rows[0].string("isid") == "00023d000001")
+            #expect(try rows[0].int64("portal_group_tag") == 2 && rows[0].int64("relative_port_identifier") == 7)
+            #expect(
+                try rows.map { try $0.string("reservation_key") } == ["0x80000000000000a1", "0x0000000000000002"]
+            )
+            #expect(try rows[0].int64("generation") == 4_294_967_295)
+        }
+    }
+
+    @Test func theStateOfUnitsIsShown() async throws {
+        let fixture = try await Fixture()
+        let connection = try fixture.connect()
+        _ = try Fixture.makeVolume(connection, "fresh")
+        let row = NexusRow(
+            number: NexusNumber(3),
+            ports: InitiatorTargetNexus(initiatorName: "iqn.host:a", isid: 1, portalGroupTag: 1),
+            node: "t1",
+            mark: NexusMark(nexus: NexusNumber(3), lowWater: CommandID(0), done: [])
+        )
+        _ = try await ask {
+            fixture.store.openNexus(volume: fixture.volume, epoch: fixture.epoch, nexus: row, completion: $0)
+        }
+        var unit = LogicalUnitState()
+        unit.reservedBy = NexusNumber(3)
+        unit.mode = ModeParameters(isSoftwareWriteProtected: true, exceptionReportingMethod: 6)
+        unit.savedMode = ModeParameters(isSenseInDescriptorFormat: true, isExceptionReportingDisabled: true)
+        unit.identifyingText = Array("not for the view".utf8)
+        let kinds: [(Erasure.Kind, String)] = [
+            (.blockErase, "block erase"), (.cryptographicErase, "cryptographic erase"), (.overwrite, "overwrite"),
+            (.format, "format"),
+        ]
+        try connection.script("SET ROLE ashlar_reader")
+        func rows() throws -> [PostgresRow] {
+            let all = try connection.query("SELECT * FROM ashlar_inspect.logical_units ORDER BY volume")
+            return (0..<all.count).map { all[$0] }
+        }
+        for (kind, name) in kinds {
+            unit.erasure = Erasure(kind: kind, pattern: [1], position: 1 << 28)
+            let state = unit
+            try await fixture.commit { $0.unit = state }
+            let shown = try rows()[1]
+            #expect(try shown.string("erasure") == name && shown.double("erased_share") == 0.25)
+            #expect(try shown.string("reserved_by") == "iqn.host:a" && shown.bool("write_protected") == true)
+            #expect(try shown.string("mode") == #"{"SWP": true, "MRIE": 6}"#)
+            #expect(try shown.string("saved_mode") == #"{"DExcpt": true, "DSense": true}"#)
+        }
+        let fresh = try rows()[0]
+        #expect(try fresh.string("volume") == "fresh" && fresh.bool("write_protected") == false)
+        #expect(try fresh.string("mode") == "{}" && fresh.string("saved_mode") == "{}")
+        #expect(try fresh.string("erasure") == nil && fresh.string("reserved_by") == nil)
+        #expect(try fresh.double("erased_share") == nil)
+        // A nexus that is gone holds nothing, and a volume that is read-only is protected whatever initiators say.
+        try connection.script(
+            "RESET ROLE; DELETE FROM nexuses; UPDATE volumes SET read_only = true WHERE name = 'fresh'"
+        )
+        #expect(try rows().map { try $0.string("reserved_by") } == [nil, nil])
+        #expect(try rows().map { try $0.bool("write_protected") } == [true, true])
+    }
+
     @Test func theReaderSeesEverythingButSecrets() async throws {
         let fixture = try await Fixture()
         let connection = try fixture.connect()
@@ -80,10 +168,22 @@ struct InspectionTests {
         where !["public.chap_credentials", "public.schema_migrations"].contains(table) {
             try connection.query("SELECT count(*) FROM \(table)")
         }
+        #expect(tables.count > 15)
+        let secret = try connection.query(
+            """
+            SELECT count(*) AS n FROM information_schema.columns
+            WHERE table_schema = 'ashlar_inspect' AND column_name ~ 'secret|credential|password'
+            """
+        )
+        #expect(try secret[0].int64("n") == 0)
         try connection.query("SELECT volume_id, name, mutual FROM chap_credentials")
         let denied = #expect(throws: PostgresError.self) { try connection.query("SELECT secret FROM chap_credentials") }
         #expect(denied?.sqlState == "42501")
-        #expect(throws: PostgresError.self) { try connection.query("DELETE FROM block_items") }
+        for statement in [
+            "DELETE FROM block_items", "DELETE FROM registrations", "UPDATE logical_units SET generation = 1",
+        ] {
+            #expect(throws: PostgresError.self, "\(statement)") { try connection.query(statement) }
+        }
     }
 
     @Test func volumesAreDescribedWhole() async throws {

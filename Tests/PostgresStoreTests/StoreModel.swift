@@ -26,6 +26,9 @@ struct StoreModel {
     var items: [BlockID: Item] = [:]
     var places: [BlockID: Place] = [:]
     var objects: [ObjectID: Object] = [:]
+    var unit = LogicalUnitState()
+    /// Of the nexuses that are open.
+    var attentions: [NexusNumber: [UnitAttention]] = [:]
     private var commitNumber = 0
 
     mutating func reserve(_ ids: [ObjectID]) {
@@ -68,6 +71,8 @@ struct StoreModel {
                 )
             }
         }
+        if let unit = part.unit { self.unit = unit }
+        for entry in part.attentions where attentions[entry.nexus] != nil { attentions[entry.nexus] = entry.attentions }
         return detail
     }
 

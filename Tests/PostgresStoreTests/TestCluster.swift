@@ -55,7 +55,7 @@ final class TestCluster: Sendable {
         let all =
             settings + [
                 "listen_addresses=", "unix_socket_directories=\(directory)", "shared_buffers=64MB",
-                "max_connections=200",
+                "max_connections=300",
                 "autovacuum_naptime=60",
             ]
         start("postgres", ["-D", data] + all.flatMap { ["-c", $0] })

@@ -78,17 +78,6 @@ struct MessageGenerator: RandomNumberGenerator {
 }
 
 private let uuid = [UInt8](0xA0...0xAF)
-private let stamp = Stamp(epoch: Epoch(2), time: MonotonicTime(5_000_000_000))
-private let first = Checksum(0xE306_9283)
-private let second = Checksum(0x8A91_36AA)
-
-private let header = CommandHeader(
-    volume: VolumeID(7),
-    nexus: NexusNumber(3),
-    command: CommandID(41),
-    lowWater: CommandID(40),
-    proved: stamp
-)
 
 private func volume(_ id: Int64, _ name: String, _ iqn: String, access: AccessRules = AccessRules())
     -> VolumeDescription
@@ -107,15 +96,27 @@ private func volume(_ id: Int64, _ name: String, _ iqn: String, access: AccessRu
 
 extension MessageVector {
     /// All vectors of messages.
-    static let all: [MessageVector] = volumesAndNexuses + commands + agents + objectServers + administration
+    static let all: [MessageVector] = volumesAndNexuses + commands + units + agents + objectServers + administration
 
     /// The vectors whose files have bytes.
     static let withFields = all.filter { !withoutFields.contains($0.name) }
 
     static let withoutFields: Set<String> = ["evict", "compaction-work", "object-statistics", "cache-statistics"]
 
+    static let stamp = Stamp(epoch: Epoch(2), time: MonotonicTime(5_000_000_000))
+    static let first = Checksum(0xE306_9283)
+    static let second = Checksum(0x8A91_36AA)
+
+    static let header = CommandHeader(
+        volume: VolumeID(7),
+        nexus: NexusNumber(3),
+        command: CommandID(41),
+        lowWater: CommandID(40),
+        proved: stamp
+    )
+
     private static let demo = "iqn.2026-01.io.ashlar:demo"
-    private static let initiator = "iqn.1993-08.org.debian:01:a"
+    static let initiator = "iqn.1993-08.org.debian:01:a"
 
     private static let volumesAndNexuses = [
         MessageVector("look-up-volume", 0x10, LookUpVolume(iqn: demo)),
@@ -193,7 +194,36 @@ extension MessageVector {
                 sessions: 4
             )
         ),
+        MessageVector("target-report", 0x17, TargetReport(node: node)),
+        MessageVector(
+            "target-report-answer",
+            0x17,
+            TargetReport.Answer(nodes: [
+                node,
+                TargetNodeState(
+                    name: "target-2",
+                    portal: "[2001:db8::6]:3260",
+                    port: TargetPort(portalGroupTag: 2, relativePortIdentifier: 8),
+                    release: "0.2.0",
+                    sessions: 0,
+                    isDraining: true
+                ),
+            ])
+        ),
+        MessageVector(
+            "nexus-states",
+            0x18,
+            NexusStates(volume: VolumeID(7), nexuses: [NexusNumber(3), NexusNumber(5)])
+        ),
     ]
+
+    private static let node = TargetNodeState(
+        name: "target-1",
+        portal: "10.0.0.5:3260",
+        port: TargetPort(portalGroupTag: 1, relativePortIdentifier: 7),
+        release: "0.2.0",
+        sessions: 4
+    )
 
     private static let commands = [
         MessageVector("read", 0x20, ReadCommand(header: header, range: ByteRange(offset: 1 << 20, count: 8_192))),

@@ -32,7 +32,7 @@ struct MessageVectorTests {
         #expect(files.sorted() == MessageVector.all.map { "message-\($0.name).hex" }.sorted())
         let types = Set(MessageVector.all.map(\.type))
         #expect(
-            types == Set([0x10...0x16, 0x20...0x24, 0x30...0x37, 0x40...0x45, 0x50...0x53].joined().map(UInt16.init))
+            types == Set([0x10...0x18, 0x20...0x29, 0x30...0x37, 0x40...0x45, 0x50...0x53].joined().map(UInt16.init))
         )
     }
 
@@ -117,9 +117,15 @@ struct MessageRefusalTests {
         ("resume-nexus-answer", "done", 8, RPCMessageLimits.outcomesMaximum),
         ("stamps", "volumes", 8, RPCMessageLimits.stampsMaximum),
         ("stamps-answer", "entries", 1, RPCMessageLimits.stampsMaximum),
+        ("target-report-answer", "nodes", 15, RPCMessageLimits.targetNodesMaximum),
+        ("nexus-states", "nexuses", 8, RPCMessageLimits.stampsMaximum),
         ("read-answer", "runs", 5, RPCMessageLimits.readRunsMaximum),
         ("zero", "ranges", 16, Limits.unmapDescriptorsMaximum),
         ("fence", "commands", 8, RPCMessageLimits.outcomesMaximum),
+        ("map-status-answer", "runs", 17, RPCMessageLimits.mapRunsMaximum),
+        ("check-unit-answer", "registrations", 22, Limits.registrationsMaximum),
+        ("change-unit-register", "others", 3, RPCMessageLimits.registrationPortsMaximum),
+        ("change-unit-unregister", "target ports", 4, RPCMessageLimits.registrationPortsMaximum),
         ("move-work-answer", "blocks", 20, RPCMessageLimits.slotsMaximum),
         ("map-move", "slots", 16, RPCMessageLimits.slotsMaximum),
         ("compaction-work-answer", "runs", 32, RPCMessageLimits.slotsMaximum),

@@ -75,6 +75,39 @@ class Message:
             self.string(mutual[0], "mutual user").string(mutual[1], "mutual secret")
         return self.u64(9, "revision")
 
+    def node(self, name, portal, tag, port, sessions, draining):
+        self.string(name, "name").string(portal, "portal").u16(tag, "portal group tag").u16(port, "relative port identifier")
+        return self.string("0.2.0", "release").u32(sessions, "sessions").flag(draining, "draining")
+
+    def data(self, value, name): return self.u32(len(value), "length of " + name).put(value, name)
+
+    def rules(self, access, under_reserve, during_erasure, attention):
+        self.u8(access, "access").flag(under_reserve, "allowed under RESERVE")
+        return self.flag(during_erasure, "allowed during an erasure").u8(attention, "attention")
+
+    def mode(self, swp, d_sense, dexcpt, mrie):
+        return self.flag(swp, "SWP").flag(d_sense, "D_SENSE").flag(dexcpt, "DEXCPT").u8(mrie, "MRIE")
+
+    def erasure(self, kind, pattern, position):
+        return self.u8(kind, "erasure").data(pattern, "pattern").u64(position, "position")
+
+    def ports(self, name, isid, tag):
+        return self.string(name, "initiator name").u64(isid, "ISID").u16(tag, "portal group tag")
+
+    def target_port(self, tag, port): return self.u16(tag, "portal group tag").u16(port, "relative port identifier")
+
+    def initiator_port(self, name, isid=None):
+        self.string(name, "initiator name").flag(isid is not None, "ISID?")
+        return self if isid is None else self.u64(isid, "ISID")
+
+    def action(self, kind, key):
+        return self.header().u8(0, "unit action: reservation").u8(kind, "reservation action").u64(key, "key")
+
+    def counters(self, *values):
+        for value, name in zip(values, ["reads", "writes", "bytes read", "bytes written", "mapped bytes"]):
+            self.u64(value, name)
+        return self
+
     def work(self, object_id):
         return self.i64(7, "volume").put(UUID, "UUID").u32(4096, "data block").u64(object_id, "object")
 
@@ -113,6 +146,11 @@ write("stamps-answer", "0x15 stamps, answer: the second volume is not owned here
 write("target-heartbeat", "0x16 target heartbeat, request.",
       M().string("target-1", "node").string("10.0.0.5:3260", "portal").u16(1, "portal group tag")
       .string("0.1.0", "release").u32(4, "sessions"))
+write("target-report", "0x17 target report, request.", M().node("target-1", "10.0.0.5:3260", 1, 7, 4, False))
+write("target-report-answer", "0x17 target report, answer: the second is being drained.",
+      M().count(2, "nodes").node("target-1", "10.0.0.5:3260", 1, 7, 4, False)
+      .node("target-2", "[2001:db8::6]:3260", 2, 8, 0, True))
+write("nexus-states", "0x18 nexus states, request and answer.", M().i64(7, "volume").ids("nexuses", 3, 5))
 
 # Section 11: commands.
 write("read", "0x20 read, request: 8 KiB at 1 MiB.", M().header().u64(1 << 20, "offset").u64(8192, "count"))
@@ -127,7 +165,64 @@ write("zero", "0x22 zero, request.",
 write("compare-and-write", "0x23 compare and write, request; the payload is not part of it.",
       M().header().u64(512, "offset").u32(0xE3069283, "checksum"))
 write("fence", "0x24 fence, request: two commands.", M().header().ids("commands", 39, 40))
-write("command-answer", "Answer to 0x14, 0x21 to 0x24; also the detail of their refusals.",
+write("or-write", "0x25 OR write, request: two pieces; the payload is not part of it.",
+      M().header().u64(8192, "offset").checksums(0xE3069283, 0x8A9136AA))
+write("map-status", "0x26 map status, request.", M().header().u64(1 << 20, "offset").u64(8192, "count").u32(256, "most runs"))
+write("map-status-answer", "0x26 map status, answer.",
+      M().stamp(2, 5_000_000_000).count(2, "runs").u64(256, "first block").u64(3, "blocks").flag(True, "mapped")
+      .u64(259, "first block").u64(1 << 20, "blocks").flag(False, "mapped"))
+
+KEY = 0x8000_0000_0000_0001
+INITIATOR = "iqn.1993-08.org.debian:01:a"
+write("check-unit", "0x27 check unit, request: PERSISTENT RESERVE IN.",
+      M().header().rules(0, False, True, 0).flag(True, "reservations"))
+write("check-unit-sense", "0x27 check unit, request: REQUEST SENSE.",
+      M().header().rules(0, True, True, 2).flag(False, "reservations"))
+write("check-unit-answer", "0x27 check unit, answer: a fresh unit.",
+      M().stamp(2, 5_000_000_000).u64(9, "revision").u32(0, "generation").count(0, "registrations").flag(False, "type?")
+      .flag(False, "holder?").flag(False, "reserved by?").mode(False, False, False, 0).mode(False, False, False, 0)
+      .data(b"", "identifying information").data(b"", "identifying text").flag(False, "erasure?").flag(False, "attention?")
+      .counters(0, 0, 0, 0, 0))
+write("check-unit-answer-all", "0x27 check unit, answer: a unit with everything that one can have.",
+      M().stamp(2, 5_000_000_000).u64(9, "revision").u32(0xFFFFFFFE, "generation").count(2, "registrations")
+      .ports(INITIATOR, 0x00023D000001, 1).u16(7, "relative port identifier").u64(KEY, "key")
+      .ports("iqn.2026-01.io.ashlar:é", 0xFFFFFFFFFFFF, 0xFFFF).u16(8, "relative port identifier").u64(2, "key")
+      .flag(True, "type?").u8(5, "reservation type").flag(True, "holder?").ports(INITIATOR, 0x00023D000001, 1)
+      .flag(True, "reserved by?").u64(3, "nexus").mode(True, False, True, 6).mode(False, True, False, 3)
+      .data(bytes(range(0xC0, 0xC8)), "identifying information").data("Ärchiv".encode("utf-8"), "identifying text")
+      .flag(True, "erasure?").erasure(3, bytes([0xA5]) * 512, 1 << 20).flag(True, "attention?").u8(7, "attention")
+      .counters(70, 80, 71_680, 81_920, 4_096_000))
+write("change-unit-register", "0x28 change unit, request: REGISTER with SPEC_I_PT and ALL_TG_PT.",
+      M().action(0, 0).u64(KEY, "new key").flag(False, "ignores existing").count(2, "others")
+      .initiator_port("iqn.1993-08.org.debian:01:b", 0x00023D000002).initiator_port("iqn.1993-08.org.debian:01:c")
+      .count(2, "target ports").target_port(1, 7).target_port(2, 8))
+write("change-unit-unregister", "0x28 change unit, request: REGISTER AND IGNORE EXISTING KEY with key 0.",
+      M().action(0, 5).u64(0, "new key").flag(True, "ignores existing").count(0, "others").count(1, "target ports")
+      .target_port(1, 7))
+write("change-unit-reserve", "0x28 change unit, request: PERSISTENT RESERVE OUT, RESERVE.",
+      M().action(1, KEY).u8(5, "reservation type"))
+write("change-unit-release", "0x28 change unit, request: PERSISTENT RESERVE OUT, RELEASE.",
+      M().action(2, KEY).u8(8, "reservation type"))
+write("change-unit-clear", "0x28 change unit, request: CLEAR.", M().action(3, KEY))
+write("change-unit-preempt", "0x28 change unit, request: PREEMPT AND ABORT.",
+      M().action(4, KEY).u8(1, "reservation type").u64(2, "victim").flag(True, "aborts"))
+write("change-unit-move", "0x28 change unit, request: REGISTER AND MOVE.",
+      M().action(5, KEY).u64(3, "new key").flag(True, "unregisters")
+      .initiator_port("iqn.1993-08.org.debian:01:b", 0x00023D000002).target_port(2, 8))
+write("change-unit-reserve-6", "0x28 change unit, request: RESERVE (6).", M().header().u8(1, "unit action: reserve"))
+write("change-unit-release-6", "0x28 change unit, request: RELEASE (6).", M().header().u8(2, "unit action: release"))
+write("change-unit-mode-select", "0x28 change unit, request: MODE SELECT with SP.",
+      M().header().u8(3, "unit action: mode").mode(True, True, False, 4).flag(True, "saved"))
+write("change-unit-identify", "0x28 change unit, request: SET IDENTIFYING INFORMATION, for programs.",
+      M().header().u8(4, "unit action: identify").u8(0, "identifying information").data(bytes(range(64)), "information"))
+write("change-unit-identify-text", "0x28 change unit, request: SET IDENTIFYING INFORMATION, for people.",
+      M().header().u8(4, "unit action: identify").u8(2, "identifying information").data("Ärchiv".encode("utf-8"), "text"))
+write("change-unit-overwrite", "0x28 change unit, request: SANITIZE, OVERWRITE.",
+      M().header().u8(5, "unit action: erase").erasure(3, bytes([0xA5]) * 512, 0).flag(True, "immediate"))
+write("change-unit-format", "0x28 change unit, request: FORMAT UNIT.",
+      M().header().u8(5, "unit action: erase").erasure(4, b"", 0).flag(False, "immediate"))
+write("manage-unit", "0x29 manage unit, request: LOGICAL UNIT RESET.", M().header().u8(5, "function"))
+write("command-answer", "Answer to 0x14, 0x21 to 0x25, 0x28, 0x29; also the detail of their refusals.",
       M().stamp(2, 5_000_000_000).u64(1024, "detail"))
 
 # Section 12: agents.

@@ -36,7 +36,9 @@ private let messageTypes: [any RPCMessage.Type] = [
     CompactionWork.Answer.self, Collect.self, Collect.Answer.self, ForgetObjects.self, KnownObjects.self,
     PutObject.self, GetSlots.self, GetSlots.Answer.self, DeleteObject.self, ListObjects.self, ListObjects.Answer.self,
     VerifyObject.self, ObjectStatistics.self, ObjectStatistics.Answer.self, ReloadVolume.self, CacheStatistics.self,
-    CacheStatistics.Answer.self, MoveNow.self, DeleteVolumeStep.self,
+    CacheStatistics.Answer.self, MoveNow.self, DeleteVolumeStep.self, TargetReport.self, TargetReport.Answer.self,
+    NexusStates.self, OrWriteCommand.self, MapStatusCommand.self, MapStatusCommand.Answer.self, CheckUnit.self,
+    CheckUnit.Answer.self, ChangeUnit.self, ManageUnit.self,
 ]
 
 private func check<M: RPCMessage>(_ type: M.Type, _ body: ByteBuffer) throws(FuzzFailure) {

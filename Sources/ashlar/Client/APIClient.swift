@@ -75,6 +75,10 @@ struct APIClient: Sendable {
 
     func targets() async throws -> TargetList { try await send(.GET, "/v1/targets") }
 
+    func changeTarget(_ name: String, _ request: ChangeTargetRequest) async throws -> TargetDocument {
+        try await send(.PATCH, "/v1/targets/\(Self.escaped(name))", body: request)
+    }
+
     func sessions() async throws -> SessionList { try await send(.GET, "/v1/sessions") }
 
     func caches() async throws -> CacheList { try await send(.GET, "/v1/caches") }

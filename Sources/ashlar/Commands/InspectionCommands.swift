@@ -25,12 +25,17 @@ struct TargetListCommand: AsyncParsableCommand {
     static func table(_ targets: [TargetDocument]) -> String {
         var table = Table(["NODE", "PORTAL", "GROUP", "SESSIONS", "STATE", "RELEASE"], right: [2, 3])
         for target in targets {
-            let state = target.alive ? "alive" : "silent for \(Int(target.heartbeatAgeSeconds)) s"
+            let state = Self.state(of: target)
             table.add([
                 target.node, target.portal, "\(target.portalGroupTag)", "\(target.sessions)", state, target.release,
             ])
         }
         return table.text
+    }
+
+    private static func state(of target: TargetDocument) -> String {
+        guard target.alive else { return "silent for \(Int(target.heartbeatAgeSeconds)) s" }
+        return target.draining ? "draining" : "alive"
     }
 
     static func table(_ sessions: [SessionDocument]) -> String {
@@ -41,6 +46,28 @@ struct TargetListCommand: AsyncParsableCommand {
             ])
         }
         return table.text
+    }
+}
+
+/// `ashlar target drain`.
+struct TargetDrainCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "drain",
+        abstract: "Have the sessions of a target go to other targets.",
+        discussion: "The target learns it within 5 s, and stays empty until --undo, also when it is started again."
+    )
+
+    @Argument(help: "Name of the node, as in target list.") var node: String
+    @Flag(help: "Let the target take sessions again.") var undo = false
+    @OptionGroup(title: "Control role") var client: ClientOptions
+
+    var request: ChangeTargetRequest { ChangeTargetRequest(draining: !undo) }
+
+    func run() async throws {
+        try await client.run("target drain") { api in
+            let target = try await api.changeTarget(node, request)
+            print(client.json ? try JSONText.text(target) + "\n" : TargetListCommand.table([target]), terminator: "")
+        }
     }
 }
 

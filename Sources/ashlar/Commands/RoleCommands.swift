@@ -10,8 +10,8 @@ import TargetNode
 struct TargetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "target",
-        abstract: "Run a target: iSCSI towards initiators. With list: show the targets.",
-        subcommands: [TargetListCommand.self]
+        abstract: "Run a target: iSCSI towards initiators. With list: show the targets. With drain: empty one.",
+        subcommands: [TargetListCommand.self, TargetDrainCommand.self]
     )
 
     @OptionGroup(title: "Node") var node: NodeFlags

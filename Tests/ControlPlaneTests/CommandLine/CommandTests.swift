@@ -104,11 +104,43 @@ import Testing
 
     @Test func rolesAndTheirQuestionsShareAName() throws {
         #expect(try Ashlar.parseAsRoot(["target", "list"]) is TargetListCommand)
+        #expect(try Ashlar.parseAsRoot(["target", "drain", "t-1"]) is TargetDrainCommand)
         #expect(try Ashlar.parseAsRoot(["target", "--config", "a.json"]) is TargetCommand)
         #expect(try Ashlar.parseAsRoot(["cache", "stats", "--json"]) is CacheStatsCommand)
         #expect(try Ashlar.parseAsRoot(["cache"]) is CacheCommand)
         #expect(try Ashlar.parseAsRoot(["config", "cache"]) is ConfigShowCommand)
         #expect(try Ashlar.parseAsRoot(["config", "check", "cache"]) is ConfigCheckCommand)
+    }
+
+    @Test func aTargetIsDrainedByItsName() throws {
+        let drain = try TargetDrainCommand.parse(["t-1"])
+        #expect(drain.node == "t-1" && drain.request.draining)
+        #expect(try !TargetDrainCommand.parse(["t-1", "--undo"]).request.draining)
+        #expect(throws: (any Error).self) { try TargetDrainCommand.parse([]) }
+        #expect(throws: (any Error).self) { try TargetDrainCommand.parse(["t-1", "t-2"]) }
+    }
+
+    private func target(_ node: String, alive: Bool = true, draining: Bool = false) -> TargetDocument {
+        TargetDocument(
+            node: node,
+            portal: "10.0.0.1:3260",
+            portalGroupTag: 1,
+            release: "0.2.0",
+            sessions: 2,
+            heartbeatAgeSeconds: alive ? 1 : 90,
+            alive: alive,
+            draining: draining
+        )
+    }
+
+    @Test func theListShowsWhichTargetsAreDrained() {
+        let text = TargetListCommand.table([
+            target("t-1"), target("t-2", draining: true), target("t-3", alive: false, draining: true),
+        ])
+        let states = text.split(separator: "\n").dropFirst().map {
+            $0.split(separator: " ").dropFirst(4).joined(separator: " ")
+        }
+        #expect(states == ["alive 0.2.0", "draining 0.2.0", "silent for 90 s 0.2.0"])
     }
 
     @Test func credentialsComeFromFiles() throws {
