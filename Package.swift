@@ -156,7 +156,7 @@ let package = Package(
         // What libFuzzer is pointed at (scripts/fuzz), so that the tests run the same rules over the kept corpus.
         .target(
             name: "FuzzTargets",
-            dependencies: ["AshlarCore", "BlockObjects", "SCSI", "ISCSI", "RPC", nioCore],
+            dependencies: ["AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "RPC", nioCore],
             path: "Fuzz/Sources/FuzzTargets",
             swiftSettings: settings
         ),

@@ -29,10 +29,11 @@ let package = Package(
         .target(name: "BlockObjects", dependencies: ["AshlarCore", "CZlib", nioCore], swiftSettings: settings),
         .target(name: "SCSI", dependencies: ["AshlarCore", nioCore], swiftSettings: settings),
         .target(name: "ISCSI", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
+        .target(name: "ISNS", dependencies: ["AshlarCore", nioCore], swiftSettings: settings),
         .target(name: "RPC", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
         .target(
             name: "FuzzTargets",
-            dependencies: ["AshlarCore", "BlockObjects", "SCSI", "ISCSI", "RPC", nioCore],
+            dependencies: ["AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "RPC", nioCore],
             swiftSettings: settings
         ),
         .executableTarget(

@@ -226,6 +226,43 @@ def proxy_header():
     yield "version-1", b"\0PROXY TCP4 192.0.2.1 192.0.2.100 49153 3260\r\n"
 
 
+# --- iSNS ------------------------------------------------------------------------------------------------------------
+
+
+def isns_pdu(function, attributes=(), status=None, flags=0x4C00, transaction=1, sequence=0):
+    payload = b"" if status is None else struct.pack(">I", status)
+    for tag, value in attributes:
+        payload += struct.pack(">II", tag, len(value)) + value
+    return struct.pack(">6H", 1, function, len(payload), flags, transaction, sequence) + payload
+
+
+def isns():
+    name, entity = (32, b"iqn.a\0\0\0"), (1, b"e1\0\0")
+    portal = [(16, bytes(10) + b"\xff\xff\x0a\0\0\1"), (17, struct.pack(">I", 3260))]
+    delimiter, time = (0, b""), (4, struct.pack(">Q", 1))
+    inquiry = isns_pdu(13, [time, entity, *portal])
+    notification = isns_pdu(8, [name, time, (35, struct.pack(">I", 8)), (32, b"iqn.b\0\0\0"), (2065, bytes(4))])
+    asked = isns_pdu(0x8002, [entity, delimiter, *portal, name], 0, transaction=1)
+    nothing = isns_pdu(0x8002, status=9, transaction=1)
+    registered = isns_pdu(0x8001, [entity, delimiter, (6, struct.pack(">I", 60))], 0, transaction=2)
+    refused = isns_pdu(0x8001, status=3, transaction=2)
+    no_inquiries = isns_pdu(0x8001, status=21, transaction=2)
+    subscribed = isns_pdu(0x8005, status=0, transaction=3)
+    for options in (0, 1, 3):
+        yield f"inquiry-{options}", bytes([options, 0]) + inquiry
+        yield f"registration-{options}", bytes([options, 0]) + asked + registered + subscribed + notification
+        yield f"portions-{options}", bytes([options, 20]) + nothing + registered + subscribed
+        yield f"refusals-{options}", bytes([options, 0]) + nothing + refused + isns_pdu(0x8001, status=3, transaction=3)
+        yield f"no-inquiries-{options}", bytes([options, 0]) + nothing + no_inquiries
+    yield "several", bytes([1, 7]) + inquiry + notification + isns_pdu(14) + isns_pdu(13) + isns_pdu(8)
+    first = isns_pdu(0x8002, [entity, delimiter], 0, flags=0x4400)
+    rest = isns_pdu(0x8002, portal, flags=0x4800, sequence=1)
+    yield "joined", bytes([1, 0]) + first + rest
+    yield "not-joined", bytes([1, 0]) + first + first
+    yield "signed", bytes([1, 0]) + isns_pdu(13, [time, entity, *portal], flags=0x6C00)
+    yield "long-attribute", bytes([1, 0]) + inquiry[:12] + b"\0\0\0\1\xff\xff\xff\xfc" + inquiry[20:]
+
+
 # --- SCSI ------------------------------------------------------------------------------------------------------------
 
 CDBS = """
@@ -414,6 +451,7 @@ TARGETS = {
     "iscsi-connection": iscsi_connection,
     "text-keys": text_keys,
     "proxy-header": proxy_header,
+    "isns": isns,
     "cdb": cdb,
     "rpc-frame": rpc_frame,
     "rpc-messages": rpc_messages,

@@ -8,6 +8,8 @@ package enum FuzzTarget: String, Sendable, CaseIterable {
     case textKeys = "text-keys"
     /// What a proxy sends before a connection: ``fuzzProxyHeader(_:)``.
     case proxyHeader = "proxy-header"
+    /// Messages of an iSNS server: ``fuzzISNS(_:)``.
+    case isns
     /// SCSI commands: ``fuzzCDB(_:)``.
     case cdb = "cdb"
     /// RPC frames and the connection: ``fuzzRPCFrame(_:)``.
@@ -28,6 +30,7 @@ package enum FuzzTarget: String, Sendable, CaseIterable {
         case .iscsiConnection: try fuzzISCSIConnection(input)
         case .textKeys: try fuzzTextKeys(input)
         case .proxyHeader: try fuzzProxyHeader(input)
+        case .isns: try fuzzISNS(input)
         case .cdb: try fuzzCDB(input)
         case .rpcFrame: try fuzzRPCFrame(input)
         case .rpcMessages: try fuzzRPCMessages(input)

@@ -128,6 +128,10 @@ public struct ISNSClient: Sendable {
 
     /// Bytes have come from the server.
     public mutating func received(_ bytes: inout ByteBuffer, now: MonotonicTime) -> [ISNSAction] {
+        guard isOpen else {
+            bytes.moveReaderIndex(to: bytes.writerIndex)
+            return []
+        }
         decoder.feed(&bytes)
         do {
             while isOpen, let message = try decoder.next() { received(message, now) }
