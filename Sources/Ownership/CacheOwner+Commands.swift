@@ -121,6 +121,12 @@ extension CacheOwner {
             answer(command, .refused(.unproved, stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
+        if command.context != nil, let rules = command.operation?.rules,
+            let refusal = erasure(of: volume, against: rules)
+        {
+            // The erasure began meanwhile, and may be past its blocks.
+            return cancel(command, of: volume, refusal: refusal, now: now)
+        }
         enter(command, of: volume, now: now)
     }
 
@@ -248,7 +254,6 @@ extension CacheOwner {
         switch operation {
         case .read: finishRead(command, of: volume, now: now)
         case .mapStatus(let range, let runs): finishMapStatus(command, range, runs, of: volume, now: now)
-        case .check(let rules, let reservations): finishCheck(command, rules, reservations, of: volume, now: now)
         case .write(let offset, let checksums, let bytes):
             prepareWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
         case .orWrite(let offset, let checksums, let bytes):
@@ -256,7 +261,7 @@ extension CacheOwner {
         case .compareAndWrite(let offset, _, let bytes):
             prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
         case .zero(let ranges): prepareZero(command, ranges: ranges, of: volume, now: now)
-        case .unit: makeReady(command, of: volume)
+        case .check, .unit: preconditionFailure("what touches no block is not loaded")
         }
     }
 
