@@ -20,7 +20,7 @@ enum VitalProductData {
         Page(code: 0x8F, body: ThirdPartyCopyPage.body),
         Page(code: 0xB0, body: blockLimits),
         Page(code: 0xB1) { _ in blockCharacteristics },
-        Page(code: 0xB2) { _ in logicalBlockProvisioning },
+        Page(code: 0xB2, body: logicalBlockProvisioning),
     ]
 
     /// The pages of a LUN without a logical unit.
@@ -160,8 +160,11 @@ enum VitalProductData {
     /// an erasure without a write before.
     private static let blockCharacteristics: [UInt8] = [0x00, 0x01, 0x00, 0x50] + [UInt8](repeating: 0, count: 56)
 
-    /// Page B2h (SBC-4, table 191): LBPU, LBPWS, LBPWS10, LBPRZ 001b; thin provisioned (PROVISIONING TYPE 2h).
-    private static let logicalBlockProvisioning: [UInt8] = [0x00, 0xE4, 0x02, 0x00]
+    /// Page B2h (SBC-4, table 191): LBPU, LBPWS, LBPWS10, LBPRZ 001b; thin provisioned (PROVISIONING TYPE 2h). THRESHOLD EXPONENT
+    /// says that a threshold set, in which log page 0Ch counts, is a data block.
+    private static func logicalBlockProvisioning(_ unit: LogicalUnit) -> [UInt8] {
+        [UInt8(unit.logicalBlocksPerDataBlock.trailingZeroBitCount), 0xE4, 0x02, 0x00]
+    }
 }
 
 /// Bounds of names in designators.

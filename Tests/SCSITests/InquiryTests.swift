@@ -186,7 +186,7 @@ import Testing
     @Test func characteristicsAndProvisioning() throws {
         let characteristics = hex("00 B1 00 3C 00 01 00 50") + [UInt8](repeating: 0, count: 56)
         #expect(try dataIn(plan("12 01 B1 00 FF 00", unit)) == characteristics)
-        #expect(try dataIn(plan("12 01 B2 00 FF 00", unit)) == hex("00 B2 00 04 00 E4 02 00"))
+        #expect(try dataIn(plan("12 01 B2 00 FF 00", unit)) == hex("00 B2 00 04 03 E4 02 00"))
     }
 
     @Test func limitsFitWhatTheyMustHold() {
