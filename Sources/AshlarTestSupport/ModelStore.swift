@@ -27,6 +27,8 @@ public struct ModelStore {
         case deadObjectMapped
         /// Objects that extents refer to are collected (M7).
         case referencedCollected
+        /// Changes of the logical unit's state are not kept.
+        case reservationsIgnored
     }
 
     struct Item {
@@ -203,7 +205,7 @@ public struct ModelStore {
             row.mark = NexusMark(nexus: mark.nexus, lowWater: lowWater, done: done.sorted())
             volume.nexuses[mark.nexus] = row
         }
-        if let unit = commit.unit { volume.unit = unit }
+        if let unit = commit.unit, defect != .reservationsIgnored { volume.unit = unit }
         for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail

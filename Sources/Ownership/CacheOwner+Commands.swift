@@ -1,5 +1,5 @@
 public import AshlarCore
-import NIOCore
+package import NIOCore
 
 // Commands of initiators: checks, order, what they read and write.
 extension CacheOwner {
@@ -120,6 +120,12 @@ extension CacheOwner {
         if let context = command.context, !isFresh(context.proved, now: now) {
             answer(command, .refused(.unproved, stamp(volume, now)))
             return finish(command, of: volume, now: now)
+        }
+        if command.context != nil, let rules = command.operation?.rules,
+            let refusal = erasure(of: volume, against: rules)
+        {
+            // The erasure began meanwhile, and may be past its blocks.
+            return cancel(command, of: volume, refusal: refusal, now: now)
         }
         enter(command, of: volume, now: now)
     }
@@ -248,7 +254,6 @@ extension CacheOwner {
         switch operation {
         case .read: finishRead(command, of: volume, now: now)
         case .mapStatus(let range, let runs): finishMapStatus(command, range, runs, of: volume, now: now)
-        case .check(let rules, let reservations): finishCheck(command, rules, reservations, of: volume, now: now)
         case .write(let offset, let checksums, let bytes):
             prepareWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
         case .orWrite(let offset, let checksums, let bytes):
@@ -256,7 +261,7 @@ extension CacheOwner {
         case .compareAndWrite(let offset, _, let bytes):
             prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
         case .zero(let ranges): prepareZero(command, ranges: ranges, of: volume, now: now)
-        case .unit: makeReady(command, of: volume)
+        case .check, .unit: preconditionFailure("what touches no block is not loaded")
         }
     }
 
@@ -475,41 +480,32 @@ extension CacheOwner {
         of volume: VolumeOwner,
         now: MonotonicTime
     ) {
-        let size = UInt64(volume.geometry.blockSizeBytes)
-        let count = bytes.readableBytes / 2
-        let blocks = volume.geometry.blocks(touching: ByteRange(offset: offset, count: UInt64(count)))
-        let list = (0..<blocks.count).map { blocks.first + $0 }
-        guard gather(list, for: command, of: volume) else { return }
-        var expected = bytes
-        guard let compared = expected.readSlice(length: count) else { preconditionFailure("half of an even number") }
-        var replacement = expected
+        var replacement = bytes
+        guard let expected = replacement.readSlice(length: bytes.readableBytes / 2) else {
+            preconditionFailure("half of an even number")
+        }
+        let compared = pieces(of: expected, at: offset, in: volume)
+        guard gather(compared.map(\.block), for: command, of: volume) else { return }
         var position = 0
-        var writes: [ItemWrite] = []
-        for block in list {
-            guard let old = command.fetched[block] else { preconditionFailure("a block is gathered first") }
-            let start = block.rawValue * size
-            let inBlock = Int(max(offset, start) - start)
-            let length = min(Int(size) - inBlock, count - position)
-            let mismatch = zip(
-                old.viewBytes(at: old.readerIndex + inBlock, length: length) ?? old.readableBytesView,
-                compared.viewBytes(at: compared.readerIndex + position, length: length) ?? compared.readableBytesView
-            ).enumerated().first { $0.element.0 != $0.element.1 }
-            if let mismatch {
+        for piece in compared {
+            let count = piece.bytes.readableBytes
+            guard
+                let old = command.fetched[piece.block],
+                let found = old.getSlice(at: old.readerIndex + piece.inBlock, length: count)
+            else { preconditionFailure("a block is gathered first") }
+            if let difference = found.firstDifference(from: piece.bytes) {
                 // What the block holds is told, as by a read (R8).
                 guard holdsLease(now: now) else { return park(command, of: volume) }
-                let at = UInt64(position + mismatch.offset)
+                let at = UInt64(position + difference)
                 keepAnswer(to: command, .miscompare(offset: at), of: volume)
                 answer(command, .miscompare(stamp(volume, now), offset: at))
-                finish(command, of: volume, now: now)
-                return
+                return finish(command, of: volume, now: now)
             }
-            guard let piece = replacement.readSlice(length: length) else {
-                preconditionFailure("the second half is as long as the first")
-            }
-            writes.append(overlay(piece, at: inBlock, on: block, for: command, of: volume))
-            position += length
+            position += count
         }
-        command.writes = writes
+        command.writes = pieces(of: replacement, at: offset, in: volume).map {
+            overlay($0.bytes, at: $0.inBlock, on: $0.block, for: command, of: volume)
+        }
         makeReady(command, of: volume)
     }
 
@@ -573,7 +569,22 @@ extension ByteBuffer {
     /// A copy in storage of its own, so that it does not keep a large read buffer alive.
     var compacted: ByteBuffer { ByteBuffer(bytes: readableBytesView) }
 
-    func viewBytes(at index: Int, length: Int) -> ByteBufferView? {
-        getSlice(at: index, length: length)?.readableBytesView
+    /// The offset of the first readable byte that differs from the one at the same place in `other`, which is as long; halves
+    /// are compared as wholes, which is a matter of one call each.
+    package func firstDifference(from other: ByteBuffer) -> Int? {
+        guard self != other else { return nil }
+        var low = 0
+        var high = min(readableBytes, other.readableBytes)
+        // All bytes below `low` agree; one below `high` differs, or one of the two ends there.
+        while low < high {
+            let middle = (low + high) / 2
+            let count = middle + 1 - low
+            if getSlice(at: readerIndex + low, length: count) == other.getSlice(at: other.readerIndex + low, length: count) {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        return low
     }
 }

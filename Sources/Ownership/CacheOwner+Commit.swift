@@ -109,7 +109,10 @@ extension CacheOwner {
         commit.evictions.sort { $0.block < $1.block }
         commit.fills.sort { $0.block < $1.block }
         var marks: [NexusNumber: NexusMark] = [:]
-        for command in commands {
+        let hasErased = commands.contains { $0.isLastStep }
+        for command in commands.filter({ !$0.isWholeErasure })
+            + (hasErased ? volume.lingering.filter(\.isWholeErasure) : [])
+        {
             guard let context = command.context, let nexus = volume.nexuses[context.nexus] else { continue }
             marks[
                 context.nexus,
@@ -124,8 +127,10 @@ extension CacheOwner {
         commit.attentions = told.sorted().compactMap { number in
             guard let nexus = volume.nexuses[number] else { return nil }
             let added = commands.compactMap { $0.change?.attentions[number] }.filter { !nexus.attentions.contains($0) }
-            return NexusAttentions(nexus: number, attentions: nexus.attentions + added)
+            let attentions = (nexus.attentions + added).suffix(Limits.attentionsPerNexusMaximum)
+            return NexusAttentions(nexus: number, attentions: Array(attentions))
         }
+        flight.attentions.append(commit.attentions)
         flight.told.append(volume.changedAttentions.sorted())
         volume.changedAttentions = []
         // M2: versions above what is durable may be used only in a transaction that makes them so.
@@ -158,6 +163,13 @@ extension CacheOwner {
                         volume.durableCeiling = max(volume.durableCeiling, ceiling)
                     }
                     apply(commands, detail, to: volume, now: now)
+                    // Of two commits under way either may be the last: what is durable is put right with the next one.
+                    for entry in flight.attentions[index] {
+                        guard let nexus = volume.nexuses[entry.nexus], nexus.attentions != entry.attentions else {
+                            continue
+                        }
+                        volume.changedAttentions.insert(entry.nexus)
+                    }
                 case .fenced:
                     actions.append(.note("volume \(volume.id): epoch \(volume.epoch) is over, a batch was fenced (I3)"))
                     lose(volume, retake: false, now: now)
@@ -231,7 +243,9 @@ extension CacheOwner {
                 for range in command.zeros { applyZero(range, to: volume) }
                 for write in command.writes { applyWrite(write, to: volume) }
                 committedBlocks += UInt64(command.writes.count)
-                if let context = command.context { volume.nexuses[context.nexus]?.markDone(context.command) }
+                if let context = command.context, !command.isWholeErasure {
+                    volume.nexuses[context.nexus]?.markDone(context.command)
+                }
                 if let change = command.change {
                     apply(change, of: command, to: volume, now: now)
                     continue

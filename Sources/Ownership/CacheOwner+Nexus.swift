@@ -238,11 +238,14 @@ extension CacheOwner {
     /// Fails commands that have waited as long as they may; those in a commit are not touched.
     mutating func expireWaiting(now: MonotonicTime) {
         let busy = volumes.values.compactMap { slot -> VolumeOwner? in
-            if case .owned(let volume) = slot, !volume.order.isEmpty || volume.unitChange != nil { volume } else { nil }
+            guard case .owned(let volume) = slot else { return nil }
+            let isBusy = !volume.order.isEmpty || volume.unitChange != nil || !parkedReads.isEmpty
+            return isBusy ? volume : nil
         }
         for volume in busy.sorted(by: { $0.id < $1.id }) {
             let changes = [volume.unitChange].compactMap { $0 } + volume.heldByChange
-            let expired = (volume.order.waiting + volume.order.active + changes).filter {
+            let parked = parkedReads.filter { $0.0 === volume }.map(\.1)
+            let expired = (volume.order.waiting + volume.order.active + changes + parked).filter {
                 $0.deadline <= now && $0.phase != .committing && $0.phase != .lingering && $0.phase != .finished
                     && $0.ticket != nil
             }

@@ -23,14 +23,19 @@ extension CacheOwner {
                 answer(command, .refused(.unproved, stamp(volume, now)))
                 return finish(command, of: volume, now: now)
             }
-            if let refusal = obstacle(to: operation, from: nexus, of: volume) {
-                if case .attention = refusal { nexus.keep(context.command, .refused(refusal)) }
+            let refusal = obstacle(to: operation, from: nexus, of: volume)
+            // R8: what the state is may have been changed by another owner.
+            if refusal != nil || !operation.touchesBlocks, !holdsLease(now: now) { return park(command, of: volume) }
+            if let refusal {
+                if case .attention = refusal {
+                    _ = volume.takeAttention(of: nexus)
+                    nexus.keep(context.command, .refused(refusal))
+                }
                 return cancel(command, of: volume, refusal: refusal, now: now)
             }
             switch operation {
             case .check(let rules, let reservations):
-                command.phase = .loading
-                finishCheck(command, rules, reservations, of: volume, now: now)
+                finishCheck(command, rules, reservations, nexus, of: volume, now: now)
             case .unit(let action): begin(action, command, nexus, of: volume, now: now)
             default: admitBlocks(command, operation, of: volume, now: now)
             }
@@ -57,11 +62,14 @@ extension CacheOwner {
     private func obstacle(to operation: CommandOperation, from nexus: Nexus, of volume: VolumeOwner) -> Refusal? {
         let rules = operation.rules
         if isReserved(volume, against: rules, of: nexus) { return .reservationConflict }
-        if rules.attention == .report, let attention = volume.takeAttention(of: nexus) { return .attention(attention) }
-        if let erasure = volume.unit.erasure, !rules.isAllowedDuringErasure {
-            return .erasing(erasure.kind, progress: erasure.progress(ofBytes: volume.geometry.sizeBytes))
-        }
-        return nil
+        if rules.attention == .report, let attention = nexus.attentions.first { return .attention(attention) }
+        return erasure(of: volume, against: rules)
+    }
+
+    /// The refusal of what is not done while the unit is being erased.
+    func erasure(of volume: VolumeOwner, against rules: CommandRules) -> Refusal? {
+        guard let erasure = volume.unit.erasure, !rules.isAllowedDuringErasure else { return nil }
+        return .erasing(erasure.kind, progress: erasure.progress(ofBytes: volume.geometry.sizeBytes))
     }
 
     private func isReserved(_ volume: VolumeOwner, against rules: CommandRules, of nexus: Nexus) -> Bool {
@@ -70,18 +78,14 @@ extension CacheOwner {
     }
 
     /// Answers a command that needed nothing but the unit's state.
-    mutating func finishCheck(
+    private mutating func finishCheck(
         _ command: Command,
         _ rules: CommandRules,
         _ wantsReservations: Bool,
+        _ nexus: Nexus,
         of volume: VolumeOwner,
         now: MonotonicTime
     ) {
-        // R8: what the state is may have been changed by another owner.
-        guard holdsLease(now: now) else { return park(command, of: volume) }
-        guard let context = command.context, let nexus = volume.nexuses[context.nexus] else {
-            return cancel(command, of: volume, refusal: .nexusClosed, now: now)
-        }
         var state = volume.unit
         if !wantsReservations { state.reservations = PersistentReservations() }
         state.reservedBy = volume.reserveHolder
@@ -149,13 +153,16 @@ extension CacheOwner {
         case .modeSelect(let mode, let isSaved):
             change.state.mode = mode
             if isSaved { change.state.savedMode = mode }
-            if change.state != volume.unit { tellOthers(.modeParametersChanged) }
+            if mode != volume.unit.mode || change.state.savedMode != volume.unit.savedMode {
+                tellOthers(.modeParametersChanged)
+            }
         case .identify(let kind, let bytes):
+            let old = kind == .peripheral ? volume.unit.identifyingInformation : volume.unit.identifyingText
             switch kind {
             case .peripheral: change.state.identifyingInformation = bytes
             case .text: change.state.identifyingText = bytes
             }
-            if change.state != volume.unit { tellOthers(.deviceIdentifierChanged) }
+            if bytes != old { tellOthers(.deviceIdentifierChanged) }
         case .erase(let erasure, _):
             try checkWritable(volume)
             change.state.erasure = erasure
@@ -206,9 +213,7 @@ extension CacheOwner {
         for (number, attention) in change.attentions { volume.nexuses[number]?.add(attention) }
         let committing = takeBack(by: command, change, of: volume, now: now)
         if volume.unit.erasure == nil { endErasure(of: volume, now: now) } else { erasing.insert(volume.id) }
-        var lingers = !committing.isEmpty
-        if case .client(.unit(.erase(_, isImmediate: false)), _) = command.kind { lingers = true }
-        guard lingers else {
+        guard !committing.isEmpty || command.isWholeErasure else {
             answer(command, .done(stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
@@ -223,7 +228,8 @@ extension CacheOwner {
 
     /// Takes back what has not begun to be committed of the nexuses that a change aborts, and of those that it keeps out now.
     ///
-    /// - Returns: what is being committed of the aborted ones.
+    /// - Returns: what is being committed of them: the change is answered behind it, so that who hears that another nexus is kept
+    ///   out sees no more of its writes.
     private mutating func takeBack(
         by command: Command,
         _ change: UnitChange,
@@ -231,18 +237,22 @@ extension CacheOwner {
         now: MonotonicTime
     ) -> [Command] {
         var committing: [Command] = []
-        guard case .client(.unit(.reservation), _) = command.kind else { return committing }
+        switch command.kind {
+        case .client(.unit(.reservation), _), .client(.unit(.reserve), _): break
+        default: return committing
+        }
         for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) {
             let isAborted = change.aborted.contains(nexus.number)
             for (_, other) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where other !== command {
                 guard let operation = other.operation else { continue }
+                let isKeptOut = isReserved(volume, against: operation.rules, of: nexus)
                 switch other.phase {
                 case .committing:
-                    if isAborted { committing.append(other) }
+                    if isAborted || isKeptOut { committing.append(other) }
                 case .waiting, .loading, .ready, .lingering:
                     if isAborted {
                         cancel(other, of: volume, refusal: .taskAborted, now: now)
-                    } else if other.phase != .lingering, isReserved(volume, against: operation.rules, of: nexus) {
+                    } else if other.phase != .lingering, isKeptOut {
                         cancel(other, of: volume, refusal: .reservationConflict, now: now)
                     }
                 case .finished: break
@@ -262,6 +272,7 @@ extension CacheOwner {
     /// Answers a durable command that had to wait for others.
     mutating func endLingering(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .lingering else { return }
+        if let context = command.context { volume.nexuses[context.nexus]?.markDone(context.command) }
         answer(command, .done(stamp(volume, now)))
         finish(command, of: volume, now: now)
     }
@@ -336,6 +347,8 @@ extension CacheOwner {
                 continue
             }
             guard volume.unitChange == nil else { continue }
+            // A step that waited for room would hold back what is allowed meanwhile.
+            if erasure.kind == .overwrite, unmovedBytes >= configuration.unmovedHardLimitBytes { continue }
             let (operation, end) = step(of: erasure, of: volume)
             let command = Command(
                 kind: .erase(operation),

@@ -24,6 +24,8 @@ public struct CacheOwner: ~Copyable {
         var ceilings: [Version?] = []
         /// Nexuses whose unit attention conditions each part makes durable.
         var told: [[NexusNumber]] = []
+        /// The unit attention conditions that each part makes durable.
+        var attentions: [[NexusAttentions]] = []
     }
 
     enum Operation {
@@ -66,7 +68,7 @@ public struct CacheOwner: ~Copyable {
     var leaseEnd = MonotonicTime(0)
     var isLeaseAsked = false
     var nextLeaseRequest = MonotonicTime(0)
-    /// Commands whose answer tells what the image holds, and waits for the lease to be renewed (R8).
+    /// Commands whose answer tells what the image holds or how the unit is, and waits for the lease to be renewed (R8).
     var parkedReads: [(VolumeOwner, Command)] = []
     /// Look-ups that wait for a registration.
     var parkedLookUps: [(Ticket, VolumeID)] = []
@@ -174,7 +176,13 @@ public struct CacheOwner: ~Copyable {
             nextLeaseRequest = now.advanced(byNanoseconds: configuration.lease / 4)
             let parked = parkedReads
             parkedReads = []
-            for (volume, command) in parked where !volume.isLost { proceed(command, of: volume, now: now) }
+            for (volume, command) in parked where !volume.isLost {
+                if command.phase == .waiting {
+                    admit(command, of: volume, now: now)
+                } else {
+                    proceed(command, of: volume, now: now)
+                }
+            }
         case .success(false):
             actions.append(.note("the lease has ended in PostgreSQL: registering anew, all volumes given up"))
             loseServer(now: now)
@@ -292,7 +300,9 @@ public struct CacheOwner: ~Copyable {
         let throttled = retries.compactMap { retry -> Command? in
             if case .release(let owner, let command) = retry.what, owner === volume { command } else { nil }
         }
-        let waiting = throttled + volume.heldByChange + volume.lingering + [volume.unitChange].compactMap { $0 }
+        let parked = parkedReads.filter { $0.0 === volume }.map(\.1)
+        let waiting =
+            throttled + parked + volume.heldByChange + volume.lingering + [volume.unitChange].compactMap { $0 }
         for command in volume.order.active + volume.order.waiting + waiting where command.phase != .finished {
             command.phase = .finished
             answer(command, .refused(.notOwner(nil), nil))

@@ -87,6 +87,14 @@ extension CommandOperation {
         }
     }
 
+    /// Whether it reads or changes blocks.
+    var touchesBlocks: Bool {
+        switch self {
+        case .read, .mapStatus, .write, .zero, .compareAndWrite, .orWrite: true
+        case .check, .unit: false
+        }
+    }
+
     /// Whether it changes blocks or the unit's state, so that what became of it has to be known (R4).
     var isChange: Bool {
         switch self {
@@ -299,6 +307,16 @@ final class Command {
         case .client(.unit, _), .erase, .reset: true
         case .client, .map, .evict, .fill: false
         }
+    }
+
+    /// Whether it is done only when an erasure has ended, however often that is interrupted.
+    var isWholeErasure: Bool {
+        if case .client(.unit(.erase(_, isImmediate: false)), _) = kind { true } else { false }
+    }
+
+    /// Whether it ends an erasure.
+    var isLastStep: Bool {
+        if case .erase = kind { change?.state.erasure == nil } else { false }
     }
 
     var context: CommandContext? {

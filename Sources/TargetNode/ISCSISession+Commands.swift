@@ -101,7 +101,11 @@ extension ISCSISession {
         case .reservationOut(let action): change(.reservation(action), task)
         case .reserveUnit: change(.reserve, task)
         case .releaseUnit: change(.release, task)
-        case .modeSelect(let mode, let isSaved): change(.modeSelect(mode, isSaved: isSaved), task)
+        case .modeSelect(let mode, let isSaved):
+            // What the initiator asks for next has to be answered by the new parameters.
+            step(.unit(.modeSelect(mode, isSaved: isSaved)), task) { [self] in
+                refreshUnit { [self] in answer(task, .good) }
+            }
         case .setIdentifyingInformation(let kind, let bytes): change(.identify(kind, bytes), task)
         case .erase(let erasure, let isImmediate): change(.erase(erasure, isImmediate: isImmediate), task)
         case .reservationIn(let query):
@@ -332,21 +336,21 @@ extension ISCSISession {
         case .compareData(let data): (expected, period) = (data, Int.max)
         case .compareOneBlock(let data): (expected, period) = (data, logicalBlockBytes)
         }
-        return expected.withUnsafeReadableBytes { wanted in
-            var index = position
-            for buffer in buffers {
-                let found = buffer.withUnsafeReadableBytes { bytes -> Int? in
-                    for byte in bytes {
-                        let place = index % period
-                        guard place < wanted.count, wanted[place] == byte else { return place }
-                        index += 1
-                    }
-                    return nil
-                }
-                if let found { return found }
+        var index = position
+        for buffer in buffers {
+            var rest = buffer
+            while rest.readableBytes > 0 {
+                let place = index % period
+                let count = min(rest.readableBytes, period - place)
+                guard
+                    let found = rest.readSlice(length: count),
+                    let wanted = expected.getSlice(at: expected.readerIndex + place, length: count)
+                else { return place }
+                if let difference = found.firstDifference(from: wanted) { return place + difference }
+                index += count
             }
-            return nil
         }
+        return nil
     }
 }
 

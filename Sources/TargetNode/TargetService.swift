@@ -41,7 +41,8 @@ final class TargetService {
     private var nextTSIH: UInt16 = 1
     /// The targets that live, as the last report told; this one is among them.
     private var nodes: [TargetNodeState] = []
-    private var lastGroups: [TargetPortGroup] = []
+    /// The states of the target port groups that initiators were told.
+    private var lastStates: [UInt16: AsymmetricAccessState] = [:]
     /// Since when an operator wants the sessions to go elsewhere.
     private var drainingSince: MonotonicTime?
     private(set) var isns: ISNSService?
@@ -286,10 +287,10 @@ final class TargetService {
             drainingSince = nil
         }
         let groups = targetPortGroups
-        guard groups != lastGroups else { return }
-        let isFirst = lastGroups.isEmpty
-        lastGroups = groups
-        guard !isFirst else { return }
+        // Groups that come and go are no change of a state: an initiator learns of them where it discovers.
+        let isChanged = groups.contains { group in lastStates[group.tag].map { $0 != group.state } ?? false }
+        lastStates = Dictionary(uniqueKeysWithValues: groups.map { ($0.tag, $0.state) })
+        guard isChanged else { return }
         for session in sessionsByID.values { session.tell(.asymmetricAccessChanged) }
     }
 
@@ -313,10 +314,9 @@ final class TargetService {
 
     /// The target port groups: standby where every node of a group is being drained (SPC-5, 5.16.2).
     var targetPortGroups: [TargetPortGroup] {
-        let states = nodes.isEmpty ? [] : nodes
         let ports = targetPorts
         return Set(ports.map(\.portalGroupTag)).sorted().map { tag in
-            let members = states.filter { $0.port.portalGroupTag == tag }
+            let members = nodes.filter { $0.port.portalGroupTag == tag }
             let isDraining = !members.isEmpty && members.allSatisfy(\.isDraining)
             return TargetPortGroup(
                 tag: tag,

@@ -104,6 +104,19 @@ final class Bench {
         run()
     }
 
+    /// Lets one of the actions that were held back happen.
+    func release(at index: Int) {
+        let action = held.remove(at: index)
+        let holds = (holdsCommits, holdsLoads)
+        (holdsCommits, holdsLoads) = (false, false)
+        run(action)
+        (holdsCommits, holdsLoads) = holds
+        run()
+    }
+
+    /// Requests without an answer.
+    var unanswered: [Ticket] { (2...max(nextTicket, 2)).map { Ticket($0) }.filter { answers[$0] == nil } }
+
     private func run(_ action: OwnerAction) {
         switch action {
         case .answer(let ticket, let answer):
@@ -309,6 +322,7 @@ final class Bench {
         )
     }
 
+    @discardableResult
     func map(_ map: ObjectMap) -> Ticket {
         let ticket = self.ticket()
         core.map(

@@ -24,6 +24,8 @@ final class Cluster {
         case halfCommitted
         /// A commit is now and then acknowledged without being made (I1).
         case commitForgotten
+        /// A new owner starts without registrations and reservation.
+        case registrationsForgotten
     }
 
     final class Server {
@@ -49,6 +51,10 @@ final class Cluster {
     let seed: UInt64
     let blockBytes: Int
     let defect: Defect?
+    /// Whether initiators register, reserve and preempt one another.
+    let hasReservations: Bool
+    /// The keys with which ports are registered, as far as their initiators know.
+    var keys: [Int: ReservationKey] = [:]
     /// How many times as often as usual something happens that may do harm.
     let trouble: Int
     var generator: SeededGenerator
@@ -93,6 +99,9 @@ final class Cluster {
     ) throws {
         self.seed = seed
         self.defect = defect
+        hasReservations =
+            defect == .registrationsForgotten || storeDefect == .reservationsIgnored
+            || (defect == nil && storeDefect == nil && seed.isMultiple(of: 2))
         trouble = storeDefect == nil ? 1 : 4
         generator = SeededGenerator(seed: seed)
         self.blockBytes = Int(blockBytes)
@@ -325,8 +334,14 @@ final class Cluster {
         let clock = { MonotonicTime(self.now) }
         switch action {
         case .takeOver(let id, let volume, let server):
+            let forgets = defect == .registrationsForgotten
             ask(index, generation, { $0.takeOver(volume, server: server, now: clock()) }) {
-                $0.takeOverCompleted(id, $1, now: $2)
+                var result = $1
+                if forgets, case .success(.owned(var ownership)) = result {
+                    ownership.unit.reservations = PersistentReservations()
+                    result = .success(.owned(ownership))
+                }
+                $0.takeOverCompleted(id, result, now: $2)
             }
         case .registerServer(let id):
             let endpoint = servers[index].endpoint

@@ -25,6 +25,12 @@ struct ClusterOperation {
     var begun: UInt64
     var latest: UInt64 = .max
     var fate = Fate.open
+    /// The ports that it went through.
+    var ports = 0
+    /// What it does to reservations, in place of blocks.
+    var reservation: ClusterReservation?
+    /// It was not done because it reported a unit attention condition.
+    var isExcused = false
 }
 
 struct ClusterRequest {
@@ -56,6 +62,8 @@ final class Initiator {
 /// An iSCSI session as its target has it: it goes on, without proofs, when its initiator has gone.
 final class ClusterSession {
     let initiator: Initiator
+    /// Initiator and target port, as a number.
+    let ports: Int
     var client: NexusClient<ClusterRequest, ClusterAnswer>
     var server: Int?
     /// Grows when the connection to the owner breaks.
@@ -67,9 +75,18 @@ final class ClusterSession {
     var received: UInt64
     /// What every message of the target's takes longer, in nanoseconds.
     var extraDelay: UInt64 = 0
+    /// Whether it is getting rid of a reservation that is in its way.
+    var isClearing = false
 
-    init(initiator: Initiator, client: NexusClient<ClusterRequest, ClusterAnswer>, server: Int, now: UInt64) {
+    init(
+        initiator: Initiator,
+        ports: Int,
+        client: NexusClient<ClusterRequest, ClusterAnswer>,
+        server: Int,
+        now: UInt64
+    ) {
         self.initiator = initiator
+        self.ports = ports
         self.client = client
         self.server = server
         received = now
@@ -120,7 +137,8 @@ extension Cluster {
                 guard case .nexusOpened(let number, let stamp) = answer else {
                     return self.again(initiator, login, after: 20_000_000)
                 }
-                self.opened(initiator, number, stamp, at: index)
+                let portNumber = initiator.index * Cluster.portsOfInitiator + Int(ports.portalGroupTag)
+                self.opened(initiator, portNumber, number, stamp, at: index)
             }
         }
         after(5_000_000_000) { [self] in
@@ -130,7 +148,13 @@ extension Cluster {
         }
     }
 
-    private func opened(_ initiator: Initiator, _ number: NexusNumber, _ stamp: Stamp, at index: Int) {
+    private func opened(
+        _ initiator: Initiator,
+        _ ports: Int,
+        _ number: NexusNumber,
+        _ stamp: Stamp,
+        at index: Int
+    ) {
         // I4: what the initiator sent before takes effect before what it sends from now on, or never.
         for index in operations.indices where operations[index].fate == .open && isOf(initiator, index) {
             operations[index].latest = min(operations[index].latest, now)
@@ -138,6 +162,7 @@ extension Cluster {
         owners = owners.filter { $0.value != initiator.index }
         let session = ClusterSession(
             initiator: initiator,
+            ports: ports,
             client: NexusClient(volume: Self.volume, nexus: number, opened: stamp),
             server: index,
             now: now
@@ -398,6 +423,9 @@ extension Cluster {
     }
 
     private func issue(_ session: ClusterSession) {
+        if hasReservations, mood == .rough, !isAlone(session), generator.chance(4) {
+            return issueReservation(session)
+        }
         let window = generator.below(Self.windows)
         var count = 1 + generator.below(generator.chance(70) ? 6 : Self.sectorsInWindow - 1)
         var first = window * Self.sectorsInWindow + generator.below(Self.sectorsInWindow - count + 1)
@@ -426,8 +454,13 @@ extension Cluster {
             operation.values = Array(repeating: takeValue(), count: count)
             command = write(first, operation.values)
         }
+        submit(operation, command, session)
+    }
+
+    func submit(_ operation: ClusterOperation, _ command: CommandOperation, _ session: ClusterSession) {
         operations.append(operation)
         let number = operations.count - 1
+        operations[number].ports = session.ports
         owners[number] = session.initiator.index
         let id = session.client.submit(
             ClusterRequest(operation: number, command: command),
@@ -438,7 +471,7 @@ extension Cluster {
         drain(session)
     }
 
-    private func takeValue() -> UInt64 {
+    func takeValue() -> UInt64 {
         nextValue += 1
         return nextValue
     }
@@ -498,11 +531,12 @@ extension Cluster {
         // An initiator that has gone hears nothing.
         guard !session.isInitiatorGone else { return }
         session.received = now
+        session.isClearing = session.isClearing && operations[index].reservation == nil
         switch outcome {
-        case .answered(.done): done(index)
+        case .answered(.done): done(index, session)
         case .committedEarlier:
             count("committed earlier")
-            done(index)
+            done(index, session)
         case .aborted:
             count("aborted")
             operations[index].fate = .never
@@ -514,15 +548,18 @@ extension Cluster {
         case .answered(.failed(let refusal)):
             count("failed \(refusal)")
             operations[index].fate = .never
+            if case .attention = refusal { operations[index].isExcused = true }
+            if refusal == .reservationConflict { keptOut(session) }
         }
         owners[index] = nil
     }
 
-    private func done(_ index: Int) {
+    private func done(_ index: Int, _ session: ClusterSession) {
         count("changes done")
         if operations[index].expected != nil { count("compared and written") }
         operations[index].fate = .done
         operations[index].latest = min(operations[index].latest, now)
+        if let reservation = operations[index].reservation { done(reservation, session) }
     }
 
     /// Puts a read's blocks together; an object that has gone makes it fail, as a repeat would (I7).

@@ -57,7 +57,9 @@ struct ClusterTests {
         cluster.mood = .healthy
         cluster.run(until: cluster.now + 2_000_000_000)
         rest(cluster)
-        return cluster.operations[before...].filter { $0.fate != .done && $0.expected == nil }
+        return cluster.operations[before...].filter {
+            $0.fate != .done && $0.expected == nil && $0.reservation == nil && !$0.isExcused
+        }
     }
 
     /// All that is wrong with a history, by the one checker that knows nothing of what was planted.
@@ -87,7 +89,10 @@ struct ClusterTests {
             fate: .done
         )
         if cluster.counters["damaged read"] != nil { result.append("I11: a damaged block was returned") }
-        return result + LinearizabilityChecker.violations(cluster.operations + [last], sectors: Cluster.sectors)
+        var operations = cluster.operations + [last]
+        result += ReservationChecker.violations(&operations)
+        operations.removeAll { $0.reservation != nil }
+        return result + LinearizabilityChecker.violations(operations, sectors: Cluster.sectors)
     }
 
     @Test("I1 I2 I3 I4 I5 I8 I12: every read is what some order of whole commands explains", arguments: seeds)
@@ -129,7 +134,8 @@ struct ClusterTests {
             switch defect {
             case .leaseOverrated: try Self.runIsolations(seed, defect: defect)
             case .proofsNeverAge, .proofsWithoutInitiator, .epochsRewritten: try Self.runPorts(seed, defect: defect)
-            case .halfCommitted, .commitForgotten: try Self.run(seed, seconds: 25, defect: defect)
+            case .halfCommitted, .commitForgotten, .registrationsForgotten:
+                try Self.run(seed, seconds: 25, defect: defect)
             }
         }
     }
@@ -199,6 +205,9 @@ struct ClusterTests {
     private static func remains(_ volume: VolumeOwner, _ cluster: Cluster) -> [String] {
         var result: [String] = []
         if !volume.order.isEmpty { result.append("commands in the order: \(volume.order.active.map(\.phase))") }
+        if volume.unitChange != nil || !volume.heldByChange.isEmpty || !volume.lingering.isEmpty {
+            result.append("a change of the unit's state is stuck")
+        }
         if !volume.bulk.isEmpty || !volume.blockedByBulk.isEmpty { result.append("bulk commands are stuck") }
         if volume.fillsInFlight != 0 { result.append("\(volume.fillsInFlight) read-fills in flight") }
         for nexus in volume.nexuses.values where !nexus.inFlight.isEmpty {
@@ -212,6 +221,9 @@ struct ClusterTests {
         }
         if bytes != volume.imageBytes { result.append("image of \(bytes) bytes is counted as \(volume.imageBytes)") }
         guard cluster.store.state(of: volume.id)?.epoch == volume.epoch else { return result }
+        if volume.unit != cluster.store.unit(of: volume.id) {
+            result.append("the unit's state differs from the table's")
+        }
         for (index, region) in volume.image.regions where !region.isLoading {
             let rows = cluster.store.loadRegion(volume.id, MemoryImage.regionRange(index))
             let known = region.items.sorted { $0.key < $1.key }.map {

@@ -58,6 +58,10 @@ extension PersistentReservations {
             if !ignoresExisting {
                 guard (registration(of: ports)?.key ?? ReservationKey(0)) == key else { throw .conflict }
             }
+            if !others.isEmpty, new == ReservationKey(0) || registration(of: ports) != nil {
+                // SPEC_I_PT is for a nexus that registers anew (SPC-5, 5.14.7); its offset.
+                throw .invalidParameter(byte: 20)
+            }
             if new == ReservationKey(0) {
                 change.unregister(ports, through: targetPorts)
             } else {
@@ -142,7 +146,8 @@ extension PersistentReservations {
 extension ReservationChange {
     fileprivate init(reservations: PersistentReservations) { self.reservations = reservations }
 
-    /// REGISTER with a key: the nexus of the command through each target port, and with SPEC_I_PT others (SPC-5, 5.14.7).
+    /// REGISTER with a key: the nexus of the command through each target port, and with SPEC_I_PT others that are not registered
+    /// (SPC-5, 5.14.7).
     fileprivate mutating func register(
         _ ports: InitiatorTargetNexus,
         _ others: [(name: String, isid: UInt64)],
@@ -150,14 +155,17 @@ extension ReservationChange {
         key: ReservationKey
     ) throws(ReservationRefusal) {
         for (name, isid) in [(ports.initiatorName, ports.isid)] + others {
+            let isOwn = name == ports.initiatorName && isid == ports.isid
             for target in targetPorts {
+                let nexus = InitiatorTargetNexus(
+                    initiatorName: name,
+                    isid: isid,
+                    portalGroupTag: target.portalGroupTag
+                )
+                guard isOwn || reservations.registration(of: nexus) == nil else { continue }
                 reservations.put(
                     Registration(
-                        ports: InitiatorTargetNexus(
-                            initiatorName: name,
-                            isid: isid,
-                            portalGroupTag: target.portalGroupTag
-                        ),
+                        ports: nexus,
                         relativePortIdentifier: target.relativePortIdentifier,
                         key: key
                     )
@@ -267,8 +275,8 @@ extension ReservationChange {
                 key: key
             )
         )
+        if unregisters { reservations.registrations.removeAll { $0.ports == ports } }
         guard reservations.registrations.count <= Limits.registrationsMaximum else { throw .noRoom }
         reservations.holder = destination
-        if unregisters { reservations.registrations.removeAll { $0.ports == ports } }
     }
 }
