@@ -61,6 +61,43 @@ extension IntegrationTests {
             }
         }
 
+        /// One initiator goes when it is asked to, and meets no error; one that stays is dropped; both are sent elsewhere.
+        @Test func aDrainedTargetIsEmptiedWithoutAnError() async throws {
+            try await TestCluster.with { cluster in
+                let stubborn = try await cluster.session("stubborn")
+                try stubborn.writeAndRead(0, fill: 1)
+                let url = try cluster.url(target: 1)
+                async let reads = Images.io(
+                    url,
+                    ["write -P 7 1M 4k"] + (0..<32).flatMap { _ in ["sleep 1000", "read -P 7 1M 4k"] }
+                )
+                let count = "SELECT count(*) FROM ashlar_inspect.sessions WHERE node = "
+                try await cluster.wait("two are logged in", count + "'target-1'", is: "2")
+
+                let drained = try await cluster.ashlar(["target", "drain", "target-1"])
+                #expect(drained.isSuccess && drained.output.contains("draining"), "\(drained.summary)")
+                try await cluster.wait("the one that listens has gone over", count + "'target-2'", is: "1")
+                let (isClosed, events) = stubborn.waitForClose(seconds: 45)
+                let announced = events.compactMap { if case .async(let pdu, _) = $0 { pdu.event } else { nil } }
+                #expect(isClosed && announced.first == AsyncEvent.logoutRequested.rawValue, "\(announced)")
+                // Status class 1: the target has moved.
+                let sent = await #expect(throws: ProcessFailure.self) { try await cluster.session("sent") }
+                #expect(sent.map { "\($0)".contains("refused with 101") } == true, "\(String(describing: sent))")
+                try await cluster.wait("target-1 is empty", count + "'target-1'", is: "0")
+                let result = try await reads
+                #expect(result.isSuccess && !result.output.contains("verification failed"), "\(result.summary)")
+
+                let undone = try await cluster.ashlar(["target", "drain", "target-1", "--undo"])
+                #expect(undone.isSuccess && !undone.output.contains("draining"), "\(undone.summary)")
+                _ = try await ProcessRunner.eventually("target-1 takes sessions again", timeout: .seconds(20)) {
+                    () -> Bool? in
+                    guard let session = try? await cluster.session("back") else { return nil }
+                    try session.writeAndRead(0, fill: 2)
+                    return true
+                }
+            }
+        }
+
         @Test func bothPortalsAreDiscovered() async throws {
             try await TestCluster.with(volumes: ["demo:64M", "other:1M"]) { cluster in
                 let first = try await ProcessRunner.check("iscsi-ls", ["iscsi://127.0.0.1:\(cluster.port)"])
