@@ -109,13 +109,19 @@ final class RawInitiator {
     }
 
     /// Takes what the target sends until it closes; returns whether it has done so in time, and what happened.
-    func waitForClose(seconds: Int) -> (isClosed: Bool, events: [ISCSIInitiatorEvent]) {
+    ///
+    /// - Parameter others: Sessions that stay, and whose pings are answered meanwhile.
+    func waitForClose(
+        seconds: Int,
+        keeping others: [RawInitiator] = []
+    ) -> (isClosed: Bool, events: [ISCSIInitiatorEvent]) {
         let clock = ContinuousClock()
         let deadline = clock.now + .seconds(seconds)
         var all: [ISCSIInitiatorEvent] = []
         while clock.now < deadline {
             guard let events = receive(milliseconds: 100) else { return (true, all) }
             all += events
+            for other in others { _ = other.receive(milliseconds: 0) }
         }
         return (false, all)
     }

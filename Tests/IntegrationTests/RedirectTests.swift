@@ -37,12 +37,8 @@ extension IntegrationTests {
                     let (_, address) = try await logIn(cluster, "moved")
                     #expect(address == other)
                     #expect(try await logIn(cluster, "stays", target: 2).0 == 0)
-                    let fill = redirect == "temporarily" ? "0x31" : "0x32"
-                    let written = try await Images.io(cluster.url(target: 1), ["write -P \(fill) 1M 64k"])
-                    #expect(written.isSuccess, "\(written.summary)")
-                    let read = try await Images.io(cluster.url(target: 2), ["read -P \(fill) 1M 64k"])
-                    #expect(read.isSuccess && !read.output.contains("verification failed"), "\(read.summary)")
-                    try await Initiator.shared.pingpong(cluster.url(target: 1), cluster.url(target: 2), turns: 50)
+                    // libiscsi follows 0101h only.
+                    if redirect == "temporarily" { try await follow(cluster) }
                     let list = try await ProcessRunner.check("iscsi-ls", ["iscsi://127.0.0.1:\(cluster.port)"])
                     #expect(try await list.contains(cluster.iqn()), "\(list)")
                     #expect(
@@ -59,6 +55,15 @@ extension IntegrationTests {
                 try await wait(cluster, status: 0, "target 1 serves by itself")
                 try await cluster.session("served").writeAndRead(9, fill: 9)
             }
+        }
+
+        /// qemu and libiscsi reach the volume through the target that sends them elsewhere.
+        private func follow(_ cluster: TestCluster) async throws {
+            let written = try await Images.io(cluster.url(target: 1), ["write -P 0x31 1M 64k"])
+            #expect(written.isSuccess, "\(written.summary)")
+            let read = try await Images.io(cluster.url(target: 2), ["read -P 0x31 1M 64k"])
+            #expect(read.isSuccess && !read.output.contains("verification failed"), "\(read.summary)")
+            try await Initiator.shared.pingpong(cluster.url(target: 1), cluster.url(target: 2), turns: 50)
         }
 
         @Test func aTargetIsDrained() async throws {
@@ -83,7 +88,7 @@ extension IntegrationTests {
                 let written = try await Images.io(cluster.url(target: 1), ["write -P 0x44 1M 64k"])
                 #expect(written.isSuccess, "\(written.summary)")
 
-                let (isClosed, events) = leaving.waitForClose(seconds: 60)
+                let (isClosed, events) = leaving.waitForClose(seconds: 60, keeping: [staying])
                 let announced = events.compactMap { if case .async(let pdu, _) = $0 { pdu } else { nil } }
                 #expect(isClosed)
                 #expect(
@@ -95,7 +100,7 @@ extension IntegrationTests {
                 // A session for discovery is none of those that are dropped.
                 let discovery = try RawInitiator(port: cluster.port, iqn: nil, name: "discovers")
                 try discovery.logIn()
-                #expect(!discovery.waitForClose(seconds: 3).isClosed)
+                #expect(!discovery.waitForClose(seconds: 3, keeping: [staying]).isClosed)
                 #expect(try await discovery.discover() == [cluster.iqn()])
                 try discovery.logOut()
                 try staying.writeAndRead(2, fill: 2)
@@ -106,7 +111,7 @@ extension IntegrationTests {
                 try await wait(cluster, status: 0, "target 1 takes sessions again")
                 let back = try await cluster.session("leaving", target: 1)
                 try back.writeAndRead(3, fill: 3)
-                #expect(!back.waitForClose(seconds: 3).isClosed)
+                #expect(!back.waitForClose(seconds: 3, keeping: [staying]).isClosed)
             }
         }
     }
