@@ -339,15 +339,16 @@ final class TargetService {
     }
 
     /// Goes on with draining: the port is standby for a while, so that initiators with other paths leave by themselves; then
-    /// sessions are asked to log out, and at last dropped.
+    /// sessions are asked to log out, and at last dropped. Discovery goes on, and so do logins that are to be sent elsewhere.
     private func continueDraining() {
         guard let drainingSince else { return }
         let waited = now.nanoseconds(since: drainingSince)
+        let open = sessionsByID.values.filter { $0.nexus != nil }
         if waited >= TargetLimits.drainGraceNanoseconds {
-            for session in Array(sessionsByID.values) { session.requestLogout() }
+            for session in open { session.requestLogout() }
         }
         if waited >= TargetLimits.drainGraceNanoseconds + 2 * UInt64(TargetLimits.logoutSeconds) * 1_000_000_000 {
-            for session in Array(sessionsByID.values) { session.terminate(.shutdown) }
+            for session in open { session.terminate(.shutdown) }
         }
     }
 

@@ -12,10 +12,21 @@ final class RawInitiator {
     private(set) var machine: ISCSIInitiator
     private let descriptor: Int32
     private var isOpen = true
-    private var pending: [ISCSIInitiatorEvent] = []
+    /// How commands ended that were begun and not waited for, by their tags.
+    private var outcomes: [UInt32: Outcome] = [:]
+    /// Answers to task management that nobody has taken yet, by the tags of the requests.
+    private var responses: [UInt32: UInt8] = [:]
 
     /// Connects to a portal of this machine, from an address of this machine; without the name of a target for discovery.
-    init(port: Int, iqn: String?, name: String, from source: UInt32 = 0x7F00_0001) throws {
+    ///
+    /// - Parameter isid: The qualifier by which one initiator has several ports.
+    init(
+        port: Int,
+        iqn: String?,
+        name: String,
+        from source: UInt32 = 0x7F00_0001,
+        isid: UInt64? = nil
+    ) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { throw ProcessFailure("no socket") }
         var address = sockaddr_in()
@@ -47,6 +58,7 @@ final class RawInitiator {
         options.initiatorName = self.name
         options.targetName = iqn
         options.sessionType = iqn == nil ? .discovery : .normal
+        options.isid = isid ?? options.isid
         machine = ISCSIInitiator(options)
     }
 
@@ -86,17 +98,30 @@ final class RawInitiator {
         guard count > 0 else { return nil }
         let (output, events) = machine.received(ByteBuffer(bytes: bytes[..<count]))
         if output.readableBytes > 0 { send(Array(output.readableBytesView)) }
+        for event in events {
+            switch event {
+            case .completed(let result): outcomes[result.tag] = Outcome(result)
+            case .taskManagement(let pdu): responses[pdu.tag] = pdu.response
+            default: break
+            }
+        }
         return events
     }
 
     /// Takes what the target sends until it closes; returns whether it has done so in time, and what happened.
-    func waitForClose(seconds: Int) -> (isClosed: Bool, events: [ISCSIInitiatorEvent]) {
+    ///
+    /// - Parameter others: Sessions that stay, and whose pings are answered meanwhile.
+    func waitForClose(
+        seconds: Int,
+        keeping others: [RawInitiator] = []
+    ) -> (isClosed: Bool, events: [ISCSIInitiatorEvent]) {
         let clock = ContinuousClock()
         let deadline = clock.now + .seconds(seconds)
         var all: [ISCSIInitiatorEvent] = []
         while clock.now < deadline {
             guard let events = receive(milliseconds: 100) else { return (true, all) }
             all += events
+            for other in others { _ = other.receive(milliseconds: 0) }
         }
         return (false, all)
     }
@@ -105,13 +130,18 @@ final class RawInitiator {
 
     /// Logs in.
     func logIn() throws {
+        guard let refusal = try tryLogIn() else { return }
+        throw ProcessFailure("\(name): login refused with \(String(refusal.status, radix: 16))")
+    }
+
+    /// Logs in; where the target refuses that, its status and keys.
+    func tryLogIn() throws -> (status: UInt16, keys: [TextKey])? {
         send(Array(machine.start().readableBytesView))
         while !machine.isLoggedIn {
             guard let events = receive(), !events.isEmpty else { throw ProcessFailure("\(name): no answer to a login") }
-            for case .loginFailed(let status, _) in events {
-                throw ProcessFailure("\(name): login refused with \(String(status, radix: 16))")
-            }
+            for case .loginFailed(let status, let keys) in events { return (status, keys) }
         }
+        return nil
     }
 
     /// Logs out; the target must agree, and close.
@@ -160,24 +190,63 @@ final class RawInitiator {
         read: UInt32? = nil,
         write: [UInt8]? = nil
     ) throws -> Outcome {
+        let tag = begin(cdb, read: read, write: write)
+        try wait("no answer to a command") { outcomes[tag] != nil }
+        guard let outcome = outcomes.removeValue(forKey: tag) else {
+            throw ProcessFailure("\(name): no answer to a command")
+        }
+        return outcome
+    }
+
+    /// Sends a command and does not wait for its end; its tag.
+    func begin(_ cdb: [UInt8], read: UInt32? = nil, write: [UInt8]? = nil) -> UInt32 {
         let (tag, bytes) = machine.command(cdb: cdb, read: read, write: write.map { ByteBuffer(bytes: $0) })
         send(Array(bytes.readableBytesView))
+        return tag
+    }
+
+    /// Waits until commands that were begun have ended; in their order.
+    func finish(_ tags: [UInt32]) throws -> [Outcome] {
+        try wait("commands are not answered") { tags.allSatisfy { outcomes[$0] != nil } }
+        return tags.compactMap { outcomes.removeValue(forKey: $0) }
+    }
+
+    /// How a command has ended that was begun; nil where that is not known.
+    func outcome(_ tag: UInt32) -> Outcome? { outcomes.removeValue(forKey: tag) }
+
+    /// Sends a task management function and does not wait for its answer; its tag.
+    func beginManagement(_ function: TaskManagementFunction, of task: UInt32? = nil) -> UInt32 {
+        let (tag, bytes) = machine.taskManagement(function.rawValue) { pdu in
+            if let task { pdu.referencedTag = task }
+        }
+        send(Array(bytes.readableBytesView))
+        return tag
+    }
+
+    /// Runs a task management function; what the target answers.
+    func manage(_ function: TaskManagementFunction, of task: UInt32? = nil) throws -> TaskManagementResponse? {
+        let tag = beginManagement(function, of: task)
+        try wait("no answer to \(function)") { responses[tag] != nil }
+        return responses.removeValue(forKey: tag).flatMap { TaskManagementResponse(rawValue: $0) }
+    }
+
+    /// Takes what the target sends until a condition holds; a breach of the protocol is a failure.
+    private func wait(_ what: String, until isDone: () -> Bool) throws {
         let clock = ContinuousClock()
         let deadline = clock.now + .seconds(30)
-        while clock.now < deadline {
+        while !isDone() {
+            guard clock.now < deadline else { throw ProcessFailure("\(name): \(what)") }
             guard let events = receive(milliseconds: 1_000) else {
                 throw ProcessFailure("\(name): the target has closed the connection")
             }
             for event in events {
                 switch event {
-                case .completed(let result) where result.tag == tag: return Outcome(result)
                 case .violation(let text): throw ProcessFailure("\(name): the target broke the protocol: \(text)")
                 case .reject: throw ProcessFailure("\(name): a command was rejected")
                 default: break
                 }
             }
         }
-        throw ProcessFailure("\(name): no answer to a command")
     }
 
     /// As ``run(_:read:write:)``, with the unit attentions that come before; returned with them.
@@ -255,9 +324,14 @@ extension TestCluster {
         try await sql("SELECT iqn FROM volumes WHERE name = '\(volume)'")
     }
 
-    /// A session with a volume through the first target.
-    func session(_ name: String, volume: String = "demo") async throws -> RawInitiator {
-        let initiator = try await RawInitiator(port: port, iqn: iqn(volume), name: name)
+    /// A session with a volume through a target, which is counted from 1.
+    func session(
+        _ name: String,
+        volume: String = "demo",
+        target: Int = 1,
+        isid: UInt64? = nil
+    ) async throws -> RawInitiator {
+        let initiator = try await RawInitiator(port: port + target - 1, iqn: iqn(volume), name: name, isid: isid)
         try initiator.logIn()
         return initiator
     }

@@ -1,0 +1,118 @@
+import AshlarTestSupport
+import Foundation
+import ISCSI
+import Testing
+
+extension IntegrationTests {
+    /// Logins that are sent to another target, and targets that are drained.
+    @Suite(.serialized) struct RedirectTests {
+        /// ASYMMETRIC ACCESS STATE CHANGED.
+        private static let accessStateChanged: UInt16 = 0x2A06
+        /// Asymmetric access states.
+        private static let active: UInt8 = 0
+        private static let standby: UInt8 = 2
+
+        /// How a target answers a login: the status, and the address that comes with it.
+        private func logIn(_ cluster: TestCluster, _ name: String, target: Int = 1) async throws -> (UInt16, String?) {
+            let initiator = try await RawInitiator(port: cluster.port + target - 1, iqn: cluster.iqn(), name: name)
+            if let refusal = try initiator.tryLogIn() {
+                return (refusal.status, refusal.keys.first { $0.name == "TargetAddress" }?.value)
+            }
+            return (0, nil)
+        }
+
+        /// Waits until a login is answered by a status.
+        private func wait(_ cluster: TestCluster, status: UInt16, _ what: String) async throws {
+            _ = try await ProcessRunner.eventually(what, timeout: .seconds(30)) { () -> Bool? in
+                try await logIn(cluster, "asks").0 == status ? true : nil
+            }
+        }
+
+        @Test func initiatorsFollowARedirection() async throws {
+            try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
+                let other = "127.0.0.1:\(cluster.port + 1)"
+                for (redirect, status) in [("temporarily", UInt16(0x0101)), ("permanently", 0x0102)] {
+                    try await cluster.configure("target", "target", ["redirect": redirect])
+                    try await wait(cluster, status: status, "target 1 sends logins \(redirect) elsewhere")
+                    let (_, address) = try await logIn(cluster, "moved")
+                    #expect(address == other)
+                    #expect(try await logIn(cluster, "stays", target: 2).0 == 0)
+                    // libiscsi follows 0101h only.
+                    if redirect == "temporarily" { try await follow(cluster) }
+                    let list = try await ProcessRunner.check("iscsi-ls", ["iscsi://127.0.0.1:\(cluster.port)"])
+                    #expect(try await list.contains(cluster.iqn()), "\(list)")
+                    #expect(
+                        try await cluster.sql("SELECT count(DISTINCT node) FROM nexuses WHERE node <> 'target-2'")
+                            == "0"
+                    )
+                }
+                // Without another target that lives, it serves by itself.
+                let pid = try cluster.state().pids("target")[1]
+                kill(pid, SIGSTOP)
+                defer { kill(pid, SIGCONT) }
+                let late = "UPDATE target_nodes SET last_seen = now() - interval '1 hour' WHERE node = 'target-2'"
+                _ = try await cluster.sql(late)
+                try await wait(cluster, status: 0, "target 1 serves by itself")
+                try await cluster.session("served").writeAndRead(9, fill: 9)
+            }
+        }
+
+        /// qemu and libiscsi reach the volume through the target that sends them elsewhere.
+        private func follow(_ cluster: TestCluster) async throws {
+            let written = try await Images.io(cluster.url(target: 1), ["write -P 0x31 1M 64k"])
+            #expect(written.isSuccess, "\(written.summary)")
+            let read = try await Images.io(cluster.url(target: 2), ["read -P 0x31 1M 64k"])
+            #expect(read.isSuccess && !read.output.contains("verification failed"), "\(read.summary)")
+            try await Initiator.shared.pingpong(cluster.url(target: 1), cluster.url(target: 2), turns: 50)
+        }
+
+        @Test func aTargetIsDrained() async throws {
+            try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
+                let leaving = try await cluster.session("leaving", target: 1)
+                let staying = try await cluster.session("staying", target: 2)
+                for initiator in [leaving, staying] {
+                    _ = try initiator.attentions()
+                    #expect(try initiator.targetPortGroups() == [1: Self.active, 2: Self.active])
+                }
+                let drain = "UPDATE target_nodes SET draining = %@ WHERE node = 'target-1'"
+                _ = try await cluster.sql(drain.replacingOccurrences(of: "%@", with: "true"))
+                for initiator in [leaving, staying] {
+                    #expect(try initiator.targetPortGroups() == [1: Self.standby, 2: Self.active])
+                    #expect(try initiator.attentions() == [Self.accessStateChanged])
+                    #expect(try initiator.attentions().isEmpty, "once")
+                }
+                // What is open goes on meanwhile; what is new goes elsewhere.
+                try leaving.writeAndRead(1, fill: 1)
+                let (status, address) = try await logIn(cluster, "new")
+                #expect(status == 0x0101 && address == "127.0.0.1:\(cluster.port + 1)")
+                let written = try await Images.io(cluster.url(target: 1), ["write -P 0x44 1M 64k"])
+                #expect(written.isSuccess, "\(written.summary)")
+
+                let (isClosed, events) = leaving.waitForClose(seconds: 60, keeping: [staying])
+                let announced = events.compactMap { if case .async(let pdu, _) = $0 { pdu } else { nil } }
+                #expect(isClosed)
+                #expect(
+                    announced.map(\.event)
+                        == [AsyncEvent.logoutRequested.rawValue, AsyncEvent.sessionDropped.rawValue],
+                    "\(announced)"
+                )
+                #expect((announced.first?.parameter3 ?? 0) > 0)
+                // A session for discovery is none of those that are dropped.
+                let discovery = try RawInitiator(port: cluster.port, iqn: nil, name: "discovers")
+                try discovery.logIn()
+                #expect(!discovery.waitForClose(seconds: 3, keeping: [staying]).isClosed)
+                #expect(try await discovery.discover() == [cluster.iqn()])
+                try discovery.logOut()
+                try staying.writeAndRead(2, fill: 2)
+
+                _ = try await cluster.sql(drain.replacingOccurrences(of: "%@", with: "false"))
+                #expect(try staying.targetPortGroups() == [1: Self.active, 2: Self.active])
+                #expect(try staying.attentions() == [Self.accessStateChanged])
+                try await wait(cluster, status: 0, "target 1 takes sessions again")
+                let back = try await cluster.session("leaving", target: 1)
+                try back.writeAndRead(3, fill: 3)
+                #expect(!back.waitForClose(seconds: 3, keeping: [staying]).isClosed)
+            }
+        }
+    }
+}
