@@ -579,7 +579,9 @@ extension ByteBuffer {
         while low < high {
             let middle = (low + high) / 2
             let count = middle + 1 - low
-            if getSlice(at: readerIndex + low, length: count) == other.getSlice(at: other.readerIndex + low, length: count) {
+            if getSlice(at: readerIndex + low, length: count)
+                == other.getSlice(at: other.readerIndex + low, length: count)
+            {
                 low = middle + 1
             } else {
                 high = middle

@@ -151,7 +151,8 @@ public struct CommandSet: Sendable {
     /// All commands of a direct access block device (SBC-4) that are supported.
     public static let block = CommandSet(
         [
-            primaryCommands, reportCommands, mediumCommands, provisioningCommands, compoundWriteCommands, lbaStatusCommands,
+            primaryCommands, reportCommands, mediumCommands, provisioningCommands, compoundWriteCommands,
+            lbaStatusCommands,
             mediumStateCommands, erasureCommands, extendedCopyCommands, copyResultCommands, reservationCommands,
             modeSelectCommands, logCommands, targetPortGroupCommands, identifyingInformationCommands,
         ].flatMap(\.self)

@@ -75,7 +75,9 @@ struct DataGather: Sendable {
             guard count <= unsolicitedMaximum - received else { return .breach("more unsolicited data than agreed") }
             unsolicitedDataSN &+= 1
             append(data)
-            guard pdu.isFinal || received < unsolicitedMaximum else { return .breach("F bit missing in unsolicited data") }
+            guard pdu.isFinal || received < unsolicitedMaximum else {
+                return .breach("F bit missing in unsolicited data")
+            }
             if pdu.isFinal { awaitsUnsolicited = false }
             return nil
         }
