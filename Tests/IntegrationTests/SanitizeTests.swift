@@ -10,7 +10,6 @@ extension IntegrationTests {
 
         @Test func anOverwriteGoesOnAfterAKillOfTheOwner_I1() async throws {
             try await TestCluster.with(volumes: ["demo:32M"]) { cluster in
-                try await cluster.introduceTargets()
                 let filled = try await Images.io(cluster.url(target: 1), ["write -P 0x77 0 32M"])
                 #expect(filled.isSuccess, "\(filled.summary)")
                 let pattern: [UInt8] = [0xDE, 0xAD, 0xBE, 0xEF]
