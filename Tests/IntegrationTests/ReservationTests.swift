@@ -91,7 +91,7 @@ extension IntegrationTests {
             try first.logOut()
             // The target tells the owner of the logout when it has answered it.
             _ = try await ProcessRunner.eventually("the logout releases", timeout: .seconds(10)) { () -> Bool? in
-                try isFree() ? true : nil
+                try second.runPastAttentions(RawInitiator.read16(0, 1), read: 512).outcome.isGood ? true : nil
             }
         }
 
