@@ -62,17 +62,28 @@ extension ISCSISession {
         }
         let job = CopyJob(copy, task, devices: devices, generation: copyGeneration)
         remember(job)
+        for device in devices where device !== self {
+            // What a session that ends has asked of its owner is never answered.
+            device.copiesByOthers[ObjectIdentifier(job)] = { [self] in
+                end(job, .unreachableCopyTarget)
+                drain()
+            }
+        }
         if copy.isImmediate { answer(task, .good) }
         run(job)
     }
 
     private func remember(_ job: CopyJob) {
+        if job.record.progress != .inProgress {
+            for device in job.devices { device.copiesByOthers[ObjectIdentifier(job)] = nil }
+        }
         if job.copy.listIdentifier != nil { copies.put(job.record) }
     }
 
-    /// Whether neither the command was aborted nor the unit reset.
+    /// Whether it has not failed yet, and neither the command was aborted nor the unit reset.
     private func isWanted(_ job: CopyJob) -> Bool {
-        job.generation == copyGeneration && (job.copy.isImmediate || isLive(job.task))
+        job.record.progress == .inProgress && job.generation == copyGeneration
+            && (job.copy.isImmediate || isLive(job.task))
     }
 
     /// Goes on with the next segment.
@@ -127,10 +138,11 @@ extension ISCSISession {
             )
             let request = BackEndRequest(task: task(of: job, at: writer)?.tag, operation: write) { [self] outcome in
                 switch outcome {
-                case .done:
+                case .done where isWanted(job):
                     job.record.bytesWritten += count
                     remember(job)
                     copy(from.dropped(count), to.dropped(count), job)
+                case .done: end(job, .abortedCommand)
                 case .failed(let failure): fail(job, failure)
                 case .read, .checked, .mapped: fail(job, .internalError)
                 }
@@ -148,6 +160,7 @@ extension ISCSISession {
     }
 
     private func fail(_ job: CopyJob, _ failure: BackEndFailure) {
+        guard job.record.progress == .inProgress else { return }
         // Where nothing was done yet, the command is answered as any other.
         guard job.record.bytesWritten == 0, !job.copy.isImmediate else {
             return end(job, failure.response.sense ?? .copyAborted)
@@ -158,6 +171,7 @@ extension ISCSISession {
     }
 
     private func end(_ job: CopyJob, _ sense: SenseData) {
+        guard job.record.progress == .inProgress else { return }
         job.record.progress = .failed(sense)
         remember(job)
         if !job.copy.isImmediate { answer(job.task, .checkCondition(sense)) }

@@ -35,6 +35,8 @@ final class ISCSISession: ChannelInboundHandler {
     private var nextSerial: UInt64 = 1
     /// What became of copies.
     var copies = CopyRecords()
+    /// Ends the copies of other sessions that read or write through this one.
+    var copiesByOthers: [ObjectIdentifier: () -> Void] = [:]
     /// Grows with every reset: copies of an older one end.
     var copyGeneration: UInt64 = 0
     /// A request to log out has been sent.
@@ -137,6 +139,9 @@ final class ISCSISession: ChannelInboundHandler {
         backend = nil
         commandsOfTask = [:]
         serials = [:]
+        let copies = copiesByOthers
+        copiesByOthers = [:]
+        for end in copies.values { end() }
     }
 
     private func tick() {

@@ -20,7 +20,8 @@ extension IntegrationTests {
             through session: RawInitiator,
             identifier: UInt8,
             _ devices: [[UInt8]],
-            _ segments: [Segment]
+            _ segments: [Segment],
+            keeping others: [RawInitiator] = []
         ) throws -> RawInitiator.Outcome {
             let deviceBytes = devices.flatMap { designator -> [UInt8] in
                 // Identification descriptor: binary, NAA, and the logical block's size.
@@ -35,7 +36,14 @@ extension IntegrationTests {
                 [identifier, 0] + RawInitiator.bigEndian(UInt64(deviceBytes.count), 2) + [0, 0, 0, 0]
                 + RawInitiator.bigEndian(UInt64(segmentBytes.count), 4) + [0, 0, 0, 0] + deviceBytes + segmentBytes
             let cdb = [0x83] + [UInt8](repeating: 0, count: 9) + RawInitiator.bigEndian(UInt64(list.count), 4) + [0, 0]
-            return try session.run(cdb, write: list)
+            let tag = session.begin(cdb, write: list)
+            // Sessions whose initiator does not answer are dropped.
+            for _ in 0..<300 {
+                if let outcome = session.outcome(tag) { return outcome }
+                _ = session.receive(milliseconds: 100)
+                for other in others { _ = other.receive(milliseconds: 0) }
+            }
+            throw ProcessFailure("\(session.name): no answer to EXTENDED COPY")
         }
 
         /// COPY STATUS of RECEIVE COPY RESULTS.
@@ -69,7 +77,7 @@ extension IntegrationTests {
 
                 let target = try await cluster.session("copies", volume: "other")
                 _ = try target.attentions()
-                let done = try copy(through: source, identifier: 2, designators, all)
+                let done = try copy(through: source, identifier: 2, designators, all, keeping: [target, somebody])
                 #expect(done.isGood, "\(done)")
                 try await Images.compare(image, with: cluster.url(target: 2, volume: "other"))
                 let report = try status(source, identifier: 2)
