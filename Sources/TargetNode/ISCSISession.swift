@@ -402,6 +402,9 @@ final class ISCSISession: ChannelInboundHandler {
         drain()
     }
 
+    /// Lets the initiator stay after all; if it is to go later, it is asked anew.
+    func withdrawLogoutRequest() { isAskedToLogOut = false }
+
     /// Ends the session at once.
     func terminate(_ reason: SessionEndReason) {
         machine.terminate(reason)

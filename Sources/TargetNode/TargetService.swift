@@ -285,6 +285,7 @@ final class TargetService {
         } else if !isWanted, drainingSince != nil {
             logger.notice("no longer draining")
             drainingSince = nil
+            for session in sessionsByID.values { session.withdrawLogoutRequest() }
         }
         let groups = targetPortGroups
         // Groups that come and go are no change of a state: an initiator learns of them where it discovers.

@@ -45,7 +45,6 @@ extension IntegrationTests {
 
         @Test func volumesAreCopiedWhereTheInitiatorIsLoggedInToBoth() async throws {
             try await TestCluster.with(volumes: ["demo:16M", "other:16M"]) { cluster in
-                try await cluster.introduceTargets()
                 let image = URL(fileURLWithPath: cluster.data).deletingLastPathComponent().path + "/image"
                 try Images.make(image, mebibytes: 16, seed: 31)
                 try await Images.convert(image, to: cluster.url(target: 1))

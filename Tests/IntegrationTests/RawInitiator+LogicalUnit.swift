@@ -97,9 +97,10 @@ extension RawInitiator {
         guard outcome.isGood else { throw ProcessFailure("\(name): MODE SELECT: \(outcome)") }
     }
 
-    /// REPORT TARGET PORT GROUPS: the states of the groups by their tags.
-    func targetPortGroups() throws -> [UInt16: UInt8] {
-        let outcome = try runPastAttentions([0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0], read: 512).outcome
+    /// REPORT TARGET PORT GROUPS: the states of the groups by their tags, and the conditions that came before.
+    func targetPortGroups() throws -> (states: [UInt16: UInt8], attentions: [UInt16]) {
+        let command: [UInt8] = [0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]
+        let (outcome, attentions) = try runPastAttentions(command, read: 512)
         guard outcome.isGood, outcome.data.count >= 4 else { throw ProcessFailure("\(name): \(outcome)") }
         var groups: [UInt16: UInt8] = [:]
         var rest = outcome.data[4...]
@@ -108,7 +109,7 @@ extension RawInitiator {
             groups[UInt16(rest[start + 2]) << 8 | UInt16(rest[start + 3])] = rest[start] & 0x0F
             rest = rest.dropFirst(8 + 4 * Int(rest[start + 7]))
         }
-        return groups
+        return (groups, attentions.map(\.code))
     }
 
     /// The NAA designator of the logical unit, of VPD page 83h.
@@ -124,16 +125,5 @@ extension RawInitiator {
             rest = rest.dropFirst(4 + count)
         }
         throw ProcessFailure("\(name): no NAA designator")
-    }
-}
-
-extension TestCluster {
-    /// Has each target learn of the others, so that no access state changes later.
-    func introduceTargets() async throws {
-        for target in 1...targets {
-            let initiator = try await session("introduces", target: target)
-            _ = try initiator.targetPortGroups()
-            try initiator.logOut()
-        }
     }
 }

@@ -22,7 +22,6 @@ extension IntegrationTests {
 
         @Test func whatOneTargetReservesTheOtherKeeps() async throws {
             try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
-                try await cluster.introduceTargets()
                 let holder = try await cluster.session("holder", target: 1)
                 let registrant = try await cluster.session("registrant", target: 2)
                 let stranger = try await cluster.session("stranger", target: 2)
@@ -92,7 +91,7 @@ extension IntegrationTests {
             try first.logOut()
             // The target tells the owner of the logout when it has answered it.
             _ = try await ProcessRunner.eventually("the logout releases", timeout: .seconds(10)) { () -> Bool? in
-                try isFree() ? true : nil
+                try second.runPastAttentions(RawInitiator.read16(0, 1), read: 512).outcome.isGood ? true : nil
             }
         }
 
@@ -198,7 +197,6 @@ extension IntegrationTests {
         @Test func whatAStoppedTargetHeldOfAPreemptedNexusIsNeverDone() async throws {
             try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
                 let type = RawInitiator.ReservationType.writeExclusiveRegistrantsOnly
-                try await cluster.introduceTargets()
                 let victim = try await cluster.session("victim", target: 1)
                 let admin = try await cluster.session("admin", target: 2)
                 let (half, blocks) = (24, UInt64(8))

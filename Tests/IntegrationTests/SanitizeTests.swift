@@ -9,9 +9,8 @@ extension IntegrationTests {
         private static let inProgress = RawInitiator.Sense(key: 2, code: 0x041B)
 
         @Test func anOverwriteGoesOnAfterAKillOfTheOwner_I1() async throws {
-            try await TestCluster.with(volumes: ["demo:32M"]) { cluster in
-                try await cluster.introduceTargets()
-                let filled = try await Images.io(cluster.url(target: 1), ["write -P 0x77 0 32M"])
+            try await TestCluster.with(volumes: ["demo:64M"]) { cluster in
+                let filled = try await Images.io(cluster.url(target: 1), ["write -P 0x77 0 64M"])
                 #expect(filled.isSuccess, "\(filled.summary)")
                 let pattern: [UInt8] = [0xDE, 0xAD, 0xBE, 0xEF]
                 let first = try await cluster.session("erases", target: 1)
@@ -29,8 +28,12 @@ extension IntegrationTests {
                 let share = "SELECT erasure || ' ' || (erased_share BETWEEN 0.05 AND 0.95) "
                 let view = "FROM ashlar_inspect.logical_units WHERE volume = 'demo'"
                 try await cluster.wait("it is in the middle", share + view, is: "overwrite true")
-                try await cluster.killAndWait("cache")
                 var progress: [UInt16] = []
+                let (before, part) = try second.requestSense()
+                #expect(before == Self.inProgress)
+                progress.append(try #require(part))
+                let pid = try cluster.kill("cache")
+                #expect(try await cluster.sql("SELECT erasure " + view) == "overwrite", "it had ended before the kill")
                 _ = try await ProcessRunner.eventually("the erasure has ended", timeout: .seconds(90)) {
                     () -> Bool? in
                     let (sense, now) = try second.requestSense()
@@ -38,12 +41,12 @@ extension IntegrationTests {
                     progress.append(try #require(now))
                     return nil
                 }
-                #expect(!progress.isEmpty, "it had ended before it was looked at")
+                #expect(try !cluster.state().pids("cache").contains(pid))
                 #expect(zip(progress, progress.dropFirst()).allSatisfy { $0 <= $1 }, "\(progress)")
                 #expect(try await cluster.sql("SELECT erasure IS NULL " + view) == "t")
                 for initiator in [first, second] { #expect(try initiator.attentions().isEmpty) }
                 let expected = (0..<(1 << 20)).map { pattern[$0 % 4] }
-                for part in 0..<32 {
+                for part in 0..<64 {
                     let session = part % 2 == 0 ? first : second
                     #expect(try session.read(UInt64(part) * 2_048, 2_048) == expected, "mebibyte \(part)")
                 }

@@ -13,7 +13,6 @@ extension IntegrationTests {
 
         @Test func acknowledgedBytesStayWhileTasksAreTakenBack_R6() async throws {
             try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
-                try await cluster.introduceTargets()
                 let runs = try (0..<2).map { index in
                     Initiator.Writes(
                         url: try cluster.url(target: index + 1),
@@ -56,7 +55,6 @@ extension IntegrationTests {
 
         @Test func whatIsAbortedIsDoneNoLater_R6() async throws {
             try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
-                try await cluster.introduceTargets()
                 let writer = try await cluster.session("writer", target: 1)
                 let reader = try await cluster.session("reader", target: 2)
                 let blocks: UInt64 = 128
@@ -104,7 +102,6 @@ extension IntegrationTests {
 
         @Test func otherNexusesAreTold() async throws {
             try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
-                try await cluster.introduceTargets()
                 for function in [
                     TaskManagementFunction.clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset,
                 ] {

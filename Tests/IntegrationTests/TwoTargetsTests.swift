@@ -52,7 +52,9 @@ extension IntegrationTests {
                 kill(pid, SIGTERM)
                 let (isClosed, events) = session.waitForClose(seconds: 20)
                 let announced = events.compactMap { if case .async(let pdu, _) = $0 { pdu.event } else { nil } }
-                #expect(isClosed && announced == [AsyncEvent.sessionDropped.rawValue], "\(announced)")
+                // First they are asked to log out; who stays is told that its session will be dropped.
+                let expected = [AsyncEvent.logoutRequested, .sessionDropped].map(\.rawValue)
+                #expect(isClosed && announced == expected, "\(announced)")
                 _ = try await ProcessRunner.eventually("the target runs again", timeout: .seconds(60)) { () -> Bool? in
                     let state = try cluster.state()
                     return state.ready && state.pids("target")[0] != pid ? true : nil
