@@ -125,8 +125,7 @@ extension IntegrationTests {
         /// The whole suite; the cases of several paths go through both nodes.
         @Test func theWholeSuite() async throws {
             let suite = try await Conformance.prepare()
-            // So large that an overwrite outlasts what Sanitize.Reset does meanwhile (some 5 s).
-            try await TestCluster.with(volumes: ["demo:320M"]) { cluster in
+            try await TestCluster.with(volumes: ["demo:192M"]) { cluster in
                 try await suite.check(
                     suite.names(),
                     cluster.url(target: 1),
