@@ -141,8 +141,7 @@ extension CacheService {
         case NexusStates.type:
             let message = try body.readRPCWholeMessage(NexusStates.self)
             guard core.currentStamp(of: message.volume, now: now) != nil else {
-                let error = RPCError.notOwner(current: Epoch(0), owner: "", "the volume is not owned here")
-                connection.respond(to: request.handle, error: error)
+                connection.respond(to: request.handle, error: RPCError(.notOwner(nil), nil))
                 return true
             }
             let closed = core.closedNexuses(of: message.volume, among: message.nexuses)

@@ -125,6 +125,8 @@ extension IntegrationTests {
         /// The whole suite; the cases of several paths go through both nodes.
         @Test func theWholeSuite() async throws {
             let suite = try await Conformance.prepare()
+            // Large, so that an overwrite outlasts what Sanitize.Reset does meanwhile; but Sanitize.BlockErase wants the whole
+            // unit in one GET LBA STATUS, which looks at 256 MiB.
             try await TestCluster.with(volumes: ["demo:192M"]) { cluster in
                 try await suite.check(
                     suite.names(),
