@@ -163,6 +163,26 @@ public enum ProcessRunner {
         return result.output
     }
 
+    /// Stops a process with SIGSTOP and waits until each of its threads stands still.
+    ///
+    /// The signal reaches the threads one after the other: until then a process can still take and do what is sent to it.
+    ///
+    /// - Throws: ``ProcessFailure`` where it runs on.
+    public static func suspend(_ pid: Int32) async throws {
+        kill(pid, SIGSTOP)
+        let directory = "/proc/\(pid)/task"
+        _ = try await eventually("process \(pid) stands still") {
+            let threads = try FileManager.default.contentsOfDirectory(atPath: directory)
+            let states = threads.compactMap { thread in
+                // The state is what follows the command's name, which stands in parentheses and may hold any character.
+                FileManager.default.contents(atPath: "\(directory)/\(thread)/stat")
+                    .map { String(decoding: $0, as: UTF8.self) }?
+                    .split(separator: ")").last?.split(separator: " ").first
+            }
+            return states.allSatisfy { $0 == "T" } ? true : nil
+        }
+    }
+
     /// The path of a program: as it is where it has a slash, else the first one of `PATH`; nil where there is none.
     public static func find(_ program: String) -> String? {
         let manager = FileManager.default

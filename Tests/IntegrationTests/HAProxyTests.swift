@@ -108,8 +108,8 @@ extension IntegrationTests {
                 try first.writeAndRead(1, fill: 1)
                 let number = try #require(target(of: first, cluster, before: before))
                 let pid = try cluster.state().pids("target")[number - 1]
-                kill(pid, SIGSTOP)
                 defer { kill(pid, SIGCONT) }
+                try await ProcessRunner.suspend(pid)
                 try await balancer.wait(target: number, isUp: false)
                 #expect(first.waitForClose(seconds: 10).isClosed, "the session of a target that is down stays open")
                 for index in 0..<4 {

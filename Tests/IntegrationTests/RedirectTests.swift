@@ -48,8 +48,8 @@ extension IntegrationTests {
                 }
                 // Without another target that lives, it serves by itself.
                 let pid = try cluster.state().pids("target")[1]
-                kill(pid, SIGSTOP)
                 defer { kill(pid, SIGCONT) }
+                try await ProcessRunner.suspend(pid)
                 let late = "UPDATE target_nodes SET last_seen = now() - interval '1 hour' WHERE node = 'target-2'"
                 _ = try await cluster.sql(late)
                 try await wait(cluster, status: 0, "target 1 serves by itself")

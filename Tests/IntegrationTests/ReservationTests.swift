@@ -210,8 +210,8 @@ extension IntegrationTests {
                     }
                     let pid = try cluster.state().pids("target")[0]
                     var tags = (0..<half).map(write)
-                    kill(pid, SIGSTOP)
                     defer { kill(pid, SIGCONT) }
+                    try await ProcessRunner.suspend(pid)
                     tags += (half..<2 * half).map(write)
                     #expect(try admin.reserveOut(.preemptAndAbort, type, key: 0xA, other: 0xB).isGood)
                     let before = try admin.read(0, UInt32(2 * half) * UInt32(blocks))
