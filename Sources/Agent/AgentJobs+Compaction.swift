@@ -120,19 +120,20 @@ extension AgentJobs {
         var slots: [MapCompaction.Slot] = []
         for item in plan.items {
             let key = SlotKey(source: item.source, slot: item.sourceSlot)
-            guard let slot = fetched[key], slot.block == item.block else {
+            guard let slot = fetched[key], slot.block == item.origin else {
                 throw AgentError(
                     .badWork,
-                    "slot \(item.sourceSlot) of object \(item.source) does not hold block \(item.block)"
+                    "slot \(item.sourceSlot) of object \(item.source) does not hold block \(item.origin)"
                 )
             }
+            let version = item.copyVersion ?? slot.version
             try packing(work.object) { () throws(BlockObjectError) in
-                _ = try builder.add(block: slot.block, version: slot.version, stored: slot.stored, using: inflater)
+                _ = try builder.add(block: item.block, version: version, stored: slot.stored, using: inflater)
             }
             slots.append(
                 MapCompaction.Slot(
-                    block: slot.block,
-                    version: slot.version,
+                    block: item.block,
+                    version: version,
                     source: item.source,
                     sourceSlot: item.sourceSlot
                 )

@@ -15,6 +15,10 @@ struct CompactionPlan: Sendable, Hashable {
         let block: BlockID
         let source: ObjectID
         let sourceSlot: SlotIndex
+        /// The block that the slot must have been written as.
+        let origin: BlockID
+        /// The version that the block gets where it is a copy; nil: the one in the slot.
+        let copyVersion: Version?
     }
 
     /// Slots of one source that are read with one request.
@@ -40,14 +44,24 @@ struct CompactionPlan: Sendable, Hashable {
             let (lastSlot, overflow) = UInt64(run.firstSlot.rawValue).addingReportingOverflow(run.blocks.count)
             guard
                 run.blocks.first >= end, !overflow, lastSlot <= UInt64(Limits.objectSlotsMaximum),
-                run.blocks.first.rawValue <= Limits.volumeSizeMaximumBytes
+                run.blocks.first.rawValue <= Limits.volumeSizeMaximumBytes,
+                run.copy.map({ $0.origin.rawValue <= Limits.volumeSizeMaximumBytes }) ?? true
             else {
                 throw AgentError(.badWork, "runs of compaction into object \(work.object) contradict each other")
             }
             end = run.blocks.end
             for offset in 0..<UInt32(run.blocks.count) where items.count < room {
                 let slot = SlotIndex(run.firstSlot.rawValue + offset)
-                items.append(Item(block: run.blocks.first + UInt64(offset), source: run.source, sourceSlot: slot))
+                let block = run.blocks.first + UInt64(offset)
+                items.append(
+                    Item(
+                        block: block,
+                        source: run.source,
+                        sourceSlot: slot,
+                        origin: run.copy.map { $0.origin + UInt64(offset) } ?? block,
+                        copyVersion: run.copy?.version
+                    )
+                )
                 reads[ReadKey(source: run.source, server: run.server), default: []].append(slot)
             }
         }

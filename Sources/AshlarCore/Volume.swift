@@ -107,6 +107,14 @@ public struct AccessRules: Hashable, Sendable {
         self.credentials = credentials
         self.mutual = mutual
     }
+
+    /// Whether an initiator of that name is on the list of those that may log in.
+    public func lists(_ initiator: String) -> Bool { initiators.isEmpty || initiators.contains(initiator) }
+
+    /// Whether an initiator may log in that proves itself so; nil: not at all.
+    public func admits(_ initiator: String, proof: CHAPCredential?) -> Bool {
+        lists(initiator) && (credentials.isEmpty || proof.map(credentials.contains) ?? false)
+    }
 }
 
 /// What every role needs to know of a volume: the row of `volumes`.

@@ -27,6 +27,10 @@ public struct ModelStore {
         case deadObjectMapped
         /// Objects that extents refer to are collected (M7).
         case referencedCollected
+        /// A copy by reference leaves the items that are at its destination (M11).
+        case copyKeepsItems
+        /// Objects are collected to which only copies refer (M7, M11).
+        case copiesNotCounted
         /// Changes of the logical unit's state are not kept.
         case reservationsIgnored
     }
@@ -162,8 +166,9 @@ public struct ModelStore {
             if defect != .zeroLeavesExtents { volume.extents.cut(range) }
             volume.items = volume.items.filter { !range.contains($0.key) }
         }
-        for version in (commit.writes + commit.fills).map(\.version) where !volume.usedVersions.insert(version).inserted
-        {
+        for reference in commit.references { apply(reference, to: &volume) }
+        let versions = (commit.writes + commit.fills).map(\.version) + Set(commit.references.map(\.version))
+        for version in versions where !volume.usedVersions.insert(version).inserted {
             violations.append("M2: version \(version) was used twice")
         }
         for write in commit.writes {
@@ -209,6 +214,21 @@ public struct ModelStore {
         for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail
+    }
+
+    private mutating func apply(_ reference: Reference, to volume: inout Volume) {
+        let source = reference.source
+        for offset in 0..<source.blocks.count {
+            let block = source.blocks.first + offset
+            let extent = volume.extents.extent(holding: block)?.clipped(to: BlockRange(first: block, count: 1))
+            let wanted = source.clipped(to: BlockRange(first: block, count: 1))
+            guard extent?.object == wanted.object, extent?.firstSlot == wanted.firstSlot else {
+                violations.append("M11: block \(block) does not lie where its copy is to refer to")
+                return
+            }
+        }
+        if defect != .copyKeepsItems { volume.items = volume.items.filter { !reference.blocks.contains($0.key) } }
+        volume.extents.insert(reference.extent)
     }
 
     private mutating func apply(_ map: ObjectMap, to volume: inout Volume) -> [Bool]? {
@@ -343,7 +363,11 @@ public struct ModelStore {
             switch state {
             case .dead: stored[object] = nil
             case .live:
-                let isReferenced = volumes.values.contains { $0.extents.extents.contains { $0.object == object } }
+                let isReferenced = volumes.values.contains { volume in
+                    volume.extents.extents.contains {
+                        $0.object == object && ($0.copy == nil || defect != .copiesNotCounted)
+                    }
+                }
                 if !isReferenced || defect == .referencedCollected { objects[object] = .dead }
             case .intended: break
             }
@@ -370,8 +394,10 @@ public struct ModelStore {
         guard let volume = volumes[id] else { return .zeros }
         if let item = volume.items[block] { return .bytes(item.bytes) }
         guard let extent = volume.extents.extent(holding: block) else { return .zeros }
-        let slot = extent.clipped(to: BlockRange(first: block, count: 1)).firstSlot
-        guard let found = self.slot(extent.object, slot), found.block == block else { return .lost(extent.object) }
+        let place = extent.clipped(to: BlockRange(first: block, count: 1))
+        guard let found = self.slot(extent.object, place.firstSlot), found.block == place.origin else {
+            return .lost(extent.object)
+        }
         return .bytes(found.bytes)
     }
 

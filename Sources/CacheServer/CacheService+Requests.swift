@@ -119,6 +119,14 @@ extension CacheService {
             let message = try OrWriteCommand(decoding: &body).write
             let write = CommandOperation.orWrite(offset: message.offset, checksums: message.checksums, bytes: body)
             submit(message.header, write, request, connection)
+        case CopyCommand.type:
+            let message = try body.readRPCWholeMessage(CopyCommand.self)
+            let copy = CommandOperation.copy(
+                source: message.source,
+                destination: message.destination,
+                count: message.count
+            )
+            submit(message.header, copy, request, connection)
         case MapStatusCommand.type:
             let message = try body.readRPCWholeMessage(MapStatusCommand.self)
             let runs = min(Int(message.runsMaximum), RPCMessageLimits.mapRunsMaximum)

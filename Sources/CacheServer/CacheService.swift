@@ -284,7 +284,7 @@ final class CacheService {
             do {
                 let slots = try answer.decode(GetSlots.Answer.self)
                 guard
-                    let slot = slots.slots.first, slots.slots.count == 1, slot.block == extent.blocks.first,
+                    let slot = slots.slots.first, slots.slots.count == 1, slot.block == extent.origin,
                     slots.blockSizeBytes == blockSizeBytes, let encoding = SlotEncoding(rawValue: slot.encoding),
                     let bytes = answer.body.readSlice(length: Int(slot.storedBytes))
                 else { return .failure(.damaged("the slot is not the one that the map names")) }

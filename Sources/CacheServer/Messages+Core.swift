@@ -21,8 +21,8 @@ extension ReadCommand.Run {
     init(_ run: ReadRun) {
         switch run {
         case .bytes(let checksums): self = .bytes(checksums: checksums)
-        case .object(let object, let server, let firstSlot, let count):
-            self = .object(object, server: server, firstSlot: firstSlot, count: count)
+        case .object(let object, let server, let firstSlot, let origin, let count):
+            self = .object(object, server: server, firstSlot: firstSlot, origin: origin, count: count)
         case .zeros(let count): self = .zeros(count: count)
         }
     }
@@ -108,7 +108,8 @@ extension CompactionWork.Answer {
                     blocks: $0.blocks,
                     source: $0.object,
                     server: $0.server,
-                    firstSlot: $0.firstSlot
+                    firstSlot: $0.firstSlot,
+                    copy: $0.copy.map { CompactionWork.LiveRun.Copy(origin: $0.origin, version: $0.version) }
                 )
             }
         )

@@ -67,9 +67,9 @@ struct FsckPlanner: Sendable {
     private struct Known: Sendable {
         var volume: Int64
         var slots: Int32
-        var liveSlots: Int32
+        var liveSlots: Int64
         var isLive: Bool
-        var counted: Int32 = 0
+        var counted: Int64 = 0
     }
 
     private var volumes: [Int64: Volume] = [:]
@@ -88,7 +88,7 @@ struct FsckPlanner: Sendable {
         objects[object.id] = Known(
             volume: object.volume,
             slots: Int32(clamping: object.slots),
-            liveSlots: Int32(clamping: object.liveSlots),
+            liveSlots: object.liveSlots,
             isLive: object.state == "live"
         )
         if object.state == "live", let server = object.server { liveByServer[server, default: []].append(object.id) }
@@ -132,7 +132,7 @@ struct FsckPlanner: Sendable {
                 "slots \(extent.firstSlot) to \(extent.firstSlot + extent.blockCount - 1) of \(object.slots)"
             )
         }
-        object.counted = Int32(clamping: Int64(object.counted) + extent.blockCount)
+        object.counted += extent.blockCount
         objects[extent.object] = object
     }
 

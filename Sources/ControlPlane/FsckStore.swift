@@ -209,7 +209,7 @@ struct PostgresFsckStore: FsckStore {
         let rows = try connection.query(
             """
             UPDATE block_objects o SET live_slots = c.blocks
-            FROM (SELECT coalesce(sum(block_count), 0)::integer AS blocks FROM block_extents WHERE object_id = $1) c
+            FROM (SELECT coalesce(sum(block_count), 0)::bigint AS blocks FROM block_extents WHERE object_id = $1) c
             WHERE o.object_id = $1 AND o.state = 'live' AND o.live_slots <> c.blocks
             RETURNING o.live_slots
             """,

@@ -77,7 +77,7 @@ extension CacheOwner {
         case .compareAndWrite(_, _, let bytes):
             volume.counters.writes += 1
             volume.counters.bytesWritten += UInt64(bytes.readableBytes / 2)
-        case .zero: volume.counters.writes += 1
+        case .zero, .copy: volume.counters.writes += 1
         case .mapStatus, .check, .unit: break
         }
     }
@@ -173,6 +173,17 @@ extension CacheOwner {
                 throw RefusedCommand(refusal: .invalid("the payload does not agree with its checksum"))
             }
             return blocks.isEmpty ? [] : [blocks]
+        case .copy(let source, let destination, let count):
+            let unit = UInt64(geometry.blockSizeBytes)
+            let ranges = [source, destination].map { ByteRange(offset: $0, count: count) }
+            let list = [
+                try blocks(ranges[0], limit: UInt64(Limits.transferMaximumBytes)),
+                try blocks(ranges[1], limit: UInt64(Limits.transferMaximumBytes)),
+            ]
+            guard source % unit == 0, destination % unit == 0, count % unit == 0, !list[0].overlaps(list[1]) else {
+                throw RefusedCommand(refusal: .invalid("a copy overlaps itself, or is not made of data blocks"))
+            }
+            return count == 0 ? [] : Self.normalized(list)
         case .zero(let ranges):
             var list: [BlockRange] = []
             var total: UInt64 = 0
@@ -261,6 +272,8 @@ extension CacheOwner {
         case .compareAndWrite(let offset, _, let bytes):
             prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
         case .zero(let ranges): prepareZero(command, ranges: ranges, of: volume, now: now)
+        case .copy(let source, let destination, let count):
+            prepareCopy(command, from: source, to: destination, count: count, of: volume)
         case .check, .unit: preconditionFailure("what touches no block is not loaded")
         }
     }
@@ -355,12 +368,21 @@ extension CacheOwner {
     }
 
     private static func append(_ extent: Extent, to runs: inout [ReadRun]) {
-        if case .object(let object, let server, let first, let count)? = runs.last,
-            object == extent.object, first.rawValue + count == extent.firstSlot.rawValue
+        if case .object(let object, let server, let first, let origin, let count)? = runs.last,
+            object == extent.object, first.rawValue + count == extent.firstSlot.rawValue,
+            origin.map({ $0 + UInt64(count) }) == extent.copy?.origin
         {
-            runs[runs.count - 1] = .object(object, server: server, firstSlot: first, count: count + 1)
+            runs[runs.count - 1] = .object(object, server: server, firstSlot: first, origin: origin, count: count + 1)
         } else {
-            runs.append(.object(extent.object, server: extent.server, firstSlot: extent.firstSlot, count: 1))
+            runs.append(
+                .object(
+                    extent.object,
+                    server: extent.server,
+                    firstSlot: extent.firstSlot,
+                    origin: extent.copy?.origin,
+                    count: 1
+                )
+            )
         }
     }
 
@@ -509,6 +531,45 @@ extension CacheOwner {
         makeReady(command, of: volume)
     }
 
+    /// Makes the effects of a copy (M11): what lies in an object is referred to, an unmoved item becomes a new one, zeros are
+    /// zeros.
+    private mutating func prepareCopy(
+        _ command: Command,
+        from source: UInt64,
+        to destination: UInt64,
+        count: UInt64,
+        of volume: VolumeOwner
+    ) {
+        let blocks = volume.geometry.blocks(touching: ByteRange(offset: source, count: count))
+        let target = volume.geometry.blocks(touching: ByteRange(offset: destination, count: count)).first
+        // The extent of a moved item holds the same bytes; that under an unmoved one is older.
+        let sources = (0..<blocks.count).map { blocks.first + $0 }
+        let unmoved = sources.filter { volume.image.item($0).map { !$0.isMoved } ?? false }
+        guard gather(unmoved, for: command, of: volume) else { return }
+        var version: Version?
+        for block in sources {
+            let copy = target + (block - blocks.first)
+            if let bytes = command.fetched[block], let item = volume.image.item(block) {
+                command.writes.append(
+                    ItemWrite(block: copy, version: volume.takeVersion(), checksum: item.checksum, bytes: bytes)
+                )
+            } else if let extent = volume.image.extent(block) {
+                let taken = version ?? volume.takeVersion()
+                version = taken
+                let reference = Reference(source: extent, destination: copy, version: taken)
+                if let last = command.references.last, let joined = last.joined(with: reference) {
+                    command.references[command.references.count - 1] = joined
+                } else {
+                    command.references.append(reference)
+                }
+            } else {
+                command.zeros.append(BlockRange(first: copy, count: 1))
+            }
+        }
+        command.zeros = Self.normalized(command.zeros)
+        makeReady(command, of: volume)
+    }
+
     private mutating func prepareZero(
         _ command: Command,
         ranges: [ByteRange],
@@ -557,7 +618,7 @@ extension CommandOperation {
         switch self {
         case .read: .read(stamp, [], payload: [])
         case .mapStatus: .mapped(stamp, [])
-        case .write, .zero, .compareAndWrite, .orWrite, .check, .unit: .done(stamp)
+        case .write, .zero, .compareAndWrite, .orWrite, .copy, .check, .unit: .done(stamp)
         }
     }
 }

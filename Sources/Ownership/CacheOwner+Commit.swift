@@ -92,6 +92,7 @@ extension CacheOwner {
         switch command.kind {
         case .client, .erase, .reset:
             commit.zeros.append(contentsOf: command.zeros)
+            commit.references.append(contentsOf: command.references)
             commit.writes.append(contentsOf: command.writes)
             // Changes of the state go one after the other: there is no second one.
             if let change = command.change { commit.unit = change.state }
@@ -241,6 +242,7 @@ extension CacheOwner {
             switch command.kind {
             case .client, .erase, .reset:
                 for range in command.zeros { applyZero(range, to: volume) }
+                for reference in command.references { applyReference(reference, to: volume) }
                 for write in command.writes { applyWrite(write, to: volume) }
                 committedBlocks += UInt64(command.writes.count)
                 if let context = command.context, !command.isWholeErasure {
@@ -329,6 +331,17 @@ extension CacheOwner {
                     remove(block, from: region, of: volume)
                 }
             }
+        }
+    }
+
+    private mutating func applyReference(_ reference: Reference, to volume: VolumeOwner) {
+        applyZero(reference.blocks, to: volume)
+        for index in volume.image.indices(overlapping: [reference.blocks]) {
+            guard let region = volume.image.region(index), !region.isLoading else {
+                preconditionFailure("a copy pins its regions")
+            }
+            region.extents.insert(reference.extent.clipped(to: region.range))
+            accountExtents(of: region, volume)
         }
     }
 

@@ -52,6 +52,8 @@ public enum CommandOperation: Sendable {
     case compareAndWrite(offset: UInt64, checksum: Checksum, bytes: ByteBuffer)
     /// ORs bytes into the volume; a checksum for each piece between the borders of data blocks (I11).
     case orWrite(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
+    /// Copies bytes inside the volume; offsets and count are multiples of the data block, and the two ends do not overlap.
+    case copy(source: UInt64, destination: UInt64, count: UInt64)
     /// Tells which blocks are mapped, in at most so many runs.
     case mapStatus(ByteRange, runsMaximum: Int)
     /// Asks whether a command that needs nothing but the unit's state may be done; `reservations`: tells them, too.
@@ -79,7 +81,7 @@ extension CommandOperation {
     var rules: CommandRules {
         switch self {
         case .read, .mapStatus: CommandRules(access: .read)
-        case .write, .zero, .compareAndWrite, .orWrite: CommandRules(access: .write)
+        case .write, .zero, .compareAndWrite, .orWrite, .copy: CommandRules(access: .write)
         case .check(let rules, _): rules
         case .unit(.reservation): CommandRules(access: .any)
         case .unit(.reserve), .unit(.release): CommandRules(access: .any, isAllowedUnderReserve: true)
@@ -90,7 +92,7 @@ extension CommandOperation {
     /// Whether it reads or changes blocks.
     var touchesBlocks: Bool {
         switch self {
-        case .read, .mapStatus, .write, .zero, .compareAndWrite, .orWrite: true
+        case .read, .mapStatus, .write, .zero, .compareAndWrite, .orWrite, .copy: true
         case .check, .unit: false
         }
     }
@@ -99,7 +101,7 @@ extension CommandOperation {
     var isChange: Bool {
         switch self {
         case .read, .mapStatus, .check: false
-        case .write, .zero, .compareAndWrite, .orWrite, .unit: true
+        case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit: true
         }
     }
 }
@@ -108,8 +110,8 @@ extension CommandOperation {
 public enum ReadRun: Sendable, Hashable {
     /// Their bytes are the next elements of the payload, one a block.
     case bytes([Checksum])
-    /// They lie in an object.
-    case object(ObjectID, server: ObjectServerID, firstSlot: SlotIndex, count: UInt32)
+    /// They lie in an object, in slots that were written as the blocks from `origin` on; nil: as the blocks that they are.
+    case object(ObjectID, server: ObjectServerID, firstSlot: SlotIndex, origin: BlockID?, count: UInt32)
     /// They were never written, or unmapped.
     case zeros(UInt32)
 }
@@ -261,6 +263,7 @@ final class Command {
     var fetched: [BlockID: ByteBuffer] = [:]
     var writes: [ItemWrite] = []
     var zeros: [BlockRange] = []
+    var references: [Reference] = []
     /// What it makes of the unit's state.
     var change: UnitChange?
     /// Task management requests that wait for this command to finish.
@@ -331,7 +334,7 @@ final class Command {
     /// Rows that a commit of the command may touch: what a batch is measured by.
     var weight: Int {
         switch kind {
-        case .client, .erase, .reset: writes.count + zeros.count + (change == nil ? 0 : 1)
+        case .client, .erase, .reset: writes.count + zeros.count + references.count + (change == nil ? 0 : 1)
         case .map(let map): map.slots.count
         case .evict(let list): list.count
         case .fill(_, let list): list.count

@@ -71,10 +71,12 @@ public struct ExtentList: Sendable, Hashable {
         extents.insert(merged, at: index)
     }
 
-    private static func joined(_ left: Extent, _ right: Extent) -> Extent? {
+    /// Two extents as one, where the second goes on where the first ends.
+    static func joined(_ left: Extent, _ right: Extent) -> Extent? {
         guard
             left.blocks.end == right.blocks.first, left.object == right.object, left.server == right.server,
-            UInt64(left.firstSlot.rawValue) + left.blocks.count == UInt64(right.firstSlot.rawValue)
+            UInt64(left.firstSlot.rawValue) + left.blocks.count == UInt64(right.firstSlot.rawValue),
+            left.copy?.version == right.copy?.version, left.origin + left.blocks.count == right.origin
         else { return nil }
         var joined = left
         joined.blocks.count += right.blocks.count

@@ -102,6 +102,14 @@ struct MemoryImage {
         return .zeros
     }
 
+    /// Where a block lies in an object, if it does, whether it has an item or not; its region must be loaded.
+    func extent(_ block: BlockID) -> Extent? {
+        guard let region = regions[Self.regionIndex(of: block)], !region.isLoading else {
+            preconditionFailure("the region of a block is loaded before its content is asked for")
+        }
+        return region.extents.extent(holding: block)?.clipped(to: BlockRange(first: block, count: 1))
+    }
+
     /// Whether a block has an item or an extent; its region must be loaded.
     func isMapped(_ block: BlockID) -> Bool {
         guard let region = regions[Self.regionIndex(of: block)], !region.isLoading else {

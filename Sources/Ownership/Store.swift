@@ -95,6 +95,45 @@ public struct ObjectMap: Sendable {
     }
 }
 
+/// A run of blocks that becomes a copy of another one by referring to the same slots of an object (M11).
+public struct Reference: Sendable, Hashable {
+    /// Where the bytes lie: the source's extent, which must still name that object and these slots.
+    public var source: Extent
+    /// The first block of the copy, which is as long as the source and does not overlap it.
+    public var destination: BlockID
+    /// The version of the copy (M2).
+    public var version: Version
+
+    /// A copy of the blocks of an extent.
+    public init(source: Extent, destination: BlockID, version: Version) {
+        self.source = source
+        self.destination = destination
+        self.version = version
+    }
+
+    /// This copy and one of the blocks and slots right behind it, as one.
+    func joined(with next: Reference) -> Reference? {
+        guard let source = ExtentList.joined(source, next.source), next.destination == blocks.end,
+            version == next.version
+        else { return nil }
+        return Reference(source: source, destination: destination, version: version)
+    }
+
+    /// The blocks of the copy.
+    public var blocks: BlockRange { BlockRange(first: destination, count: source.blocks.count) }
+
+    /// The extent of the copy.
+    public var extent: Extent {
+        Extent(
+            blocks: blocks,
+            object: source.object,
+            server: source.server,
+            firstSlot: source.firstSlot,
+            copy: Extent.Copy(origin: source.origin, version: version)
+        )
+    }
+}
+
 /// An item to be dropped if it is moved and still has this version (M3).
 public struct Eviction: Sendable, Hashable {
     /// The data block.
@@ -119,6 +158,8 @@ public struct VolumeCommit: Sendable {
     public var epoch: Epoch
     /// Runs of blocks that become zeros: items deleted, extents cut (M5). Ascending, without overlap.
     public var zeros: [BlockRange] = []
+    /// Copies by reference: what was at the destination goes, extents and items (M11).
+    public var references: [Reference] = []
     /// Blocks to write, ascending by block, each block at most once.
     public var writes: [ItemWrite] = []
     /// Objects to map.
@@ -223,23 +264,51 @@ public struct Extent: Sendable, Hashable {
     public var server: ObjectServerID
     /// The slot of the first block.
     public var firstSlot: SlotIndex
+    /// What made it, where that was a copy by reference; else nil.
+    public var copy: Copy?
+
+    /// A copy by reference.
+    public struct Copy: Sendable, Hashable {
+        /// The block that the slot of the first block was written as; the others follow.
+        public var origin: BlockID
+        /// The version of the copy, which is newer than those in the slots.
+        public var version: Version
+
+        /// A copy of blocks from `origin` on.
+        public init(origin: BlockID, version: Version) {
+            self.origin = origin
+            self.version = version
+        }
+    }
 
     /// A run of blocks and where it lies.
-    public init(blocks: BlockRange, object: ObjectID, server: ObjectServerID, firstSlot: SlotIndex) {
+    public init(
+        blocks: BlockRange,
+        object: ObjectID,
+        server: ObjectServerID,
+        firstSlot: SlotIndex,
+        copy: Copy? = nil
+    ) {
         self.blocks = blocks
         self.object = object
         self.server = server
         self.firstSlot = firstSlot
+        self.copy = copy
     }
+
+    /// The block that the slot of the first block was written as, and names in the object's header.
+    public var origin: BlockID { copy?.origin ?? blocks.first }
 
     /// The part of the extent that lies in `range`, which must overlap it.
     public func clipped(to range: BlockRange) -> Extent {
         let part = blocks.intersection(range)
+        let skipped = part.first - blocks.first
         return Extent(
             blocks: part,
             object: object,
             server: server,
-            firstSlot: SlotIndex(firstSlot.rawValue + UInt32(part.first - blocks.first))
+            firstSlot: SlotIndex(firstSlot.rawValue + UInt32(skipped)),
+            copy: copy.map { Copy(origin: $0.origin + skipped, version: $0.version) }
         )
     }
 }

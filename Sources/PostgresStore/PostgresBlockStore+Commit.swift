@@ -27,7 +27,7 @@ extension PostgresBlockStore {
 struct CommitPlan: Sendable {
     /// The statements that a commit has after its locks and guard, in the order of their effects.
     private enum Step: Sendable {
-        case zeroItems, zeroExtents, writes
+        case zeroItems, zeroExtents, references, writes
         case mapObjects
         case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
         case evictions, fills, marks, versions
@@ -60,7 +60,8 @@ struct CommitPlan: Sendable {
         self.maps = maps
         rounds = Self.rounds(of: maps, in: commits)
         steps = Self.steps(commits, rounds: rounds)
-        needsExtents = Set(commits.filter { !$0.zeros.isEmpty || !$0.maps.isEmpty }.map { Int64($0.volume) }).sorted()
+        let changing = commits.filter { !$0.zeros.isEmpty || !$0.references.isEmpty || !$0.maps.isEmpty }
+        needsExtents = Set(changing.map { Int64($0.volume) }).sorted()
     }
 
     private static func rounds(of maps: [MapKey], in commits: [VolumeCommit]) -> [[Int]] {
@@ -84,6 +85,7 @@ struct CommitPlan: Sendable {
     private static func steps(_ commits: [VolumeCommit], rounds: [[Int]]) -> [Step] {
         var steps: [Step] = []
         if commits.contains(where: { !$0.zeros.isEmpty }) { steps += [.zeroItems, .zeroExtents] }
+        if commits.contains(where: { !$0.references.isEmpty }) { steps.append(.references) }
         if commits.contains(where: { !$0.writes.isEmpty }) { steps.append(.writes) }
         if !rounds.isEmpty { steps.append(.mapObjects) }
         for round in rounds.indices {
@@ -115,6 +117,7 @@ struct CommitPlan: Sendable {
         switch step {
         case .zeroItems: return zeros(Statements.zeroItems)
         case .zeroExtents: return zeros(Statements.zeroExtents)
+        case .references: return references()
         case .writes: return items(Statements.writeItems, \.writes)
         case .mapObjects: return mapObjects()
         case .mapItems(let round): return slots(Statements.mapItems, round: round, isWhole: false)
@@ -147,6 +150,25 @@ struct CommitPlan: Sendable {
             for run in part.zeros where !run.isEmpty { columns.add(part, Int64(run.first), Int64(run.end)) }
         }
         return columns.call(statement)
+    }
+
+    private func references() -> Call {
+        var columns = Columns(9)
+        for part in commits {
+            for reference in part.references {
+                columns.add(
+                    part,
+                    Int64(reference.source.object),
+                    Int64(reference.source.blocks.first),
+                    Int64(reference.source.firstSlot),
+                    Int64(reference.destination),
+                    Int64(reference.source.blocks.count),
+                    Int64(reference.source.origin),
+                    Int64(reference.version)
+                )
+            }
+        }
+        return columns.call(Statements.referenceExtents)
     }
 
     private func items(_ statement: Statement, _ field: KeyPath<VolumeCommit, [ItemWrite]>) -> Call {
@@ -281,6 +303,14 @@ struct CommitPlan: Sendable {
         into details: inout [VolumeCommitResult.CommitDetail]
     ) throws(StoreFailure) {
         switch step {
+        case .references:
+            let expected = zip(commits, current).reduce(0) { sum, element in
+                sum + (element.1 ? element.0.references.reduce(0) { $0 + $1.source.blocks.count } : 0)
+            }
+            let copied = result.count == 1 ? try result.unsigned(0, 0) : 0
+            guard copied == expected else {
+                throw StoreFailure.broken("\(copied) blocks were copied by reference instead of \(expected)")
+            }
         case .writes:
             try check(result, rows: zip(commits, current).reduce(0) { $0 + ($1.1 ? $1.0.writes.count : 0) })
         case .mapObjects:

@@ -80,7 +80,8 @@ extension PostgresBlockStore {
                             ),
                             object: object.object,
                             server: object.server,
-                            firstSlot: SlotIndex(try result.exactly(row, 8, as: UInt32.self))
+                            firstSlot: SlotIndex(try result.exactly(row, 8, as: UInt32.self)),
+                            copy: try result.copy(row, 9)
                         )
                     )
                 }

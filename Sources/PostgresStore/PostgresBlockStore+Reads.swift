@@ -33,7 +33,8 @@ extension PostgresBlockStore {
                             ),
                             object: ObjectID(try result.unsigned(row, 3)),
                             server: ObjectServerID(try result.exactly(row, 5, as: Int32.self)),
-                            firstSlot: SlotIndex(try result.exactly(row, 4, as: UInt32.self))
+                            firstSlot: SlotIndex(try result.exactly(row, 4, as: UInt32.self)),
+                            copy: try result.copy(row, 6)
                         )
                         region.extents.append(extent.clipped(to: range))
                     }
@@ -71,6 +72,13 @@ extension PostgresBlockStore {
 }
 
 extension QueryResult {
+    /// What made an extent, from its origin and, in the next column, the version of the copy; 0 where it is no copy.
+    func copy(_ row: Int, _ column: Int) throws(StoreFailure) -> Extent.Copy? {
+        let version = Version(try unsigned(row, column + 1))
+        guard version != Version(0) else { return nil }
+        return Extent.Copy(origin: BlockID(try unsigned(row, column)), version: version)
+    }
+
     /// An item from the first four columns: block, version, checksum, whether it is moved.
     func item(_ row: Int) throws(StoreFailure) -> ItemRow {
         ItemRow(

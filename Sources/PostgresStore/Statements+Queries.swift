@@ -10,10 +10,11 @@ extension Statements {
         name: "load_region",
         sql: """
             SELECT 0::int8, i.block_id, (i.item ->> 'Version')::int8, (i.item ->> 'Checksum')::int8,
-                (i.item ? 'Moved')::int4::int8, 0::int8
+                (i.item ? 'Moved')::int4::int8, 0::int8, 0::int8, 0::int8
             FROM block_items i WHERE i.volume_id = $1::int8 AND i.block_id >= $2::int8 AND i.block_id < $3::int8
             UNION ALL
-            SELECT 1::int8, x.first_block, x.block_count::int8, x.object_id, x.first_slot::int8, o.server_id::int8
+            SELECT 1::int8, x.first_block, x.block_count::int8, x.object_id, x.first_slot::int8, o.server_id::int8,
+                coalesce(x.origin_block, 0), coalesce(x.copy_version, 0)
             FROM block_extents x JOIN block_objects o ON o.object_id = x.object_id
             WHERE x.volume_id = $1::int8 AND x.first_block < $3::int8 AND x.first_block + x.block_count > $2::int8
                 AND x.first_block >= coalesce((
@@ -353,7 +354,8 @@ extension Statements {
                     AND o.live_slots::int8 * 100 < o.slots::int8 * $2::int8
                 ORDER BY o.live_slots::float8 / o.slots, o.object_id LIMIT $3::int8
             )
-            SELECT \(objectColumns), x.first_block, x.block_count::int8, x.first_slot::int8
+            SELECT \(objectColumns), x.first_block, x.block_count::int8, x.first_slot::int8,
+                coalesce(x.origin_block, 0), coalesce(x.copy_version, 0)
             FROM sparse o JOIN block_extents x ON x.object_id = o.object_id AND x.volume_id = o.volume_id
             ORDER BY o.live_slots::float8 / o.slots, o.object_id, x.first_block
             """

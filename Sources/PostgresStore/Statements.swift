@@ -51,14 +51,54 @@ enum Statements {
                 FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS k (v, e, first, stop)
                 JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
             ), \(hitExtents(replacing: false)), put AS (
-                INSERT INTO block_extents AS x (volume_id, first_block, block_count, object_id, first_slot)
-                SELECT volume_id, first, count, object_id, slot FROM piece \(overwriteExtent)
+                \(insertExtents)
+                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece \(overwriteExtent)
             ), counted AS (
                 UPDATE block_objects o SET live_slots = o.live_slots - d.lost
-                FROM (SELECT object_id, sum(lost)::int4 AS lost FROM hit GROUP BY object_id) d
+                FROM (SELECT object_id, sum(lost)::int8 AS lost FROM hit GROUP BY object_id) d
                 WHERE o.object_id = d.object_id
             )
             SELECT count(*) FROM hit
+            """
+    )
+
+    /// $1 volumes, $2 epochs, $3 objects, $4 source blocks, $5 their slots, $6 destination blocks, $7 counts, $8 origins,
+    /// $9 versions: copies by reference of runs whose source extents name that object and these slots; returns how many blocks
+    /// were copied (M11).
+    static let referenceExtents = Statement(
+        name: "reference_extents",
+        sql: """
+            WITH run AS MATERIALIZED (
+                SELECT k.v, k.object, k.destination AS first, k.count, k.slot, k.origin, k.version
+                FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[],
+                    $9::int8[]) AS k (v, e, object, source, slot, destination, count, origin, version)
+                JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+                JOIN block_objects o ON o.object_id = k.object AND o.volume_id = k.v AND o.state = 'live'
+                WHERE k.count = (
+                    SELECT sum(least(x.first_block + x.block_count, k.source + k.count) - greatest(x.first_block, k.source))
+                    FROM block_extents x
+                    WHERE x.volume_id = k.v AND x.first_block < k.source + k.count
+                        AND x.first_block + x.block_count > k.source AND x.first_block >= coalesce((
+                            SELECT p.first_block FROM block_extents p WHERE p.volume_id = k.v AND p.first_block <= k.source
+                            ORDER BY p.first_block DESC LIMIT 1), k.source)
+                        AND x.object_id = k.object AND x.first_slot - x.first_block = k.slot - k.source
+                )
+            ), \(hitExtents(replacing: true)), put AS (
+                \(insertExtents)
+                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
+                UNION ALL SELECT v, first, count, object, slot, origin, version FROM run \(overwriteExtent)
+            ), dropped AS (
+                DELETE FROM block_items i USING run r
+                WHERE i.volume_id = r.v AND i.block_id >= r.first AND i.block_id < r.first + r.count
+            ), counted AS (
+                UPDATE block_objects o SET live_slots = o.live_slots + d.change
+                FROM (
+                    SELECT object_id, sum(change)::int8 AS change FROM (
+                        SELECT object_id, -lost AS change FROM hit UNION ALL SELECT object, count FROM run
+                    ) c GROUP BY object_id
+                ) d WHERE o.object_id = d.object_id
+            )
+            SELECT coalesce(sum(count), 0)::int8 FROM run
             """
     )
 
@@ -143,13 +183,13 @@ enum Statements {
                     FROM mapped
                 ) m GROUP BY v, object, n, block - slot, island
             ), \(hitExtents(replacing: true)), put AS (
-                INSERT INTO block_extents AS x (volume_id, first_block, block_count, object_id, first_slot)
-                SELECT volume_id, first, count, object_id, slot FROM piece
-                UNION ALL SELECT v, first, count, object, slot FROM run \(overwriteExtent)
+                \(insertExtents)
+                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
+                UNION ALL SELECT v, first, count, object, slot, NULL, NULL FROM run \(overwriteExtent)
             ), counted AS (
                 UPDATE block_objects o SET live_slots = o.live_slots + d.change, mapped_in = NULL
                 FROM (
-                    SELECT object_id, sum(change)::int4 AS change FROM (
+                    SELECT object_id, sum(change)::int8 AS change FROM (
                         SELECT object_id, -lost AS change FROM hit
                         UNION ALL SELECT object, count FROM run
                         UNION ALL SELECT object, 0 FROM slot
@@ -215,9 +255,9 @@ enum Statements {
 
     static let commits: [Statement] =
         blocks + units + [
-            lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, writeItems, mapObjects, mapItems, dropItems,
-            mapExtents,
-            evictItems, fillItems, markNexuses, raiseVersions,
+            lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, referenceExtents, writeItems, mapObjects,
+            mapItems,
+            dropItems, mapExtents, evictItems, fillItems, markNexuses, raiseVersions,
         ]
 
     /// How ``ObjectMap/Condition`` is told to PostgreSQL.
@@ -237,9 +277,14 @@ enum Statements {
         g.volume_id = k.v AND g.epoch = k.e AND o.object_id = k.object AND o.mapped_in = pg_current_xact_id()
         """
 
+    private static let insertExtents = """
+        INSERT INTO block_extents AS x (volume_id, first_block, block_count, object_id, first_slot, origin_block, copy_version)
+        """
+
     private static let overwriteExtent = """
         ON CONFLICT (volume_id, first_block) DO UPDATE SET block_count = excluded.block_count,
-                    object_id = excluded.object_id, first_slot = excluded.first_slot
+                    object_id = excluded.object_id, first_slot = excluded.first_slot,
+                    origin_block = excluded.origin_block, copy_version = excluded.copy_version
         """
 
     /// From `run` (v, first, count), none overlapping another: `hit` is the extents that lose blocks to runs, `piece` is what
@@ -248,7 +293,7 @@ enum Statements {
     private static func hitExtents(replacing: Bool) -> String {
         """
         hit AS MATERIALIZED (
-                SELECT x.volume_id, x.first_block, x.block_count, x.object_id, x.first_slot,
+                SELECT x.volume_id, x.first_block, x.block_count, x.object_id, x.first_slot, x.origin_block, x.copy_version,
                     range_agg(int8range(r.first, r.first + r.count)) AS holes,
                     bool_or(r.first = x.first_block) AND \(replacing) AS is_replaced,
                     sum(least(r.first + r.count, x.first_block + x.block_count) - greatest(r.first, x.first_block)) AS lost
@@ -258,10 +303,11 @@ enum Statements {
                         AND e.first_block + e.block_count > r.first AND e.first_block >= coalesce((
                             SELECT p.first_block FROM block_extents p WHERE p.volume_id = r.v AND p.first_block <= r.first
                             ORDER BY p.first_block DESC LIMIT 1), r.first)
-                ) x GROUP BY 1, 2, 3, 4, 5
+                ) x GROUP BY 1, 2, 3, 4, 5, 6, 7
             ), piece AS MATERIALIZED (
                 SELECT h.volume_id, lower(p) AS first, upper(p) - lower(p) AS count, h.object_id,
-                    h.first_slot + (lower(p) - h.first_block) AS slot
+                    h.first_slot + (lower(p) - h.first_block) AS slot,
+                    h.origin_block + (lower(p) - h.first_block) AS origin, h.copy_version AS version
                 FROM hit h, unnest(int8multirange(int8range(h.first_block, h.first_block + h.block_count)) - h.holes) AS p
             ), gone AS (
                 DELETE FROM block_extents x USING hit h

@@ -35,7 +35,7 @@ public enum SCSILimits {
         + copySegmentsMaximum * ExtendedCopyCommands.segmentDescriptorBytes
     /// Most bytes that one segment of an EXTENDED COPY copies.
     public static let copySegmentMaximumBytes: UInt64 = 16 << 20
-    /// Copies of one logical unit that may be in progress or remembered, at most 255.
+    /// Copies of one session that may be in progress, and that are remembered once they have ended; at most 255.
     public static let copiesMaximum = 16
     /// Seconds that a command takes at most while all is well (command timeouts descriptor).
     public static let commandNominalSeconds: UInt32 = 1

@@ -40,6 +40,8 @@ extension SenseData {
     public static let copyInProgress = SenseData(.illegalRequest, .operationInProgress)
     /// A copy cannot go on, for example beyond the end of a device.
     public static let copyAborted = SenseData(.copyAborted, .none)
+    /// COPY ABORTED, INCORRECT COPY TARGET DEVICE TYPE: DISK BLOCK LENGTH is not that of the device.
+    public static let wrongCopyBlockLength = SenseData(.copyAborted, .incorrectCopyDeviceType)
     /// A segment names a device that is not there.
     public static let unreachableCopyTarget = SenseData(.copyAborted, .unreachableCopyTarget)
     /// The bytes of a segment are not whole logical blocks of its destination.

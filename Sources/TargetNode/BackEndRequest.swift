@@ -12,6 +12,8 @@ final class BackEndRequest {
         case zero([ByteRange])
         case compareAndWrite(offset: UInt64, checksum: Checksum, compare: ByteBuffer, write: ByteBuffer)
         case orWrite(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
+        /// Inside the volume, of whole data blocks.
+        case copy(source: UInt64, destination: UInt64, count: UInt64)
         case mapStatus(ByteRange, runsMaximum: Int)
         case check(CommandRules, wantsReservations: Bool)
         case unit(UnitAction)
@@ -19,7 +21,7 @@ final class BackEndRequest {
         var isChange: Bool {
             switch self {
             case .read, .mapStatus, .check: false
-            case .write, .zero, .compareAndWrite, .orWrite, .unit: true
+            case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit: true
             }
         }
 
@@ -34,6 +36,8 @@ final class BackEndRequest {
     let task: UInt32?
     let operation: Operation
     let completion: (Outcome) -> Void
+    /// Its number in the nexus, while it has no outcome.
+    var command: CommandID?
 
     init(task: UInt32?, operation: Operation, completion: @escaping (Outcome) -> Void) {
         self.task = task

@@ -125,7 +125,7 @@ extension ISCSISession {
             }
         case .copyResults(let query):
             check(task) { [self] _ in answer(task, query.response(copies.record(query.listIdentifier))) }
-        case .extendedCopy(let copy): begin(copy, task)
+        case .extendedCopy(let copy): check(task) { [self] _ in begin(copy, task) }
         case .complete, .read, .write, .compareAndWrite, .zero, .writeSame, .verify, .synchronizeCache, .orWrite,
             .writeAndVerify:
             preconditionFailure("a plan about blocks is performed elsewhere")

@@ -35,6 +35,12 @@ final class ReadAssembly {
 
     var firstBlock: BlockID { geometry.blocks(touching: range).first }
 
+    /// The block that the first slot of a run in an object must have been written as.
+    func origin(ofRun index: Int) -> BlockID {
+        if case .object(_, _, _, let origin?, _) = runs[index] { return origin }
+        return firstBlock + UInt64(runs[..<index].reduce(0) { $0 + $1.count })
+    }
+
     /// The LBA at which a run begins.
     func address(ofRun index: Int) -> LBA {
         let before = runs[..<index].reduce(0) { $0 + $1.count }
@@ -118,7 +124,7 @@ extension ISCSISession {
         guard assembly.missing > 0 else { return complete(assembly) }
         let round = assembly.repeats
         for (index, run) in answer.runs.enumerated() {
-            if case .object(let object, let server, let firstSlot, let count) = run {
+            if case .object(let object, let server, let firstSlot, _, let count) = run {
                 let message = GetSlots(object: object, firstSlot: firstSlot, count: count)
                 fetch(message, from: server, run: index, of: assembly, round: round, retries: 0)
             }
@@ -215,8 +221,7 @@ extension ISCSISession {
         run: Int,
         of assembly: ReadAssembly
     ) {
-        let before = assembly.runs[..<run].reduce(0) { $0 + $1.count }
-        let firstBlock = assembly.firstBlock + UInt64(before)
+        let firstBlock = assembly.origin(ofRun: run)
         guard slots.slots.count == Int(message.count), slots.blockSizeBytes == assembly.geometry.blockSizeBytes else {
             return finish(assembly, failure: .unreadable(assembly.address(ofRun: run)))
         }

@@ -13,13 +13,16 @@ extension ISCSISession {
         // From here on nothing more is asked of the owner for them, and their answers go nowhere.
         for tag in request.tasks { forget(task: tag) }
         let management = UnitManagement(request.function)
-        if management != nil { copyGeneration += 1 }
-        guard nexus != nil, management != nil || !ids.isEmpty else {
-            return machine.taskManagementCompleted(tag: request.tag, .functionComplete)
-        }
         let milliseconds = UInt64(TargetLimits.taskManagementDeadlineMilliseconds)
         let deadline = service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
-        fence(request, management, ids: ids, deadline: deadline)
+        endCopies(of: management == nil ? request.tasks : nil, deadline: deadline) { [self] isDone in
+            guard isDone else { return terminate(.reset) }
+            guard nexus != nil, management != nil || !ids.isEmpty else {
+                machine.taskManagementCompleted(tag: request.tag, .functionComplete)
+                return drain()
+            }
+            fence(request, management, ids: ids, deadline: deadline)
+        }
     }
 
     /// Has the owner take commands back; asked again until the owner has answered or the deadline has passed. Then the session

@@ -35,10 +35,10 @@ final class ISCSISession: ChannelInboundHandler {
     private var nextSerial: UInt64 = 1
     /// What became of copies.
     var copies = CopyRecords()
-    /// Ends the copies of other sessions that read or write through this one.
-    var copiesByOthers: [ObjectIdentifier: () -> Void] = [:]
-    /// Grows with every reset: copies of an older one end.
-    var copyGeneration: UInt64 = 0
+    /// Copies of this session, and those of others that read or write through it.
+    var runningCopies: [ObjectIdentifier: CopyJob] = [:]
+    /// What the initiator proved itself with; nil where it was not asked.
+    private(set) var proof: CHAPCredential?
     /// A request to log out has been sent.
     private var isAskedToLogOut = false
     /// Owner's command ids of each initiator task, for task management.
@@ -132,6 +132,7 @@ final class ISCSISession: ChannelInboundHandler {
     }
 
     private func leaveVolume() {
+        leaveCopies()
         if let nexus { backend?.closeNexus(nexus.nexus) }
         nexus?.close()
         nexus = nil
@@ -139,9 +140,6 @@ final class ISCSISession: ChannelInboundHandler {
         backend = nil
         commandsOfTask = [:]
         serials = [:]
-        let copies = copiesByOthers
-        copiesByOthers = [:]
-        for end in copies.values { end() }
     }
 
     private func tick() {
@@ -308,6 +306,7 @@ final class ISCSISession: ChannelInboundHandler {
                     return refuse(identity, backend.iqn, .unavailable("the volume is not known any more"))
                 }
                 describe(volume)
+                proof = volume.access.credentials.first { $0.name == parameters.authenticatedName }
                 nexus = NexusClient(volume: volume.id, nexus: answer.nexus, opened: answer.stamp)
                 machine.sessionOpened(tsih: service.takeTSIH())
                 service.logger.info(
@@ -452,6 +451,10 @@ final class ISCSISession: ChannelInboundHandler {
         switch action {
         case .send(let id, let attempt, let request, let context): send(request, id, attempt, context)
         case .complete(let request, let outcome):
+            if let task = request.task, let id = request.command {
+                commandsOfTask[task]?.removeAll { $0 == id }
+            }
+            request.command = nil
             switch outcome {
             case .answered(let answer): request.completion(answer)
             case .committedEarlier: request.completion(.done)
@@ -474,6 +477,7 @@ final class ISCSISession: ChannelInboundHandler {
         guard let id = nexus?.submit(request, isChange: request.operation.isChange, deadline: deadline) else {
             return request.completion(.failed(.unreachable))
         }
+        request.command = id
         if let task = request.task { commandsOfTask[task, default: []].append(id) }
     }
 
@@ -523,6 +527,12 @@ final class ISCSISession: ChannelInboundHandler {
             client.send(
                 OrWriteCommand(WriteCommand(header: header, offset: offset, checksums: checksums)),
                 payload: [bytes],
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
+        case .copy(let source, let destination, let count):
+            client.send(
+                CopyCommand(header: header, source: source, destination: destination, count: count),
                 deadlineMilliseconds: deadline,
                 completion: completion
             )
@@ -581,7 +591,7 @@ final class ISCSISession: ChannelInboundHandler {
                 case .mapStatus:
                     let mapped = try answer.decode(MapStatusCommand.Answer.self)
                     return .final(.mapped(mapped.runs), mapped.stamp)
-                case .write, .zero, .compareAndWrite, .orWrite, .unit:
+                case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit:
                     let done = try answer.decode(CommandAnswer.self)
                     return .final(.done, done.stamp)
                 }

@@ -359,11 +359,14 @@ final class TargetService {
         return !sessionsByID.isEmpty
     }
 
-    /// The session through which an initiator uses a volume here: its own, or another one of the same initiator.
+    /// The session through which an initiator uses a volume here: its own, or another one of the same initiator, which it could
+    /// have opened with what it has proved here. (A name alone proves nothing: anybody may claim it.)
     func session(of session: ISCSISession, designatedBy device: CopyDevice) -> ISCSISession? {
         if session.unit?.isDesignated(by: device) == true { return session }
         return sessionsByID.values.first {
-            $0.initiator == session.initiator && $0.nexus != nil && $0.unit?.isDesignated(by: device) == true
+            guard $0.initiator == session.initiator, $0.nexus != nil, let unit = $0.unit else { return false }
+            return unit.isDesignated(by: device)
+                && unit.volume.access.admits(session.initiator, proof: session.proof)
         }
     }
 

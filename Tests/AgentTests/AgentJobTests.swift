@@ -174,6 +174,39 @@ struct AgentJobTests {
         }
     }
 
+    @Test("M11: a copy that shares a slot gets one of its own, which says which block and version it is")
+    func compactionOfCopy() async throws {
+        try await Bench.run { bench async throws in
+            await makeSparse(bench)
+            let shared = try #require(bench.cache.with { $0.extents[BlockID(13)] })
+            bench.cache.with { state in
+                state.onCompactionWork = { state, answer in
+                    state.extents[BlockID(40)] = shared
+                    answer.runs.append(
+                        CompactionWork.LiveRun(
+                            blocks: BlockRange(first: BlockID(40), count: 1),
+                            source: shared.object,
+                            server: answer.runs[0].server,
+                            firstSlot: shared.slot,
+                            copy: CompactionWork.LiveRun.Copy(origin: BlockID(13), version: Version(5_000))
+                        )
+                    )
+                }
+            }
+            #expect(await bench.perform(.compact) == .worked)
+            #expect(try await bench.readExtent(40) == block(seed: 4))
+            #expect(try await bench.readExtent(13) == block(seed: 4))
+            let place = try #require(bench.cache.with { $0.extents[BlockID(40)] })
+            #expect(place.object != shared.object)
+            let (answer, _) = try await bench.clients[0].call(
+                GetSlots(object: place.object, firstSlot: place.slot, count: 1),
+                answer: GetSlots.Answer.self,
+                deadlineMilliseconds: patience
+            )
+            #expect(answer.slots.first?.version == Version(5_000))
+        }
+    }
+
     @Test("I7: a compaction whose source is gone, or holds another block, changes nothing", arguments: [true, false])
     func missingSource(isGone: Bool) async throws {
         try await Bench.run { bench async throws in

@@ -51,6 +51,112 @@ extension IntegrationTests {
             try session.run([0x84, 0, identifier, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], read: 256)
         }
 
+        /// Bytes of a volume in pieces of 1 MiB.
+        private func content(_ session: RawInitiator, from lba: UInt64, mebibytes: Int) throws -> [UInt8] {
+            try (0..<UInt64(mebibytes)).flatMap { try session.read(lba + $0 * 2_048, 2_048) }
+        }
+
+        @Test func insideAVolumeSlotsAreShared_M11() async throws {
+            let first = try await TestCluster.start(volumes: ["demo:64M"])
+            do {
+                try await share(first)
+                try await first.killAll()
+            } catch {
+                let logs = first.logs()
+                try? await first.killAll()
+                first.remove()
+                throw ProcessFailure("\(error)\n\(logs)")
+            }
+            // What was shared survives the loss of every process, and of PostgreSQL.
+            let second = try await TestCluster.start(volumes: [], data: first.data, port: first.port)
+            do {
+                try await compact(second)
+            } catch {
+                let logs = second.logs()
+                _ = try? await second.stop()
+                second.remove()
+                throw ProcessFailure("\(error)\n\(logs)")
+            }
+            let result = try await second.stop()
+            #expect(result.isSuccess, "\(result.summary)")
+            second.remove()
+        }
+
+        private static let mebibyte: UInt64 = 2_048
+        private static let shared =
+            "SELECT coalesce(sum(block_count), 0) FROM block_extents WHERE origin_block IS NOT NULL"
+        private static let objects = "SELECT count(*) FROM block_objects WHERE state = 'live'"
+
+        private func share(_ cluster: TestCluster) async throws {
+            let image = URL(fileURLWithPath: cluster.data).deletingLastPathComponent().path + "/image"
+            try Images.make(image, mebibytes: 16, seed: 32)
+            try await Images.convert(image, to: cluster.url(target: 1))
+            try await cluster.drain(cachedBytesMaximum: 0)
+            let session = try await cluster.session("copies")
+            _ = try session.attentions()
+            let own = [[UInt8]](repeating: try session.networkAddressIdentifier(), count: 2)
+            let before = try await cluster.sql(Self.objects)
+            let all = [Segment(from: 0, to: 32 * Self.mebibyte, blocks: 32_768)]
+            let done = try copy(through: session, identifier: 1, own, all)
+            #expect(done.isGood, "\(done)")
+            #expect(try await cluster.sql(Self.objects) == before)
+            #expect(try await cluster.sql("SELECT count(*) FROM block_items") == "0")
+            let zeros = try #require(
+                Int(
+                    try await cluster.sql(
+                        "SELECT 4096 - coalesce(sum(block_count), 0) FROM block_extents WHERE origin_block IS NULL"
+                    )
+                )
+            )
+            #expect(try await cluster.sql(Self.shared) == "\(4_096 - zeros)")
+            let data = [UInt8](FileManager.default.contents(atPath: image) ?? Data())
+            let other = try await cluster.session("reads", target: 2)
+            _ = try other.attentions()
+            #expect(try content(other, from: 32 * Self.mebibyte, mebibytes: 16) == data)
+            // Where only a part is made of whole data blocks, that part is shared; of what is shifted nothing is.
+            let parts = [
+                Segment(from: 3, to: 50 * Self.mebibyte + 3, blocks: 29),
+                Segment(from: 1, to: 52 * Self.mebibyte, blocks: 32),
+            ]
+            let odd = try copy(through: session, identifier: 2, own, parts)
+            #expect(odd.isGood, "\(odd)")
+            #expect(try other.read(50 * Self.mebibyte + 3, 29) == Array(data[3 * 512..<32 * 512]))
+            #expect(try other.read(52 * Self.mebibyte, 32) == Array(data[512..<33 * 512]))
+            #expect(try other.read(50 * Self.mebibyte, 3) == [UInt8](repeating: 0, count: 3 * 512))
+            // The source changes; the copy does not.
+            try other.writeAndRead(0, fill: 7)
+            #expect(try session.read(32 * Self.mebibyte, 8) == Array(data[..<4_096]))
+            let report = try await cluster.ashlar(["fsck"])
+            #expect(report.isSuccess, "\(report.summary)")
+        }
+
+        private func compact(_ cluster: TestCluster) async throws {
+            let image = URL(fileURLWithPath: cluster.data).deletingLastPathComponent().path + "/image"
+            let data = [UInt8](FileManager.default.contents(atPath: image) ?? Data())
+            let session = try await cluster.session("after", target: 2)
+            _ = try session.attentions()
+            #expect(try content(session, from: 32 * Self.mebibyte, mebibytes: 16) == data)
+            // All of the source and most of the copy goes, half of whatever object: what is left is rewritten, and its own then.
+            func zero(_ lba: UInt64, _ blocks: UInt64) throws {
+                let cdb = [0x93, 0x09] + RawInitiator.bigEndian(lba, 8) + RawInitiator.bigEndian(blocks, 4) + [0, 0]
+                #expect(try session.run(cdb, read: 0).isGood)
+            }
+            for (lba, mebibytes) in [(0, 16), (32, 12), (50, 3)] as [(UInt64, UInt64)] {
+                for piece in 0..<mebibytes { try zero((lba + piece) * Self.mebibyte, Self.mebibyte) }
+            }
+            for piece in 44..<48 as Range<UInt64> { try zero(piece * Self.mebibyte, Self.mebibyte / 2) }
+            try await cluster.change(#"{"policy":{"compactBelowPercent":95}}"#)
+            try await cluster.wait("nothing is shared any more", Self.shared, is: "0", timeout: .seconds(120))
+            for piece in 44..<48 {
+                let offset = (piece - 32) << 20 + 1 << 19
+                let left = try session.read(UInt64(piece) * Self.mebibyte + Self.mebibyte / 2, 1_024)
+                #expect(left == Array(data[offset..<offset + 1 << 19]), "MiB \(piece)")
+            }
+            #expect(try session.read(0, 8) == [UInt8](repeating: 0, count: 4_096))
+            let report = try await cluster.ashlar(["fsck"])
+            #expect(report.isSuccess, "\(report.summary)")
+        }
+
         @Test func volumesAreCopiedWhereTheInitiatorIsLoggedInToBoth() async throws {
             try await TestCluster.with(volumes: ["demo:16M", "other:16M"]) { cluster in
                 let image = URL(fileURLWithPath: cluster.data).deletingLastPathComponent().path + "/image"

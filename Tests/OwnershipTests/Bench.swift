@@ -14,6 +14,8 @@ final class Bench {
     private(set) var epoch = Epoch(0)
     private(set) var answers: [Ticket: OwnerAnswer] = [:]
     private(set) var notes: [String] = []
+    /// Offsets of reads.
+    private var reads: [Ticket: Int] = [:]
     /// Actions for the store that are held back.
     private(set) var held: [OwnerAction] = []
     private var nextTicket: UInt64 = 1
@@ -216,6 +218,7 @@ final class Bench {
         let number = command ?? nextCommand[nexus, default: 1]
         nextCommand[nexus] = max(number + 1, nextCommand[nexus, default: 1])
         let ticket = self.ticket()
+        if case .read(let range) = operation { reads[ticket] = Int(range.offset) }
         core.submit(
             ticket,
             context: context(nexus, number, lowWater: lowWater, proved: proved),
@@ -263,7 +266,9 @@ final class Bench {
         .read(ByteRange(offset: UInt64(offset), count: UInt64(count)))
     }
 
-    /// What a read of whole blocks returned.
+    private func offset(of read: Ticket) -> Int { reads[read] ?? 0 }
+
+    /// What a read of whole blocks returned; nil where a slot is not the one that the map names.
     func bytes(_ ticket: Ticket) -> [UInt8]? {
         guard case .read(_, let runs, let payload)? = answers[ticket] else { return nil }
         var result: [UInt8] = []
@@ -273,10 +278,13 @@ final class Bench {
             case .bytes(let checksums):
                 for _ in checksums { result += Array((rest.popFirst() ?? ByteBuffer()).readableBytesView) }
             case .zeros(let count): result += [UInt8](repeating: 0, count: Int(count) * block)
-            case .object(let object, _, let first, let count):
+            case .object(let object, _, let first, let origin, let count):
+                let block = origin ?? BlockID(UInt64(offset(of: ticket) + result.count) / UInt64(block))
                 for slot in 0..<count {
-                    let found = store.slot(object, SlotIndex(first.rawValue + slot))
-                    result += Array((found?.bytes ?? ByteBuffer()).readableBytesView)
+                    guard let found = store.slot(object, SlotIndex(first.rawValue + slot)),
+                        found.block == block + UInt64(slot)
+                    else { return nil }
+                    result += Array(found.bytes.readableBytesView)
                 }
             }
         }

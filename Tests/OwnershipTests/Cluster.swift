@@ -153,6 +153,12 @@ final class Cluster {
         window == 0 ? 0 : UInt64(window) * Limits.regionBlocks - UInt64(blocksInWindow / 2)
     }
 
+    /// The first block of an initiator's own place for copies, which is as large as a window and lies behind the last of them:
+    /// what goes across windows does not reach it.
+    static func placeOfCopies(_ initiator: Int) -> UInt64 {
+        windowStart(windows - 1) + UInt64((initiator + 1) * 2 * blocksInWindow)
+    }
+
     func offset(ofSector sector: Int) -> UInt64 {
         let window = sector / Self.sectorsInWindow
         return Self.windowStart(window) * UInt64(blockBytes)

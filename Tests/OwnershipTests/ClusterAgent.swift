@@ -70,11 +70,16 @@ extension Cluster {
                 for offset in 0..<extent.blocks.count {
                     let slot = SlotIndex(extent.firstSlot.rawValue + UInt32(offset))
                     guard let found = store.slot(extent.object, slot) else { return count("compaction source gone") }
-                    contents.append(found)
+                    guard found.block == extent.origin + offset else {
+                        return count("slot of another block")
+                    }
+                    if extent.copy != nil { count("compaction of a copy") }
+                    let block = extent.blocks.first + offset
+                    contents.append((block, found.bytes))
                     slots.append(
                         ObjectMap.Slot(
-                            block: found.block,
-                            version: Version(1),
+                            block: block,
+                            version: extent.copy?.version ?? Version(1),
                             condition: .extentNames(extent.object, slot)
                         )
                     )

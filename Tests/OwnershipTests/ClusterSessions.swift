@@ -27,6 +27,9 @@ struct ClusterOperation {
     var fate = Fate.open
     /// The ports that it went through.
     var ports = 0
+    /// A copy of these sectors to the place of its initiator, which nobody else writes; or a read of that place, which shows
+    /// what they were when the copy was made.
+    var isOfCopy = false
     /// What it does to reservations, in place of blocks.
     var reservation: ClusterReservation?
     /// It was not done because it reported a unit attention condition.
@@ -54,6 +57,10 @@ final class Initiator {
     var isAsleepUntil: UInt64 = 0
     /// What the last whole read of each sector returned.
     var seen: [Int: UInt64] = [:]
+    /// The last copy to the initiator's own place.
+    var copy: Int?
+    /// Reads of that place that are under way.
+    var readsOfCopy = 0
     /// No command goes out through another port before this time (R7).
     var notBefore: UInt64 = 0
     init(index: Int) { self.index = index }
@@ -103,6 +110,7 @@ extension Cluster {
     func login(_ initiator: Initiator) {
         initiator.session?.isInitiatorGone = true
         initiator.session = nil
+        initiator.readsOfCopy = 0
         initiator.login += 1
         open(initiator, login: initiator.login)
     }
@@ -426,6 +434,7 @@ extension Cluster {
         if hasReservations, mood == .rough, !isAlone(session), generator.chance(4) {
             return issueReservation(session)
         }
+        if !isAlone(session), generator.chance(12), issueCopy(session) { return }
         let window = generator.below(Self.windows)
         var count = 1 + generator.below(generator.chance(70) ? 6 : Self.sectorsInWindow - 1)
         var first = window * Self.sectorsInWindow + generator.below(Self.sectorsInWindow - count + 1)
@@ -455,6 +464,47 @@ extension Cluster {
             command = write(first, operation.values)
         }
         submit(operation, command, session)
+    }
+
+    /// Copies some blocks to the initiator's own place, or reads what was copied there; `false` where neither can be done now.
+    private func issueCopy(_ session: ClusterSession) -> Bool {
+        let initiator = session.initiator
+        let last = initiator.copy.map { operations[$0] }
+        let place = Self.placeOfCopies(initiator.index) * UInt64(blockBytes)
+        if let last, last.fate == .done, generator.chance(60) {
+            initiator.readsOfCopy += 1
+            let count = UInt64(last.count * Self.sectorBytes)
+            var read = last
+            read.isRead = true
+            read.fate = .open
+            submit(read, .read(ByteRange(offset: place, count: count)), session)
+            return true
+        }
+        // One whose outcome is not known may still come.
+        guard initiator.readsOfCopy == 0, last.map({ $0.fate != .open || $0.latest < now }) ?? true else {
+            return false
+        }
+        let first = generator.below(Self.blocksInWindow)
+        let count = 1 + generator.below(Self.blocksInWindow - first)
+        let operation = ClusterOperation(
+            isRead: false,
+            firstSector: generator.below(Self.windows) * Self.sectorsInWindow + first * Self.sectorsInBlock,
+            count: count * Self.sectorsInBlock,
+            values: [],
+            begun: now,
+            isOfCopy: true
+        )
+        initiator.copy = operations.count
+        submit(
+            operation,
+            .copy(
+                source: offset(ofSector: operation.firstSector),
+                destination: place,
+                count: UInt64(count * blockBytes)
+            ),
+            session
+        )
+        return true
     }
 
     func submit(_ operation: ClusterOperation, _ command: CommandOperation, _ session: ClusterSession) {
@@ -531,6 +581,7 @@ extension Cluster {
         // An initiator that has gone hears nothing.
         guard !session.isInitiatorGone else { return }
         session.received = now
+        if operations[index].isOfCopy, operations[index].isRead { session.initiator.readsOfCopy -= 1 }
         session.isClearing = session.isClearing && operations[index].reservation == nil
         switch outcome {
         case .answered(.done): done(index, session)
@@ -557,6 +608,7 @@ extension Cluster {
     private func done(_ index: Int, _ session: ClusterSession) {
         count("changes done")
         if operations[index].expected != nil { count("compared and written") }
+        if operations[index].isOfCopy { count("copied") }
         operations[index].fate = .done
         operations[index].latest = min(operations[index].latest, now)
         if let reservation = operations[index].reservation { done(reservation, session) }
@@ -566,6 +618,11 @@ extension Cluster {
     private func finishRead(_ index: Int, _ runs: [ReadRun], _ payload: [ByteBuffer], _ initiator: Initiator) {
         var bytes = ByteBuffer()
         var rest = payload[...]
+        let isOfCopy = operations[index].isOfCopy
+        let firstBlock =
+            isOfCopy
+            ? Self.placeOfCopies(initiator.index)
+            : offset(ofSector: operations[index].firstSector) / UInt64(blockBytes)
         for run in runs {
             switch run {
             case .bytes(let checksums):
@@ -576,11 +633,14 @@ extension Cluster {
                     bytes.writeImmutableBuffer(block)
                 }
             case .zeros(let blocks): bytes.writeRepeatingByte(0, count: Int(blocks) * blockBytes)
-            case .object(let object, _, let first, let slots):
+            case .object(let object, _, let first, let origin, let slots):
+                let block = origin ?? BlockID(firstBlock + UInt64(bytes.readableBytes / blockBytes))
                 for slot in 0..<slots {
                     guard let found = store.slot(object, SlotIndex(first.rawValue + slot)) else {
                         return count("object gone")
                     }
+                    guard found.block == block + UInt64(slot) else { return count("slot of another block") }
+                    if origin != nil { count("read from a shared slot") }
                     bytes.writeImmutableBuffer(found.bytes)
                     count("read from object")
                 }
@@ -593,6 +653,10 @@ extension Cluster {
             bytes.getInteger(at: skip + sector * Self.sectorBytes) ?? .max
         }
         operations[index].fate = .done
+        guard !isOfCopy else {
+            // It shows what was copied, when that was copied.
+            return count("copies read")
+        }
         operations[index].latest = now
         for (sector, value) in operations[index].values.enumerated() { initiator.seen[first + sector] = value }
     }

@@ -89,10 +89,35 @@ struct ClusterTests {
             fate: .done
         )
         if cluster.counters["damaged read"] != nil { result.append("I11: a damaged block was returned") }
-        var operations = cluster.operations + [last]
+        if cluster.counters["slot of another block"] != nil { result.append("M11: a slot holds another block") }
+        var operations = cluster.operations + [last] + copies(cluster, &result)
         result += ReservationChecker.violations(&operations)
-        operations.removeAll { $0.reservation != nil }
+        operations.removeAll { $0.reservation != nil || $0.isOfCopy && !$0.isRead }
         return result + LinearizabilityChecker.violations(operations, sectors: Cluster.sectors)
+    }
+
+    /// What the tables say of the places for copies, as reads of what was copied at the time when it was.
+    private static func copies(_ cluster: Cluster, _ problems: inout [String]) -> [ClusterOperation] {
+        cluster.initiators.compactMap { initiator in
+            guard let index = initiator.copy, cluster.operations[index].fate == .done else { return nil }
+            var read = cluster.operations[index]
+            read.isRead = true
+            read.values = []
+            let first = Cluster.placeOfCopies(initiator.index)
+            for block in 0..<UInt64(read.count / Cluster.sectorsInBlock) {
+                switch cluster.store.content(Cluster.volume, BlockID(first + block)) {
+                case .zeros: read.values += [UInt64](repeating: 0, count: Cluster.sectorsInBlock)
+                case .bytes(let bytes):
+                    read.values += (0..<Cluster.sectorsInBlock).map {
+                        bytes.getInteger(at: $0 * Cluster.sectorBytes) ?? .max
+                    }
+                case .lost(let object):
+                    problems.append("I8: block \(first + block) is in object \(object), which is gone")
+                    return nil
+                }
+            }
+            return read
+        }
     }
 
     @Test("I1 I2 I3 I4 I5 I8 I12: every read is what some order of whole commands explains", arguments: seeds)

@@ -21,6 +21,7 @@ struct CommitPropertyTests {
         mutating func part(_ base: VolumeCommit) -> VolumeCommit {
             var part = base
             if random.below(4) == 0 { part.zeros = zeros() }
+            if random.below(3) == 0 { part.references = references(besides: part.zeros) }
             if random.below(3) != 0 { part.writes = writes(18) }
             for _ in 0..<random.below(4) where !reserved.isEmpty { part.maps.append(map()) }
             if random.below(3) == 0 { part.evictions = evictions() }
@@ -95,6 +96,45 @@ struct CommitPropertyTests {
                 position = first + count
             }
             return runs
+        }
+
+        /// Copies whose ends touch neither each other's nor what becomes zeros, as the owner sees to it.
+        mutating func references(besides zeros: [BlockRange]) -> [Reference] {
+            var free = Set(
+                (0..<CommitPropertyTests.blocks).filter { block in
+                    !zeros.contains { $0.contains(BlockID(block)) }
+                }
+            )
+            var result: [Reference] = []
+            for _ in 0..<3 {
+                let first = block()
+                guard let place = model.places[BlockID(first)] else { continue }
+                var run: [UInt64] = []
+                for (offset, block) in (first..<min(first + 8, CommitPropertyTests.blocks)).enumerated() {
+                    guard free.contains(block), let next = model.places[BlockID(block)], next.object == place.object,
+                        next.slot == place.slot + UInt32(offset),
+                        (next.copy?.origin ?? BlockID(block)) == (place.copy?.origin ?? BlockID(first)) + UInt64(offset)
+                    else { break }
+                    run.append(block)
+                }
+                let destination = block()
+                let target = destination..<destination + UInt64(run.count)
+                guard !run.isEmpty, free.subtracting(run).isSuperset(of: target) else { continue }
+                free.subtract(run)
+                free.subtract(target)
+                nextVersion += 1
+                let source = Extent(
+                    blocks: BlockRange(first: BlockID(first), count: UInt64(run.count)),
+                    object: place.object,
+                    server: ObjectServerID(2),
+                    firstSlot: SlotIndex(place.slot),
+                    copy: place.copy
+                )
+                result.append(
+                    Reference(source: source, destination: BlockID(destination), version: Version(nextVersion))
+                )
+            }
+            return result
         }
 
         mutating func writes(_ most: Int) -> [ItemWrite] {
@@ -212,7 +252,8 @@ struct CommitPropertyTests {
             for offset in 0..<extent.blocks.count {
                 places[extent.blocks.first + offset] = .init(
                     object: extent.object,
-                    slot: extent.firstSlot.rawValue + UInt32(offset)
+                    slot: extent.firstSlot.rawValue + UInt32(offset),
+                    copy: extent.copy.map { .init(origin: $0.origin + offset, version: $0.version) }
                 )
             }
         }

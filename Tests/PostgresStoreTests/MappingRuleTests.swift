@@ -3,7 +3,7 @@ import Ownership
 import PostgresStore
 import Testing
 
-/// The rules of moving, M1 to M9, as far as the store answers for them.
+/// The rules of moving and copying, M1 to M9 and M11, as far as the store answers for them.
 @Suite(.enabled(if: TestCluster.isAvailable, "PostgreSQL 15 or newer is not installed"))
 struct MappingRuleTests {
     @Test func m1AMoveMapsOnlySlotsWhoseItemHasTheVersion() async throws {
@@ -108,6 +108,119 @@ struct MappingRuleTests {
         #expect(detail.mapped == [[false, false], [false]])
         let region = try await fixture.region()
         #expect(region.items.isEmpty && region.extents.isEmpty)
+    }
+
+    @Test func m11ACopySharesSlotsAndIsCounted() async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(3)
+        try await fixture.commit { $0.maps = [map(objects[0], (0..<8).map { ($0, 1) }, .always)] }
+        try await fixture.commit {
+            $0.writes = [write(21, 9), write(40, 10)]
+            $0.maps = [map(objects[1], (20..<24).map { ($0, 11) }, .always)]
+        }
+        let source = try #require(await fixture.region().extents.first)
+        let copy = Reference(
+            source: source.clipped(to: BlockRange(first: BlockID(2), count: 4)),
+            destination: BlockID(21),
+            version: Version(30)
+        )
+        try await fixture.commit { $0.references = [copy] }
+        let region = try await fixture.region()
+        #expect(region.items.map(\.block) == [BlockID(40)])
+        #expect(region.extents.map(\.blocks.first.rawValue) == [0, 20, 21])
+        #expect(region.extents.last == copy.extent)
+        #expect(copy.extent.copy == Extent.Copy(origin: BlockID(2), version: Version(30)))
+        func live(_ object: ObjectID) throws -> Int64 {
+            try fixture.number("SELECT live_slots FROM block_objects WHERE object_id = \(object)")
+        }
+        #expect(try live(objects[0]) == 12)
+        #expect(try live(objects[1]) == 1)
+        // Cut in the middle, each part still says where it comes from; the source may go.
+        try await fixture.commit {
+            $0.zeros = [BlockRange(first: BlockID(0), count: 8), BlockRange(first: BlockID(22), count: 1)]
+        }
+        let parts = try await fixture.region().extents.dropFirst()
+        #expect(parts.map(\.blocks.first.rawValue) == [21, 23] && parts.map(\.origin.rawValue) == [2, 4])
+        #expect(parts.map(\.firstSlot.rawValue) == [2, 4])
+        #expect(try live(objects[0]) == 3)
+        let sparse = try await ask {
+            fixture.store.fetchCompactionCandidates(volume: fixture.volume, belowPercent: 90, limit: 9, completion: $0)
+        }
+        #expect(sparse.first { $0.0.object == objects[0] }?.1 == Array(parts))
+        // A compaction makes plain extents of them.
+        var compaction = map(objects[2], [], .always)
+        compaction.slots = [(21, 2), (23, 4)].map { block, slot in
+            ObjectMap.Slot(
+                block: BlockID(block),
+                version: Version(30),
+                condition: .extentNames(objects[0], SlotIndex(slot))
+            )
+        }
+        #expect(try await fixture.commit { $0.maps = [compaction] }.mapped == [[true, true]])
+        let moved = try await fixture.region().extents.dropFirst()
+        #expect(moved.map(\.object) == [objects[2], objects[2], objects[0]])
+        #expect(moved.map { $0.copy?.origin } == [nil, nil, BlockID(5)])
+    }
+
+    @Test func m6ACompactionLooksAtTheSlotToo() async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(2)
+        try await fixture.commit { $0.maps = [map(objects[0], (0..<4).map { ($0, 1) }, .always)] }
+        let source = try #require(await fixture.region().extents.first)
+        for (block, version) in [(1, 30), (2, 31)] as [(UInt64, UInt64)] {
+            let copy = Reference(
+                source: source.clipped(to: BlockRange(first: BlockID(block), count: 1)),
+                destination: BlockID(20),
+                version: Version(version)
+            )
+            try await fixture.commit { $0.references = [copy] }
+        }
+        // Planned while block 20 shared slot 1.
+        var late = map(objects[1], [], .always)
+        late.slots = [
+            ObjectMap.Slot(
+                block: BlockID(20),
+                version: Version(30),
+                condition: .extentNames(objects[0], SlotIndex(1))
+            )
+        ]
+        #expect(try await fixture.commit { $0.maps = [late] }.mapped == [[false]])
+        #expect(try await fixture.region().extents.last?.origin == BlockID(2))
+    }
+
+    @Test func m11ACopyOfWhatDoesNotLieThereChangesNothing() async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(2)
+        try await fixture.commit {
+            $0.maps = [map(objects[0], (0..<8).map { ($0, 1) }, .always), map(objects[1], [(20, 2)], .always)]
+        }
+        let source = try #require(await fixture.region().extents.first)
+        try await fixture.commit { $0.writes = [write(20, 9)] }
+        var shifted = source
+        shifted.firstSlot = SlotIndex(1)
+        var longer = source
+        longer.blocks.count = 9
+        var other = source
+        other.object = objects[1]
+        for wrong in [shifted, longer, other] {
+            var part = VolumeCommit(volume: fixture.volume, epoch: fixture.epoch)
+            part.references = [Reference(source: wrong, destination: BlockID(20), version: Version(30))]
+            let commits = [part]
+            await #expect(throws: StoreFailure.self) {
+                _ = try await ask { fixture.store.commit(commits, completion: $0) }
+            }
+            let region = try await fixture.region()
+            #expect(region.items.map(\.block) == [BlockID(20)] && region.extents.count == 2)
+        }
+        // Nor one of an epoch that is over.
+        var late = VolumeCommit(volume: fixture.volume, epoch: Epoch(fixture.epoch.rawValue + 1))
+        late.references = [Reference(source: source, destination: BlockID(20), version: Version(30))]
+        let commits = [late]
+        guard case .fenced = try await ask({ fixture.store.commit(commits, completion: $0) })[0] else {
+            Issue.record("a copy of another epoch was made")
+            return
+        }
+        #expect(try await fixture.region().items.count == 1)
     }
 
     @Test func m6ACompactionChangesOnlyWhatStillNamesItsSource() async throws {

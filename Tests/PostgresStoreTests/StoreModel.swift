@@ -16,6 +16,7 @@ struct StoreModel {
     struct Place: Equatable {
         var object: ObjectID
         var slot: UInt32
+        var copy: Extent.Copy?
     }
 
     struct Object: Equatable {
@@ -42,6 +43,7 @@ struct StoreModel {
             items = items.filter { !run.contains($0.key) }
             places = places.filter { !run.contains($0.key) }
         }
+        for reference in part.references { apply(reference) }
         for write in part.writes {
             let old = items[write.block]
             items[write.block] = Item(
@@ -76,6 +78,18 @@ struct StoreModel {
         return detail
     }
 
+    private mutating func apply(_ reference: Reference) {
+        for offset in 0..<reference.source.blocks.count {
+            let block = reference.destination + offset
+            items[block] = nil
+            places[block] = Place(
+                object: reference.source.object,
+                slot: reference.source.firstSlot.rawValue + UInt32(offset),
+                copy: Extent.Copy(origin: reference.source.origin + offset, version: reference.version)
+            )
+        }
+    }
+
     private mutating func apply(_ map: ObjectMap) -> [Bool]? {
         guard let object = objects[map.object], !object.isLive else { return nil }
         objects[map.object] = Object(isLive: true, slots: UInt32(map.slots.count))
@@ -86,7 +100,9 @@ struct StoreModel {
                 guard items[slot.block]?.version == slot.version else { return false }
                 items[slot.block]?.isMoved = true
             case .extentNames(let source, let sourceSlot):
-                guard places[slot.block] == Place(object: source, slot: sourceSlot.rawValue) else { return false }
+                guard let place = places[slot.block], place.object == source, place.slot == sourceSlot.rawValue else {
+                    return false
+                }
             }
             places[slot.block] = Place(object: map.object, slot: UInt32(index))
             return true

@@ -234,7 +234,14 @@ extension MessageVector {
                 stamp: stamp,
                 runs: [
                     .bytes(checksums: [first, second]),
-                    .object(ObjectID(99), server: ObjectServerID(1), firstSlot: SlotIndex(5), count: 3),
+                    .object(ObjectID(99), server: ObjectServerID(1), firstSlot: SlotIndex(5), origin: nil, count: 3),
+                    .object(
+                        ObjectID(98),
+                        server: ObjectServerID(2),
+                        firstSlot: SlotIndex(6),
+                        origin: BlockID(4_660),
+                        count: 2
+                    ),
                     .zeros(count: 1),
                 ]
             )
@@ -251,6 +258,11 @@ extension MessageVector {
                 header: header,
                 ranges: [ByteRange(offset: 0, count: 512), ByteRange(offset: 1 << 20, count: 1 << 20)]
             )
+        ),
+        MessageVector(
+            "copy",
+            0x2A,
+            CopyCommand(header: header, source: 4_096, destination: 1 << 20, count: 8_192)
         ),
         MessageVector(
             "compare-and-write",
@@ -313,7 +325,8 @@ extension MessageVector {
                         blocks: BlockRange(first: BlockID(64), count: 1),
                         source: ObjectID(98),
                         server: ObjectServerID(2),
-                        firstSlot: SlotIndex(7)
+                        firstSlot: SlotIndex(7),
+                        copy: CompactionWork.LiveRun.Copy(origin: BlockID(32), version: Version(1_003))
                     ),
                 ]
             )

@@ -32,7 +32,7 @@ struct MessageVectorTests {
         #expect(files.sorted() == MessageVector.all.map { "message-\($0.name).hex" }.sorted())
         let types = Set(MessageVector.all.map(\.type))
         #expect(
-            types == Set([0x10...0x18, 0x20...0x29, 0x30...0x37, 0x40...0x45, 0x50...0x53].joined().map(UInt16.init))
+            types == Set([0x10...0x18, 0x20...0x2A, 0x30...0x37, 0x40...0x45, 0x50...0x53].joined().map(UInt16.init))
         )
     }
 
@@ -128,7 +128,7 @@ struct MessageRefusalTests {
         ("change-unit-unregister", "target ports", 4, RPCMessageLimits.registrationPortsMaximum),
         ("move-work-answer", "blocks", 20, RPCMessageLimits.slotsMaximum),
         ("map-move", "slots", 16, RPCMessageLimits.slotsMaximum),
-        ("compaction-work-answer", "runs", 32, RPCMessageLimits.slotsMaximum),
+        ("compaction-work-answer", "runs", 33, RPCMessageLimits.slotsMaximum),
         ("map-compaction", "slots", 28, RPCMessageLimits.slotsMaximum),
         ("collect-answer", "objects", 12, RPCMessageLimits.objectsMaximum),
         ("forget-objects", "objects", 8, RPCMessageLimits.objectsMaximum),
@@ -158,7 +158,7 @@ struct MessageRefusalTests {
         ("look-up-volume-answer", [0, 0, 0x10, 0, 0, 0, 2, 0], [0, 0, 0x10, 1, 0, 0, 2, 0], "geometry"),
         ("look-up-volume-answer", [0, 0, 0x10, 0, 0, 0, 2, 0], [0, 0, 2, 0, 0, 0, 0x10, 0], "geometry"),
         ("look-up-volume-answer", [0, 0, 2, 0, 0, 0, 4], [0, 0, 2, 0, 2, 0, 4], "bool"),
-        ("read-answer", [3, 1, 0, 0, 0, 2], [3, 3, 0, 0, 0, 2], "run"),
+        ("read-answer", [4, 1, 0, 0, 0, 2], [4, 4, 0, 0, 0, 2], "run"),
         (
             "read", [0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0],
             [UInt8](repeating: 0xFF, count: 16), "byte range"

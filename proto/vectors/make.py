@@ -154,10 +154,11 @@ write("nexus-states", "0x18 nexus states, request and answer.", M().i64(7, "volu
 
 # Section 11: commands.
 write("read", "0x20 read, request: 8 KiB at 1 MiB.", M().header().u64(1 << 20, "offset").u64(8192, "count"))
-write("read-answer", "0x20 read, answer: two blocks of bytes, three in an object, one of zeros; the payload is not part of it.",
-      M().stamp(2, 5_000_000_000).count(3, "runs").u8(1, "kind: bytes").checksums(0xE3069283, 0x8A9136AA)
+write("read-answer", "0x20 read, answer: two blocks of bytes, three in an object, two shared ones, one of zeros; the payload is not part of it.",
+      M().stamp(2, 5_000_000_000).count(4, "runs").u8(1, "kind: bytes").checksums(0xE3069283, 0x8A9136AA)
       .u8(2, "kind: object").u64(99, "object").i32(1, "object server").u32(5, "first slot").u32(3, "blocks")
-      .u8(0, "kind: zeros").u32(1, "blocks"))
+      .u8(3, "kind: object, shared").u64(98, "object").i32(2, "object server").u32(6, "first slot").u64(4660, "first block")
+      .u32(2, "blocks").u8(0, "kind: zeros").u32(1, "blocks"))
 write("write", "0x21 write, request: two pieces; the payload is not part of it.",
       M().header().u64(4096, "offset").checksums(0x01020304, 0xE3069283))
 write("zero", "0x22 zero, request.",
@@ -222,7 +223,8 @@ write("change-unit-overwrite", "0x28 change unit, request: SANITIZE, OVERWRITE."
 write("change-unit-format", "0x28 change unit, request: FORMAT UNIT.",
       M().header().u8(5, "unit action: erase").erasure(4, b"", 0).flag(False, "immediate"))
 write("manage-unit", "0x29 manage unit, request: LOGICAL UNIT RESET.", M().header().u8(5, "function"))
-write("command-answer", "Answer to 0x14, 0x21 to 0x25, 0x28, 0x29; also the detail of their refusals.",
+write("copy", "0x2A copy, request.", M().header().u64(4096, "source").u64(1 << 20, "destination").u64(8192, "bytes"))
+write("command-answer", "Answer to 0x14, 0x21 to 0x25, 0x28 to 0x2A; also the detail of their refusals.",
       M().stamp(2, 5_000_000_000).u64(1024, "detail"))
 
 # Section 12: agents.
@@ -238,7 +240,8 @@ write("evict", "0x32 evict, request: no fields.", M())
 write("compaction-work", "0x33 compaction work, request: no fields.", M())
 write("compaction-work-answer", "0x33 compaction work, answer.",
       M().work(120).count(2, "runs").u64(16, "first block").u64(2, "blocks").u64(99, "source").i32(1, "object server")
-      .u32(0, "first slot").u64(64, "first block").u64(1, "blocks").u64(98, "source").i32(2, "object server").u32(7, "first slot"))
+      .u32(0, "first slot").flag(False, "copy?").u64(64, "first block").u64(1, "blocks").u64(98, "source")
+      .i32(2, "object server").u32(7, "first slot").flag(True, "copy?").u64(32, "written as block").u64(1003, "version"))
 write("map-compaction", "0x34 map compaction, request.",
       M().i64(7, "volume").u64(120, "object").i32(1, "object server").u64(12_600, "size").count(1, "slots")
       .u64(16, "block").u64(1001, "version").u64(99, "source").u32(0, "source slot"))

@@ -38,7 +38,7 @@ private let messageTypes: [any RPCMessage.Type] = [
     VerifyObject.self, ObjectStatistics.self, ObjectStatistics.Answer.self, ReloadVolume.self, CacheStatistics.self,
     CacheStatistics.Answer.self, MoveNow.self, DeleteVolumeStep.self, TargetReport.self, TargetReport.Answer.self,
     NexusStates.self, OrWriteCommand.self, MapStatusCommand.self, MapStatusCommand.Answer.self, CheckUnit.self,
-    CheckUnit.Answer.self, ChangeUnit.self, ManageUnit.self,
+    CheckUnit.Answer.self, ChangeUnit.self, ManageUnit.self, CopyCommand.self,
 ]
 
 private func check<M: RPCMessage>(_ type: M.Type, _ body: ByteBuffer) throws(FuzzFailure) {

@@ -216,7 +216,7 @@ package struct LoginMachine: Sendable {
     /// The rules are known: lets the initiator in by name, and goes on with the keys of the first request.
     private mutating func admit() -> Step {
         stage = .negotiating
-        guard let identity, rules.initiators.isEmpty || rules.initiators.contains(identity.initiatorName) else {
+        guard let identity, rules.lists(identity.initiatorName) else {
             return refuse(.authorizationFailure, "the initiator is not on the access list")
         }
         isAuthenticated = rules.credentials.isEmpty

@@ -304,13 +304,36 @@ public struct CompactionWork: RPCMessage {
         public var server: ObjectServerID
         /// The slot of the first.
         public var firstSlot: SlotIndex
+        /// Where the run is a copy by reference: as which block the first slot was written, and the version of the copy.
+        public var copy: Copy?
+
+        /// What a copy by reference adds.
+        public struct Copy: Sendable, Hashable {
+            /// The block that the first slot was written as; the others follow.
+            public var origin: BlockID
+            /// The version that the blocks have.
+            public var version: Version
+
+            /// A copy of blocks from `origin` on.
+            public init(origin: BlockID, version: Version) {
+                self.origin = origin
+                self.version = version
+            }
+        }
 
         /// A run of live slots.
-        public init(blocks: BlockRange, source: ObjectID, server: ObjectServerID, firstSlot: SlotIndex) {
+        public init(
+            blocks: BlockRange,
+            source: ObjectID,
+            server: ObjectServerID,
+            firstSlot: SlotIndex,
+            copy: Copy? = nil
+        ) {
             self.blocks = blocks
             self.source = source
             self.server = server
             self.firstSlot = firstSlot
+            self.copy = copy
         }
     }
 
@@ -345,14 +368,17 @@ public struct CompactionWork: RPCMessage {
             blockSizeBytes = try buffer.readRPC()
             object = try buffer.readRPCIdentifier()
             runs = try buffer.readRPCArray(
-                minimumElementBytes: 32,
+                minimumElementBytes: 33,
                 maximumCount: RPCMessageLimits.slotsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
                 LiveRun(
                     blocks: try b.readRPCBlockRange(),
                     source: try b.readRPCIdentifier(),
                     server: try b.readRPCIdentifier(),
-                    firstSlot: try b.readRPCIdentifier()
+                    firstSlot: try b.readRPCIdentifier(),
+                    copy: try b.readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in
+                        LiveRun.Copy(origin: try b.readRPCIdentifier(), version: try b.readRPCIdentifier())
+                    }
                 )
             }
         }
@@ -369,6 +395,10 @@ public struct CompactionWork: RPCMessage {
                 $0.writeRPCIdentifier($1.source)
                 $0.writeRPCIdentifier($1.server)
                 $0.writeRPCIdentifier($1.firstSlot)
+                $0.writeRPCOptional($1.copy) {
+                    $0.writeRPCIdentifier($1.origin)
+                    $0.writeRPCIdentifier($1.version)
+                }
             }
         }
     }

@@ -77,8 +77,8 @@ public struct ReadCommand: RPCMessage {
     public enum Run: Sendable, Hashable {
         /// The payload holds their bytes; one checksum a block.
         case bytes(checksums: [Checksum])
-        /// They lie in an object.
-        case object(ObjectID, server: ObjectServerID, firstSlot: SlotIndex, count: UInt32)
+        /// They lie in an object, in slots that were written as the blocks from `origin` on; nil: as the blocks that they are.
+        case object(ObjectID, server: ObjectServerID, firstSlot: SlotIndex, origin: BlockID?, count: UInt32)
         /// They were never written, or unmapped.
         case zeros(count: UInt32)
 
@@ -86,7 +86,7 @@ public struct ReadCommand: RPCMessage {
         public var count: Int {
             switch self {
             case .bytes(let checksums): checksums.count
-            case .object(_, _, _, let count), .zeros(let count): Int(count)
+            case .object(_, _, _, _, let count), .zeros(let count): Int(count)
             }
         }
     }
@@ -113,7 +113,8 @@ public struct ReadCommand: RPCMessage {
                 minimumElementBytes: 5,
                 maximumCount: RPCMessageLimits.readRunsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
-                switch try b.readRPC(UInt8.self) {
+                let kind = try b.readRPC(UInt8.self)
+                switch kind {
                 case 0: return .zeros(count: try b.readRPC())
                 case 1:
                     return .bytes(
@@ -121,11 +122,12 @@ public struct ReadCommand: RPCMessage {
                             (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier()
                         }
                     )
-                case 2:
+                case 2, 3:
                     return .object(
                         try b.readRPCIdentifier(),
                         server: try b.readRPCIdentifier(),
                         firstSlot: try b.readRPCIdentifier(),
+                        origin: kind == 3 ? try b.readRPCIdentifier() : nil,
                         count: try b.readRPC()
                     )
                 default: throw RPCDecodingError.invalidValue(field: "run")
@@ -144,11 +146,12 @@ public struct ReadCommand: RPCMessage {
                 case .bytes(let checksums):
                     $0.writeRPC(UInt8(1))
                     $0.writeRPCArray(checksums) { $0.writeRPCIdentifier($1) }
-                case .object(let object, let server, let firstSlot, let count):
-                    $0.writeRPC(UInt8(2))
+                case .object(let object, let server, let firstSlot, let origin, let count):
+                    $0.writeRPC(UInt8(origin == nil ? 2 : 3))
                     $0.writeRPCIdentifier(object)
                     $0.writeRPCIdentifier(server)
                     $0.writeRPCIdentifier(firstSlot)
+                    if let origin { $0.writeRPCIdentifier(origin) }
                     $0.writeRPC(count)
                 }
             }
@@ -219,6 +222,44 @@ public struct ZeroCommand: RPCMessage {
     public func encode(into buffer: inout ByteBuffer) {
         header.encode(into: &buffer)
         buffer.writeRPCArray(ranges) { $0.writeRPCByteRange($1) }
+    }
+}
+
+/// Copies bytes of a volume to another place in it: EXTENDED COPY, where both ends are made of data blocks.
+public struct CopyCommand: RPCMessage {
+    /// 0x2A.
+    public static let type = RPCMessageType.copy
+    /// Nexus, number, evidence.
+    public var header: CommandHeader
+    /// Offset of the first byte to copy; a multiple of the data block, like the others.
+    public var source: UInt64
+    /// Offset of the first byte of the copy, which does not overlap what is copied.
+    public var destination: UInt64
+    /// Bytes; at most ``Limits/transferMaximumBytes``.
+    public var count: UInt64
+
+    /// A copy.
+    public init(header: CommandHeader, source: UInt64, destination: UInt64, count: UInt64) {
+        self.header = header
+        self.source = source
+        self.destination = destination
+        self.count = count
+    }
+
+    /// Reads the fields in the order of the specification.
+    public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
+        header = try CommandHeader(decoding: &buffer)
+        source = try buffer.readRPC()
+        destination = try buffer.readRPC()
+        count = try buffer.readRPC()
+    }
+
+    /// Appends the fields in the order of the specification.
+    public func encode(into buffer: inout ByteBuffer) {
+        header.encode(into: &buffer)
+        buffer.writeRPC(source)
+        buffer.writeRPC(destination)
+        buffer.writeRPC(count)
     }
 }
 

@@ -23,6 +23,7 @@ extension RPCMessageType {
     static let checkUnit = RPCMessageType(0x27)
     static let changeUnit = RPCMessageType(0x28)
     static let manageUnit = RPCMessageType(0x29)
+    static let copy = RPCMessageType(0x2A)
     // Agent to cache.
     static let moveWork = RPCMessageType(0x30)
     static let mapMove = RPCMessageType(0x31)
