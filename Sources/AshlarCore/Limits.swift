@@ -21,6 +21,8 @@ public enum Limits {
 
     /// Most bytes that one command may transfer, so that it can be whole (I12): VPD page B0h says so.
     public static let transferMaximumBytes: UInt32 = 4 << 20
+    /// A write begins with a logical block and may end inside of one, at a multiple of this many bytes.
+    public static let writeGranularityBytes: UInt64 = 512
     /// Most bytes that one COMPARE AND WRITE compares (and then writes): VPD page B0h says so.
     public static let compareAndWriteMaximumBytes: UInt32 = 128 << 10
     /// Most ranges of one UNMAP command (VPD page B0h).

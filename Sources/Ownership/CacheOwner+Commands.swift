@@ -135,10 +135,14 @@ extension CacheOwner {
     /// Checks a command's bytes against the volume; returns its data blocks, ascending and without overlap.
     private func check(_ operation: CommandOperation, of volume: VolumeOwner) throws(RefusedCommand) -> [BlockRange] {
         let geometry = volume.geometry
-        func blocks(_ range: ByteRange, limit: UInt64) throws(RefusedCommand) -> BlockRange {
+        let unit = UInt64(geometry.logicalBlockSizeBytes)
+        func blocks(
+            _ range: ByteRange,
+            limit: UInt64,
+            granularity: UInt64? = nil
+        ) throws(RefusedCommand) -> BlockRange {
             guard geometry.contains(range) else { throw RefusedCommand(refusal: .outOfRange) }
-            let unit = UInt64(geometry.logicalBlockSizeBytes)
-            guard range.offset % unit == 0, range.count % unit == 0, range.count <= limit else {
+            guard range.offset % unit == 0, range.count % (granularity ?? unit) == 0, range.count <= limit else {
                 throw RefusedCommand(refusal: .invalid("range is not made of logical blocks, or too long"))
             }
             return geometry.blocks(touching: range)
@@ -158,7 +162,11 @@ extension CacheOwner {
         case .read, .mapStatus, .check, .unit: return []
         case .write(let offset, let checksums, let bytes), .orWrite(let offset, let checksums, let bytes):
             let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes))
-            let blocks = try blocks(range, limit: UInt64(Limits.transferMaximumBytes))
+            let blocks = try blocks(
+                range,
+                limit: UInt64(Limits.transferMaximumBytes),
+                granularity: operation.writeGranularity
+            )
             guard checksums.count == Int(blocks.count) else {
                 throw RefusedCommand(refusal: .invalid("\(checksums.count) checksums for \(blocks.count) blocks"))
             }
@@ -552,6 +560,11 @@ extension CacheOwner {
 }
 
 extension CommandOperation {
+    /// What the number of bytes must be a multiple of, where that is less than a logical block.
+    fileprivate var writeGranularity: UInt64? {
+        if case .write = self { Limits.writeGranularityBytes } else { nil }
+    }
+
     /// The answer where no block is touched.
     fileprivate func emptyAnswer(_ stamp: Stamp) -> OwnerAnswer {
         switch self {

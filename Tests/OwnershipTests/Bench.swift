@@ -34,11 +34,16 @@ final class Bench {
     init(
         blocks: UInt64 = 2_048,
         blockBytes: UInt32 = 2_048,
+        logicalBlockBytes: UInt32 = 512,
         policy: CachePolicy = .standard,
         configure: (inout OwnerConfiguration) -> Void = { _ in }
     ) throws {
         block = Int(blockBytes)
-        let geometry = try Geometry(sizeBytes: blocks * UInt64(blockBytes), blockSizeBytes: blockBytes)
+        let geometry = try Geometry(
+            sizeBytes: blocks * UInt64(blockBytes),
+            blockSizeBytes: blockBytes,
+            logicalBlockSizeBytes: logicalBlockBytes
+        )
         store = ModelStore(volumes: [
             VolumeDescription(
                 id: Self.volume,
