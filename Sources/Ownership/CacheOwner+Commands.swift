@@ -57,7 +57,8 @@ extension CacheOwner {
             answer(command, operation.emptyAnswer(stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
-        command.place(ranges)
+        // What asks for the map keeps no block from others.
+        if case .mapStatus = operation {} else { command.place(ranges) }
         count(operation, of: volume)
         if command.isExclusive, !command.isBulk, let delay = slowdown() {
             // It keeps no place in the order while it waits: it has not been accepted yet.
@@ -154,8 +155,7 @@ extension CacheOwner {
         if case .mapStatus(let range, _) = operation {
             guard geometry.contains(range) else { throw RefusedCommand(refusal: .outOfRange) }
             let blocks = geometry.blocks(touching: range)
-            let count = min(blocks.count, OwnerLimits.mapStatusMaximumBlocks)
-            return count == 0 ? [] : [BlockRange(first: blocks.first, count: count)]
+            return blocks.isEmpty ? [] : [blocks]
         }
         try checkWritable(volume)
         switch operation {
@@ -261,7 +261,7 @@ extension CacheOwner {
     ) {
         switch operation {
         case .read: finishRead(command, of: volume, now: now)
-        case .mapStatus(let range, let runs): finishMapStatus(command, range, runs, of: volume, now: now)
+        case .mapStatus(_, let runs): finishMapStatus(command, runsMaximum: runs, of: volume, now: now)
         case .write(let offset, let checksums, let bytes):
             prepareWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
         case .orWrite(let offset, let checksums, let bytes):
@@ -280,33 +280,6 @@ extension CacheOwner {
     }
 
     // MARK: Reads
-
-    /// Answers GET LBA STATUS from the map.
-    private mutating func finishMapStatus(
-        _ command: Command,
-        _ range: ByteRange,
-        _ runsMaximum: Int,
-        of volume: VolumeOwner,
-        now: MonotonicTime
-    ) {
-        guard holdsLease(now: now) else { return park(command, of: volume) }
-        var runs: [MappedRun] = []
-        for blocks in command.ranges {
-            for offset in 0..<blocks.count {
-                let block = blocks.first + offset
-                let isMapped = volume.image.isMapped(block)
-                if let last = runs.last, last.isMapped == isMapped {
-                    runs[runs.count - 1].blocks.count += 1
-                } else if runs.count == runsMaximum {
-                    break
-                } else {
-                    runs.append(MappedRun(blocks: BlockRange(first: block, count: 1), isMapped: isMapped))
-                }
-            }
-        }
-        answer(command, .mapped(stamp(volume, now), runs))
-        finish(command, of: volume, now: now)
-    }
 
     mutating func finishRead(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .loading, case .client(.read(let range), _) = command.kind else { return }

@@ -255,26 +255,6 @@ struct UnitManagementTests {
         }
     }
 
-    @Test("one GET LBA STATUS looks at so many blocks and no more, and tells of so many runs and no more")
-    func mapStatusBounds() throws {
-        let limit = OwnerLimits.mapStatusMaximumBlocks
-        try Bench.checked(blocks: limit + 1_024) { bench in
-            let nexus = try #require(bench.login())
-            func runs(from first: UInt64, _ count: UInt64, maximum: Int) -> [MappedRun]? {
-                let range = ByteRange(offset: first * 2_048, count: count * 2_048)
-                let status = bench.submit(nexus, .mapStatus(range, runsMaximum: maximum))
-                guard case .mapped(_, let runs)? = bench.answers[status] else { return nil }
-                return runs
-            }
-            #expect(runs(from: 0, limit, maximum: 8)?.map(\.blocks.count) == [limit])
-            #expect(runs(from: 0, limit + 1_024, maximum: 8)?.map(\.blocks.count) == [limit])
-            #expect(runs(from: limit, 1_024, maximum: 8)?.map(\.blocks.count) == [1_024])
-            #expect(bench.isDone(bench.submit(nexus, bench.write(4_096, 2_048, 1))))
-            #expect(runs(from: 0, 10, maximum: 3)?.map(\.blocks.count) == [2, 1, 7])
-            #expect(runs(from: 0, 10, maximum: 2)?.map(\.blocks.count) == [2, 1])
-        }
-    }
-
     @Test("an erasure goes on after a takeover from where it was; its command is not said to be done before it is")
     func takenOver() throws {
         try Bench.checked(blocks: Self.blocks) { bench in
