@@ -214,7 +214,7 @@ struct RuleTests {
 
     @Test("I12: a batch never splits a command, and a read waits for the whole of a write")
     func wholeCommands() throws {
-        let bench = try Bench(blocks: 8_192)
+        let bench = try Bench(blocks: 16_384)
         let nexus = try #require(bench.login())
         bench.holdsCommits = true
         let size = Int(Limits.transferMaximumBytes)

@@ -155,7 +155,7 @@ struct UnitManagementTests {
 
     static let pattern: [UInt8] = (0..<512).map { UInt8($0 & 0xFF) }
     /// Four steps of an overwrite.
-    static let blocks: UInt64 = 8_192
+    static let blocks: UInt64 = 16_384
 
     @discardableResult
     private func overwrite(_ bench: Bench, _ nexus: NexusNumber, isImmediate: Bool, command: UInt64? = nil) -> Ticket {
@@ -274,7 +274,7 @@ struct UnitManagementTests {
             bench.holdsCommits = false
             bench.releaseHeld()
             let writes = bench.commits[before...].flatMap { $0 }.filter { $0.epoch == bench.epoch }.map(\.writes)
-            #expect(writes.map { $0.first?.block } == [BlockID(4_096), BlockID(6_144)])
+            #expect(writes.map { $0.first?.block } == [BlockID(8_192), BlockID(12_288)])
             #expect(bench.durable.erasure == nil)
             #expect(isOverwritten(bench))
             #expect(bench.read(nexus, 0, 2_048) != nil)
@@ -384,8 +384,8 @@ struct UnitManagementTests {
     @Test("at the hard limit an erasure waits for moves, and holds back nothing meanwhile")
     func hardLimit() throws {
         try Bench.checked(blocks: Self.blocks) {
-            $0.unmovedHighWatermarkBytes = 6 << 20
-            $0.unmovedHardLimitBytes = 6 << 20
+            $0.unmovedHighWatermarkBytes = 12 << 20
+            $0.unmovedHardLimitBytes = 12 << 20
         } _: { bench in
             let nexus = try #require(bench.login())
             let erase = overwrite(bench, nexus, isImmediate: false)

@@ -69,13 +69,13 @@ import Testing
 
     /// I12: VPD page B0h, MAXIMUM TRANSFER LENGTH.
     @Test func transferLengthAtItsLimit_I12() throws {
-        #expect(plan("28 00 00 00 00 00 00 20 00 00", unit) == .read(0, 4 << 20))
-        #expect(plan("28 00 00 00 00 00 00 20 01 00", unit) == .field(7, 7))
-        #expect(plan("A8 00 00 00 00 00 00 00 20 01 00 00", unit) == .field(6, 7))
-        #expect(plan("88 00 00 00 00 00 00 00 00 00 00 00 20 01 00 00", unit) == .field(10, 7))
+        #expect(plan("28 00 00 00 00 00 00 40 00 00", unit) == .read(0, 8 << 20))
+        #expect(plan("28 00 00 00 00 00 00 40 01 00", unit) == .field(7, 7))
+        #expect(plan("A8 00 00 00 00 00 00 00 40 01 00 00", unit) == .field(6, 7))
+        #expect(plan("88 00 00 00 00 00 00 00 00 00 00 00 40 01 00 00", unit) == .field(10, 7))
         let large = try makeUnit(logicalBlockSizeBytes: 4_096)
-        #expect(plan("28 00 00 00 00 00 00 04 00 00", large) == .read(0, 4 << 20))
-        #expect(plan("28 00 00 00 00 00 00 04 01 00", large) == .field(7, 7))
+        #expect(plan("28 00 00 00 00 00 00 08 00 00", large) == .read(0, 8 << 20))
+        #expect(plan("28 00 00 00 00 00 00 08 01 00", large) == .field(7, 7))
     }
 
     @Test func impliedTransfers() throws {
@@ -186,7 +186,7 @@ import Testing
         let data = filled(1, 1_024)
         #expect(plan("2A 20 00 00 00 00 00 00 01 00", dataOut: data, unit) == .field(1, 7))
         #expect(plan("2A 00 00 00 7F FF 00 00 02 00", dataOut: data, unit) == .outOfRange(0x8000))
-        #expect(plan("2A 00 00 00 00 00 00 20 01 00", dataOut: data, unit) == .field(7, 7))
+        #expect(plan("2A 00 00 00 00 00 00 40 01 00", dataOut: data, unit) == .field(7, 7))
         #expect(plan("8A 00 00 00 00 00 00 00 00 00 00 01 00 00 00 00", dataOut: data, unit) == .outOfRange(0x8000))
     }
 
@@ -300,7 +300,7 @@ import Testing
         #expect(plan("2F 02 00 00 00 00 00 00 00 00", unit) == .good)
         #expect(plan("2F 00 00 00 80 01 00 00 00 00", unit) == .outOfRange(0x8001))
         #expect(plan("2F 00 00 00 7F FF 00 00 02 00", unit) == .outOfRange(0x8000))
-        #expect(plan("2F 00 00 00 00 00 00 20 01 00", unit) == .field(7, 7))
+        #expect(plan("2F 00 00 00 00 00 00 40 01 00", unit) == .field(7, 7))
         #expect(transfer("2F 06 00 00 00 00 00 00 00 00", unit) == .dataOut(0))
     }
 
