@@ -320,6 +320,7 @@ public struct CacheOwner: ~Copyable {
         volume.order = RangeOrder()
         volume.bulk = []
         volume.blockedByBulk = []
+        volume.surveysWaiting = []
         ready.removeAll { $0.volume === volume }
         toBegin.removeAll { $0.volume === volume }
         parkedReads.removeAll { $0.0 === volume }

@@ -1,4 +1,5 @@
 public import AshlarCore
+import DequeModule
 
 /// Which blocks of a run are mapped, as far as was looked: all of one snapshot of the store.
 public struct MapSurvey: Sendable, Hashable {
@@ -57,13 +58,15 @@ public struct MapSurvey: Sendable, Hashable {
 // blocks waits for it. So the answer has its place in the order (I2) though the command keeps no block from others: the whole of a
 // volume can be asked for while it is written.
 extension CacheOwner {
-    /// Asks the store for the map of what a command wants to know.
+    /// Asks the store for the map of what a command wants to know. A dense map costs the store more than a read does: those of a
+    /// volume go one after the other, so that they never fill the way of its reads.
     mutating func surveyMap(for command: Command, of volume: VolumeOwner) {
         guard
             command.phase == .loading, !volume.isLost,
             case .mapStatus(let range, let runsMaximum)? = command.operation
         else { return }
-        command.outstanding = 1
+        guard !volume.isSurveying else { return volume.surveysWaiting.append(command) }
+        volume.isSurveying = true
         let blocks = volume.geometry.blocks(touching: range)
         let id = operation(.survey(volume, command))
         actions.append(.surveyMap(id, volume.id, blocks, runsMaximum: runsMaximum))
@@ -71,19 +74,21 @@ extension CacheOwner {
 
     /// The store looked at a map.
     public mutating func mapSurveyed(_ id: OperationID, _ result: Result<MapSurvey, StoreFailure>, now: MonotonicTime) {
-        guard
-            case .survey(let volume, let command)? = operations.removeValue(forKey: id), !volume.isLost,
-            command.phase == .loading
-        else { return }
-        switch result {
-        case .success(let survey):
-            command.survey = survey
-            command.outstanding = 0
-            proceed(command, of: volume, now: now)
-        case .failure(let failure):
-            actions.append(.note("map of volume \(volume.id) could not be surveyed: \(failure)"))
-            schedule(.survey(volume, command), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
+        guard case .survey(let volume, let command)? = operations.removeValue(forKey: id), !volume.isLost else {
+            return
         }
+        volume.isSurveying = false
+        if command.phase == .loading {
+            switch result {
+            case .success(let survey):
+                command.survey = survey
+                proceed(command, of: volume, now: now)
+            case .failure(let failure):
+                actions.append(.note("map of volume \(volume.id) could not be surveyed: \(failure)"))
+                schedule(.survey(volume, command), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
+            }
+        }
+        while !volume.isSurveying, let next = volume.surveysWaiting.popFirst() { surveyMap(for: next, of: volume) }
     }
 
     /// Answers from what the store found, once it is certain that no other owner changed it since (R8).

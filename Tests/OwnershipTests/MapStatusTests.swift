@@ -15,6 +15,10 @@ struct MapStatusTests {
         return bench.submit(nexus, .mapStatus(range, runsMaximum: most))
     }
 
+    private func status(_ bench: Bench, _ first: Int) -> CommandOperation {
+        .mapStatus(ByteRange(offset: UInt64((first + 1) * bench.block), count: UInt64(4 * bench.block)), runsMaximum: 8)
+    }
+
     /// The runs as numbers of blocks, negative where unmapped.
     private func runs(_ bench: Bench, _ ticket: Ticket) -> [Int]? {
         guard case .mapped(_, let runs)? = bench.answers[ticket] else { return nil }
@@ -134,6 +138,35 @@ struct MapStatusTests {
         bench.holdsLoads = false
         bench.releaseHeld()
         #expect(bench.refusal(aborted) == .aborted)
+    }
+
+    @Test("the surveys of a volume go one after the other, whatever becomes of each")
+    func oneAtATime() throws {
+        let bench = try Bench()
+        let nexus = try #require(bench.login())
+        #expect(bench.isDone(bench.submit(nexus, bench.write(0, 2_048, 1))))
+        bench.holdsLoads = true
+        let tickets = (0..<5).map { bench.submit(nexus, status(bench, $0), command: UInt64(100 + $0)) }
+        #expect(bench.held.count == 1)
+        #expect(bench.isDone(bench.fence(nexus, below: 200, commands: [100, 102])))
+        #expect(bench.refusal(tickets[0]) == .aborted && bench.refusal(tickets[2]) == .aborted)
+        #expect(bench.owner?.surveysWaiting.count == 3)
+        // The one that was aborted comes back, and the next is asked for.
+        bench.release(at: 0)
+        #expect(bench.held.count == 1 && bench.answers[tickets[1]] == nil)
+        guard case .surveyMap(let id, _, _, _)? = bench.held.first else {
+            Issue.record("no survey")
+            return
+        }
+        bench.core.mapSurveyed(id, .failure(.refused("planted")), now: bench.now)
+        bench.run()
+        #expect(bench.held.count == 2)
+        bench.holdsLoads = false
+        bench.releaseHeld()
+        bench.advance(2 * OwnerLimits.storeRetry)
+        for index in [1, 3, 4] { #expect(runs(bench, tickets[index]) == [-4]) }
+        #expect(bench.owner?.isSurveying == false && bench.owner?.surveysWaiting.isEmpty == true)
+        #expect(bench.owner?.order.isEmpty == true)
     }
 
     @Test("a survey reaches as far as both of its parts")
