@@ -20,7 +20,9 @@ public enum Limits {
     // MARK: Commands
 
     /// Most bytes that one command may transfer, so that it can be whole (I12): VPD page B0h says so.
-    public static let transferMaximumBytes: UInt32 = 4 << 20
+    public static let transferMaximumBytes: UInt32 = 8 << 20
+    /// A write begins with a logical block and may end inside of one, at a multiple of this many bytes.
+    public static let writeGranularityBytes: UInt64 = 512
     /// Most bytes that one COMPARE AND WRITE compares (and then writes): VPD page B0h says so.
     public static let compareAndWriteMaximumBytes: UInt32 = 128 << 10
     /// Most ranges of one UNMAP command (VPD page B0h).
@@ -50,7 +52,7 @@ public enum Limits {
     // MARK: Wire
 
     /// Largest RPC frame: a transfer of the largest size with its checksums, and room for the fields.
-    public static let frameMaximumBytes = 8 << 20
+    public static let frameMaximumBytes = 10 << 20
     /// Bytes one end of an RPC connection may send before the other has granted more.
     public static let rpcWindowBytes: UInt32 = 32 << 20
     /// Requests in flight on one RPC connection.
@@ -60,10 +62,10 @@ public enum Limits {
 
     // MARK: Batches and memory
 
-    /// Most bytes of block data in one commit.
+    /// Most bytes of block data in one commit; a command that touches more, by parts of blocks at its ends, goes alone.
     public static let batchMaximumBytes = 8 << 20
     /// Most blocks in one commit.
-    public static let batchMaximumBlocks = 8_192
+    public static let batchMaximumBlocks = 16_384
     /// Commits of one cache server in flight at once.
     public static let commitsInFlightMaximum = 2
     /// Data blocks in one region of the memory image.

@@ -278,6 +278,30 @@ public struct ModelStore {
         return RegionRows(items: items, extents: extents)
     }
 
+    /// See ``BlockStore/surveyMap(volume:range:rowsMaximum:runsMaximum:completion:)``.
+    public func surveyMap(_ id: VolumeID, _ range: BlockRange, rowsMaximum: Int, runsMaximum: Int) -> MapSurvey {
+        func part(_ rows: [BlockRange]) -> MapSurvey.Part {
+            var runs: [BlockRange] = []
+            for row in rows.prefix(rowsMaximum) {
+                if let last = runs.last, last.end == row.first {
+                    runs[runs.count - 1].count += row.count
+                } else if runs.count < runsMaximum {
+                    runs.append(row)
+                } else {
+                    return MapSurvey.Part(runs: runs, isComplete: false)
+                }
+            }
+            return MapSurvey.Part(runs: runs, isComplete: rows.count < rowsMaximum && runs.count < runsMaximum)
+        }
+        let items = volumes[id]?.items.keys.filter { range.contains($0) }.sorted() ?? []
+        let extents = volumes[id]?.extents.extents.filter { $0.blocks.overlaps(range) } ?? []
+        return MapSurvey(
+            of: range,
+            items: part(items.map { BlockRange(first: $0, count: 1) }),
+            extents: part(extents.map(\.blocks))
+        )
+    }
+
     /// See ``BlockStore/loadBytes(volume:blocks:completion:)``.
     public func loadBytes(_ id: VolumeID, _ blocks: [BlockID]) -> [ItemBytes] {
         blocks.compactMap { block in

@@ -182,6 +182,14 @@ final class CacheService {
             store.commit(commits, completion: event { $0.core.commitCompleted(id, $1, now: $2) })
         case .loadRegion(let id, let volume, let range):
             store.loadRegion(volume: volume, range: range, completion: event { $0.core.regionLoaded(id, $1, now: $2) })
+        case .surveyMap(let id, let volume, let range, let runs):
+            store.surveyMap(
+                volume: volume,
+                range: range,
+                rowsMaximum: OwnerLimits.mapStatusRowsMaximum,
+                runsMaximum: runs,
+                completion: event { $0.core.mapSurveyed(id, $1, now: $2) }
+            )
         case .loadBytes(let id, let volume, let blocks):
             store.loadBytes(volume: volume, blocks: blocks, completion: event { $0.core.bytesLoaded(id, $1, now: $2) })
         case .takeOver(let id, let volume, let server):

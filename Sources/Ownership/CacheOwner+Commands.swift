@@ -57,7 +57,8 @@ extension CacheOwner {
             answer(command, operation.emptyAnswer(stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
-        command.place(ranges)
+        // What asks for the map keeps no block from others.
+        if case .mapStatus = operation {} else { command.place(ranges) }
         count(operation, of: volume)
         if command.isExclusive, !command.isBulk, let delay = slowdown() {
             // It keeps no place in the order while it waits: it has not been accepted yet.
@@ -135,10 +136,14 @@ extension CacheOwner {
     /// Checks a command's bytes against the volume; returns its data blocks, ascending and without overlap.
     private func check(_ operation: CommandOperation, of volume: VolumeOwner) throws(RefusedCommand) -> [BlockRange] {
         let geometry = volume.geometry
-        func blocks(_ range: ByteRange, limit: UInt64) throws(RefusedCommand) -> BlockRange {
+        let unit = UInt64(geometry.logicalBlockSizeBytes)
+        func blocks(
+            _ range: ByteRange,
+            limit: UInt64,
+            granularity: UInt64? = nil
+        ) throws(RefusedCommand) -> BlockRange {
             guard geometry.contains(range) else { throw RefusedCommand(refusal: .outOfRange) }
-            let unit = UInt64(geometry.logicalBlockSizeBytes)
-            guard range.offset % unit == 0, range.count % unit == 0, range.count <= limit else {
+            guard range.offset % unit == 0, range.count % (granularity ?? unit) == 0, range.count <= limit else {
                 throw RefusedCommand(refusal: .invalid("range is not made of logical blocks, or too long"))
             }
             return geometry.blocks(touching: range)
@@ -150,15 +155,18 @@ extension CacheOwner {
         if case .mapStatus(let range, _) = operation {
             guard geometry.contains(range) else { throw RefusedCommand(refusal: .outOfRange) }
             let blocks = geometry.blocks(touching: range)
-            let count = min(blocks.count, OwnerLimits.mapStatusMaximumBlocks)
-            return count == 0 ? [] : [BlockRange(first: blocks.first, count: count)]
+            return blocks.isEmpty ? [] : [blocks]
         }
         try checkWritable(volume)
         switch operation {
         case .read, .mapStatus, .check, .unit: return []
         case .write(let offset, let checksums, let bytes), .orWrite(let offset, let checksums, let bytes):
             let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes))
-            let blocks = try blocks(range, limit: UInt64(Limits.transferMaximumBytes))
+            let blocks = try blocks(
+                range,
+                limit: UInt64(Limits.transferMaximumBytes),
+                granularity: operation.writeGranularity
+            )
             guard checksums.count == Int(blocks.count) else {
                 throw RefusedCommand(refusal: .invalid("\(checksums.count) checksums for \(blocks.count) blocks"))
             }
@@ -264,7 +272,7 @@ extension CacheOwner {
     ) {
         switch operation {
         case .read: finishRead(command, of: volume, now: now)
-        case .mapStatus(let range, let runs): finishMapStatus(command, range, runs, of: volume, now: now)
+        case .mapStatus(_, let runs): finishMapStatus(command, runsMaximum: runs, of: volume, now: now)
         case .write(let offset, let checksums, let bytes):
             prepareWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
         case .orWrite(let offset, let checksums, let bytes):
@@ -285,33 +293,6 @@ extension CacheOwner {
     }
 
     // MARK: Reads
-
-    /// Answers GET LBA STATUS from the map.
-    private mutating func finishMapStatus(
-        _ command: Command,
-        _ range: ByteRange,
-        _ runsMaximum: Int,
-        of volume: VolumeOwner,
-        now: MonotonicTime
-    ) {
-        guard holdsLease(now: now) else { return park(command, of: volume) }
-        var runs: [MappedRun] = []
-        for blocks in command.ranges {
-            for offset in 0..<blocks.count {
-                let block = blocks.first + offset
-                let isMapped = volume.image.isMapped(block)
-                if let last = runs.last, last.isMapped == isMapped {
-                    runs[runs.count - 1].blocks.count += 1
-                } else if runs.count == runsMaximum {
-                    break
-                } else {
-                    runs.append(MappedRun(blocks: BlockRange(first: block, count: 1), isMapped: isMapped))
-                }
-            }
-        }
-        answer(command, .mapped(stamp(volume, now), runs))
-        finish(command, of: volume, now: now)
-    }
 
     mutating func finishRead(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .loading, case .client(.read(let range), _) = command.kind else { return }
@@ -613,6 +594,11 @@ extension CacheOwner {
 }
 
 extension CommandOperation {
+    /// What the number of bytes must be a multiple of, where that is less than a logical block.
+    fileprivate var writeGranularity: UInt64? {
+        if case .write = self { Limits.writeGranularityBytes } else { nil }
+    }
+
     /// The answer where no block is touched.
     fileprivate func emptyAnswer(_ stamp: Stamp) -> OwnerAnswer {
         switch self {

@@ -7,6 +7,7 @@ extension CacheOwner {
     /// Brings the regions that a command needs into memory, then goes on with it.
     mutating func load(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .loading, !volume.isLost else { return }
+        if case .mapStatus? = command.operation { return surveyMap(for: command, of: volume) }
         if case .zero(let ranges)? = command.operation {
             // First the blocks that are only partly zeroed, whose bytes have to be known; then the rest in bulk.
             let edges = partialBlocks(of: ranges, in: volume.geometry)

@@ -204,6 +204,7 @@ extension CacheOwner {
             for fence in fences { settle(fence, of: volume, now: now) }
         }
         if !volume.heldByChange.isEmpty { volume.heldByChange.removeAll { $0 === command } }
+        if !volume.surveysWaiting.isEmpty { volume.surveysWaiting.removeAll { $0 === command } }
         if !volume.lingering.isEmpty { volume.lingering.removeAll { $0 === command } }
         if !parkedReads.isEmpty { parkedReads.removeAll { $0.1 === command } }
         switch command.kind {

@@ -31,6 +31,7 @@ public struct CacheOwner: ~Copyable {
     enum Operation {
         case commit(Flight)
         case region(VolumeOwner, Region)
+        case survey(VolumeOwner, Command)
         case bytes(VolumeOwner, Command, [BlockID])
         case slot(VolumeOwner, Command, Extent)
         case fillSlot(VolumeOwner, Extent)
@@ -48,6 +49,7 @@ public struct CacheOwner: ~Copyable {
 
     enum Retry {
         case region(VolumeOwner, Region)
+        case survey(VolumeOwner, Command)
         case bytes(VolumeOwner, Command, [BlockID])
         case slot(VolumeOwner, Command, Extent)
         case takeOver(VolumeID)
@@ -318,6 +320,7 @@ public struct CacheOwner: ~Copyable {
         volume.order = RangeOrder()
         volume.bulk = []
         volume.blockedByBulk = []
+        volume.surveysWaiting = []
         ready.removeAll { $0.volume === volume }
         toBegin.removeAll { $0.volume === volume }
         parkedReads.removeAll { $0.0 === volume }
@@ -407,6 +410,7 @@ public struct CacheOwner: ~Copyable {
             switch retry.what {
             case .region(let volume, let region):
                 actions.append(.loadRegion(operation(.region(volume, region)), volume.id, region.range))
+            case .survey(let volume, let command): surveyMap(for: command, of: volume)
             case .bytes(let volume, let command, let blocks):
                 actions.append(.loadBytes(operation(.bytes(volume, command, blocks)), volume.id, blocks))
             case .slot(let volume, let command, let extent):
@@ -428,7 +432,8 @@ public struct CacheOwner: ~Copyable {
 extension CacheOwner.Retry {
     func belongs(to owner: VolumeOwner) -> Bool {
         switch self {
-        case .region(let volume, _), .bytes(let volume, _, _), .slot(let volume, _, _), .release(let volume, _):
+        case .region(let volume, _), .survey(let volume, _), .bytes(let volume, _, _), .slot(let volume, _, _),
+            .release(let volume, _):
             volume === owner
         case .takeOver: false
         }

@@ -261,6 +261,8 @@ final class Command {
     var outstanding = 0
     /// Bytes that were fetched for this command alone.
     var fetched: [BlockID: ByteBuffer] = [:]
+    /// The map that the store found for it.
+    var survey: MapSurvey?
     var writes: [ItemWrite] = []
     var zeros: [BlockRange] = []
     var references: [Reference] = []

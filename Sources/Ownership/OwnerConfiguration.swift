@@ -45,8 +45,8 @@ public enum OwnerLimits {
     static let ticketsPerCommandMaximum = 4
     /// Commands that task management took back, by their ids, in one nexus.
     static let fencedPerNexusMaximum = 4_096
-    /// Data blocks that one GET LBA STATUS looks at: what lies behind them is asked for again.
-    public static let mapStatusMaximumBlocks: UInt64 = 64 * Limits.regionBlocks
+    /// Rows of items, and as many of extents, that one GET LBA STATUS looks at: what lies behind them is asked for again.
+    public static let mapStatusRowsMaximum = 65_536
     /// Bytes that one step of an erasure unmaps: other commands wait no longer than such a step.
     public static let erasureStepMaximumBytes: UInt64 = 256 << 20
     /// Nexuses open on one volume.
@@ -102,6 +102,8 @@ public enum OwnerAction: Sendable {
     case commit(OperationID, [VolumeCommit])
     /// ``BlockStore/loadRegion(volume:range:completion:)``, answered by `regionLoaded`.
     case loadRegion(OperationID, VolumeID, BlockRange)
+    /// ``BlockStore/surveyMap(volume:range:rowsMaximum:runsMaximum:completion:)``, answered by `mapSurveyed`.
+    case surveyMap(OperationID, VolumeID, BlockRange, runsMaximum: Int)
     /// ``BlockStore/loadBytes(volume:blocks:completion:)``, answered by `bytesLoaded`.
     case loadBytes(OperationID, VolumeID, [BlockID])
     /// Read one slot of an object, answered by `slotFetched`.

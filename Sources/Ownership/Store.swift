@@ -496,6 +496,16 @@ public protocol BlockStore: Sendable {
         completion: @escaping @Sendable (Result<RegionRows, StoreFailure>) -> Void
     )
 
+    /// Looks which blocks of a run are mapped, in one snapshot: at no more rows of items than `rowsMaximum`, nor of extents, and
+    /// until there are `runsMaximum` runs of blocks with items, or with extents. Reads no bytes.
+    func surveyMap(
+        volume: VolumeID,
+        range: BlockRange,
+        rowsMaximum: Int,
+        runsMaximum: Int,
+        completion: @escaping @Sendable (Result<MapSurvey, StoreFailure>) -> Void
+    )
+
     /// Reads the bytes of items; a block without an item is left out of the answer.
     func loadBytes(
         volume: VolumeID,

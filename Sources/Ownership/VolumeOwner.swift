@@ -18,6 +18,10 @@ final class VolumeOwner {
     var bulk: [Command] = []
     /// Commands whose regions wait for a bulk command to finish.
     var blockedByBulk: [Command] = []
+    /// Whether the store looks at the map for a command.
+    var isSurveying = false
+    /// Commands that want the map looked at, in order of arrival.
+    var surveysWaiting: Deque<Command> = []
     /// Commits applied since the takeover.
     var appliedCommits: UInt64 = 0
     /// When the volume was taken over.

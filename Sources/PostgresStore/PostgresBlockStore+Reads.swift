@@ -44,6 +44,45 @@ extension PostgresBlockStore {
         )
     }
 
+    /// See ``BlockStore/surveyMap(volume:range:rowsMaximum:runsMaximum:completion:)``.
+    public func surveyMap(
+        volume: VolumeID,
+        range: BlockRange,
+        rowsMaximum: Int,
+        runsMaximum: Int,
+        completion: @escaping @Sendable (Result<MapSurvey, StoreFailure>) -> Void
+    ) {
+        idlest(readLanes).submit(
+            .single(
+                isChange: false,
+                {
+                    Call(
+                        Statements.surveyMap,
+                        Int64(volume),
+                        Int64(range.first),
+                        Int64(range.end),
+                        Int64(rowsMaximum),
+                        Int64(runsMaximum)
+                    )
+                },
+                completion: completion
+            ) { (result) throws(StoreFailure) in
+                var runs: [[BlockRange]] = [[], []]
+                var rows = [0, 0]
+                for row in 0..<result.count {
+                    let kind = try result.int(row, 0) == 0 ? 0 : 1
+                    let first = BlockID(try result.unsigned(row, 1))
+                    runs[kind].append(BlockRange(first: first, count: try result.unsigned(row, 2)))
+                    rows[kind] += try result.exactly(row, 3, as: Int.self)
+                }
+                let parts = zip(runs, rows).map { runs, rows in
+                    MapSurvey.Part(runs: runs, isComplete: rows < rowsMaximum && runs.count < runsMaximum)
+                }
+                return MapSurvey(of: range, items: parts[0], extents: parts[1])
+            }
+        )
+    }
+
     /// See ``BlockStore/loadBytes(volume:blocks:completion:)``. The checksums are for the caller to verify.
     public func loadBytes(
         volume: VolumeID,

@@ -24,6 +24,36 @@ extension Statements {
             """
     )
 
+    /// $1 volume, $2 first block, $3 end, $4 most rows of items and of extents, $5 most runs of each: runs of blocks that have items
+    /// (kind 0) or extents (kind 1), each with its first block, its blocks and its rows, of one snapshot. Neighbours that touch
+    /// have the same distance from the number of blocks before them.
+    static let surveyMap = Statement(
+        name: "survey_map",
+        sql: """
+            WITH items AS MATERIALIZED (
+                SELECT i.block_id FROM block_items i
+                WHERE i.volume_id = $1::int8 AND i.block_id >= $2::int8 AND i.block_id < $3::int8
+                ORDER BY i.block_id LIMIT $4::int8
+            ), extents AS MATERIALIZED (
+                SELECT x.first_block, x.block_count FROM block_extents x
+                WHERE x.volume_id = $1::int8 AND x.first_block < $3::int8 AND x.first_block + x.block_count > $2::int8
+                    AND x.first_block >= coalesce((
+                        SELECT p.first_block FROM block_extents p WHERE p.volume_id = $1::int8 AND p.first_block <= $2::int8
+                        ORDER BY p.first_block DESC LIMIT 1), $2::int8)
+                ORDER BY x.first_block LIMIT $4::int8
+            )
+            (SELECT 0::int8, min(block_id), count(*), count(*)
+            FROM (SELECT block_id, block_id - row_number() OVER (ORDER BY block_id) AS run FROM items) i
+            GROUP BY run ORDER BY 2 LIMIT $5::int8)
+            UNION ALL
+            (SELECT 1::int8, min(first_block), sum(block_count)::int8, count(*)
+            FROM (SELECT first_block, block_count,
+                    first_block + block_count - sum(block_count) OVER (ORDER BY first_block) AS run FROM extents) x
+            GROUP BY run ORDER BY 2 LIMIT $5::int8)
+            ORDER BY 1, 2
+            """
+    )
+
     /// $1 volume, $2 blocks.
     static let loadBytes = Statement(
         name: "load_bytes",
@@ -33,7 +63,7 @@ extension Statements {
             """
     )
 
-    static let reads: [Statement] = [loadRegion, loadBytes]
+    static let reads: [Statement] = [loadRegion, surveyMap, loadBytes]
 
     // MARK: Leases
 

@@ -32,8 +32,9 @@ public enum RPCLimits {
     public static let waitingRequestBytesMaximum = 64 << 20
     /// Above so many bytes of answers that wait for credit, requests are kept back from the application.
     public static let waitingAnswerBytesHighWater = 32 << 20
-    /// Above so many bytes of answers that wait for credit, the connection is closed.
-    public static let waitingAnswerBytesMaximum = 1 << 30
+    /// Above so many bytes of answers that wait for credit, the connection is closed: more than a session's command window of the
+    /// largest reads comes to.
+    public static let waitingAnswerBytesMaximum = 2 << 30
     /// Bits of a request id that hold the slot; the rest is the sequence.
     static let slotBits: UInt64 = 16
 }

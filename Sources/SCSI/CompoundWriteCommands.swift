@@ -42,9 +42,12 @@ enum CompoundWriteCommands {
     /// ORWRITE: ORPROTECT stands where WRPROTECT does. Blocks that did not arrive stay as they are.
     static func orWrite(_ context: CommandContext) throws(SCSIError) -> SCSICommandPlan {
         try context.refuseProtection()
-        guard let write = try MediumCommands.writePlan(context, flags: context.command[1]) else {
-            return .complete(.good)
-        }
+        let plan = try MediumCommands.writePlan(
+            context,
+            flags: context.command[1],
+            granularity: context.unit.logicalBlockBytes
+        )
+        guard let write = plan else { return .complete(.good) }
         return .orWrite(range: write.range, data: write.data)
     }
 
@@ -81,9 +84,12 @@ enum CompoundWriteCommands {
         try context.refuseProtection()
         let check = context.command[1] >> 1 & 0x3
         guard check <= 1 else { throw SCSIError(.invalidFieldInCDB(byte: 1, bit: 2)) }
-        guard let write = try MediumCommands.writePlan(context, flags: context.command[1]) else {
-            return .complete(.good)
-        }
+        let plan = try MediumCommands.writePlan(
+            context,
+            flags: context.command[1],
+            granularity: context.unit.logicalBlockBytes
+        )
+        guard let write = plan else { return .complete(.good) }
         return .writeAndVerify(write, compares: check == 1)
     }
 }

@@ -166,24 +166,30 @@ enum MediumCommands {
         return try write(context, flags: context.command[1])
     }
 
+    /// A write may end inside of a logical block, at a multiple of ``Limits/writeGranularityBytes``: the rest of the block keeps
+    /// its bytes.
     private static func write(_ context: CommandContext, flags: UInt8) throws(SCSIError) -> SCSICommandPlan {
-        guard let write = try writePlan(context, flags: flags) else { return .complete(.good) }
-        return .write(write)
+        let plan = try writePlan(context, flags: flags, granularity: Limits.writeGranularityBytes)
+        return plan.map { .write($0) } ?? .complete(.good)
     }
 
     /// What is to be written of what arrived; `nil` for nothing.
     ///
-    /// Where the initiator sent less than the CDB implies, the logical blocks that arrived are written, and the transport reports
-    /// the residual. A part of a block cannot be written: then none is, and the initiator is told so. Where it sent more, the
-    /// rest is ignored.
-    static func writePlan(_ context: CommandContext, flags: UInt8) throws(SCSIError) -> WritePlan? {
+    /// Where the initiator sent less than the CDB implies, what arrived is written, and the transport reports the residual. Bytes
+    /// that are no multiple of `granularity` cannot be written: then none are, and the initiator is told so. Where it sent more,
+    /// the rest is ignored.
+    static func writePlan(
+        _ context: CommandContext,
+        flags: UInt8,
+        granularity: UInt64
+    ) throws(SCSIError) -> WritePlan? {
         var range = try context.range(
             of: extent(context.command),
             maximumBlocks: SCSILimits.transferMaximumBlocks(context.unit)
         )
         try context.requireWritable()
         range.count = min(range.count, UInt64(context.dataOutCount))
-        guard range.count % context.unit.logicalBlockBytes == 0 else { throw SCSIError(.wrongDataOutLength) }
+        guard range.count % granularity == 0 else { throw SCSIError(.wrongDataOutLength) }
         guard range.count > 0 else { return nil }
         return WritePlan(
             range: range,

@@ -18,7 +18,8 @@ public struct ReadPlan: Sendable, Hashable {
     }
 }
 
-/// A write: `data` has exactly `range.count` bytes, a multiple of the logical block.
+/// A write: `data` has exactly `range.count` bytes, a multiple of the logical block, or of ``Limits/writeGranularityBytes`` for a
+/// WRITE whose initiator sent less than its CDB implies.
 public struct WritePlan: Sendable, Hashable {
     /// What to write; never empty.
     public var range: ByteRange
@@ -48,7 +49,8 @@ public enum VerifyMode: Sendable, Hashable {
     case compareOneBlock(ByteBuffer)
 }
 
-/// What is to be done for a command. Ranges are inside the volume and never empty, and their ends are ends of logical blocks.
+/// What is to be done for a command. Ranges are inside the volume and never empty, and their ends are ends of logical blocks, but
+/// for the end of a ``WritePlan`` of less data than the CDB implies.
 public enum SCSICommandPlan: Sendable, Hashable {
     /// Nothing more: this is the answer.
     case complete(SCSIResponse)

@@ -18,8 +18,8 @@ struct Conformance: Sendable {
     }
 
     private static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path + "/Conformance"
-    /// Longer than the suite's own pauses: `Sanitize.Reset` sleeps for a minute.
-    private static let timeout = Duration.seconds(180)
+    /// Longer than the suite's own pauses: `Sanitize.Reset` sleeps for a minute, and again as long as the overwrite lasts.
+    private static let timeout = Duration.seconds(300)
     private let program = "iscsi-test-cu"
     private let library: String
 
@@ -125,13 +125,20 @@ extension IntegrationTests {
         /// The whole suite; the cases of several paths go through both nodes.
         @Test func theWholeSuite() async throws {
             let suite = try await Conformance.prepare()
-            // Large, so that an overwrite outlasts what Sanitize.Reset does meanwhile; but Sanitize.BlockErase wants the whole
-            // unit in one GET LBA STATUS, which looks at 256 MiB.
-            try await TestCluster.with(volumes: ["demo:192M"]) { cluster in
+            // Sanitize.Reset has an overwrite outlast its pauses and resets, some five seconds in all, and Sanitize.BlockErase has
+            // the map of the whole unit told at once; Sanitize.Overwrite writes a unit six times.
+            let ofLarge: Set = ["SCSI.Sanitize.Reset", "SCSI.Sanitize.BlockErase"]
+            try await TestCluster.with(volumes: ["demo:64M", "large:1G"]) { cluster in
+                let names = try await suite.names()
                 try await suite.check(
-                    suite.names(),
+                    names.filter { !ofLarge.contains($0) },
                     cluster.url(target: 1),
                     secondPath: cluster.url(target: 2)
+                )
+                try await suite.check(
+                    names.filter { ofLarge.contains($0) },
+                    cluster.url(target: 1, volume: "large"),
+                    secondPath: cluster.url(target: 2, volume: "large")
                 )
             }
         }

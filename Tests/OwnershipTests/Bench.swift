@@ -27,6 +27,8 @@ final class Bench {
     var holdsCommits = false
     /// Loads of regions and bytes, and fetches of slots, wait in `held`.
     var holdsLoads = false
+    /// Rows that the store looks at for one GET LBA STATUS.
+    var surveyedRowsMaximum = OwnerLimits.mapStatusRowsMaximum
     /// Renewals of the lease fail.
     var losesRenewals = false
     /// What the next commits return instead of being made; `true`: they are made all the same.
@@ -36,11 +38,16 @@ final class Bench {
     init(
         blocks: UInt64 = 2_048,
         blockBytes: UInt32 = 2_048,
+        logicalBlockBytes: UInt32 = 512,
         policy: CachePolicy = .standard,
         configure: (inout OwnerConfiguration) -> Void = { _ in }
     ) throws {
         block = Int(blockBytes)
-        let geometry = try Geometry(sizeBytes: blocks * UInt64(blockBytes), blockSizeBytes: blockBytes)
+        let geometry = try Geometry(
+            sizeBytes: blocks * UInt64(blockBytes),
+            blockSizeBytes: blockBytes,
+            logicalBlockSizeBytes: logicalBlockBytes
+        )
         store = ModelStore(volumes: [
             VolumeDescription(
                 id: Self.volume,
@@ -126,10 +133,15 @@ final class Bench {
             answers[ticket] = answer
         case .note(let text): notes.append(text)
         case .commit where holdsCommits: held.append(action)
-        case .loadRegion where holdsLoads, .loadBytes where holdsLoads, .fetchSlot where holdsLoads: held.append(action)
+        case .loadRegion where holdsLoads, .loadBytes where holdsLoads, .fetchSlot where holdsLoads,
+            .surveyMap where holdsLoads:
+            held.append(action)
         case .commit(let id, let list): core.commitCompleted(id, commit(list), now: now)
         case .loadRegion(let id, let volume, let range):
             core.regionLoaded(id, .success(store.loadRegion(volume, range)), now: now)
+        case .surveyMap(let id, let volume, let range, let runs):
+            let survey = store.surveyMap(volume, range, rowsMaximum: surveyedRowsMaximum, runsMaximum: runs)
+            core.mapSurveyed(id, .success(survey), now: now)
         case .loadBytes(let id, let volume, let blocks):
             core.bytesLoaded(id, .success(store.loadBytes(volume, blocks)), now: now)
         case .fetchSlot(let id, let extent, _):

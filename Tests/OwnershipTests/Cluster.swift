@@ -323,6 +323,11 @@ final class Cluster {
         case .fetchSlot(let id, let extent, _): fetch(id, extent, at: index, generation)
         case .loadRegion(let id, _, let range):
             ask(index, generation, { $0.loadRegion(volume, range) }) { $0.regionLoaded(id, $1, now: $2) }
+        case .surveyMap(let id, _, let range, let runs):
+            let rows = OwnerLimits.mapStatusRowsMaximum
+            ask(index, generation, { $0.surveyMap(volume, range, rowsMaximum: rows, runsMaximum: runs) }) {
+                $0.mapSurveyed(id, $1, now: $2)
+            }
         case .loadBytes(let id, _, let blocks):
             ask(index, generation, { $0.loadBytes(volume, blocks) }) { $0.bytesLoaded(id, $1, now: $2) }
         case .openNexus(let id, _, let epoch, let row):

@@ -214,7 +214,7 @@ struct RuleTests {
 
     @Test("I12: a batch never splits a command, and a read waits for the whole of a write")
     func wholeCommands() throws {
-        let bench = try Bench(blocks: 8_192)
+        let bench = try Bench(blocks: 16_384)
         let nexus = try #require(bench.login())
         bench.holdsCommits = true
         let size = Int(Limits.transferMaximumBytes)
@@ -251,6 +251,31 @@ struct RuleTests {
         #expect(tickets.allSatisfy { bench.isDone($0) })
         let bytes = try #require(bench.read(a, 0, 2_048))
         #expect([bytes[0], bytes[512], bytes[1_024], bytes[1_536], bytes[2_047]] == [1, 2, 3, 4, 4])
+    }
+
+    @Test("a write may end inside of a logical block, whose other bytes stay", arguments: [4_096, 16_384] as [UInt32])
+    func partOfALogicalBlock(blockBytes: UInt32) throws {
+        let bench = try Bench(blockBytes: blockBytes, logicalBlockBytes: 4_096)
+        let nexus = try #require(bench.login())
+        #expect(bench.isDone(bench.submit(nexus, bench.write(0, 16_384, 1))))
+        #expect(bench.isDone(bench.submit(nexus, bench.write(4_096, 512, 2))))
+        #expect(bench.isDone(bench.submit(nexus, bench.write(8_192, 5_120, 3))))
+        let bytes = try #require(bench.read(nexus, 0, 16_384))
+        #expect(bytes[..<4_096].allSatisfy { $0 == 1 } && bytes[4_096..<4_608].allSatisfy { $0 == 2 })
+        #expect(bytes[4_608..<8_192].allSatisfy { $0 == 1 } && bytes[8_192..<13_312].allSatisfy { $0 == 3 })
+        #expect(bytes[13_312...].allSatisfy { $0 == 1 })
+        let commits = bench.commits.count
+        for operation in [
+            bench.write(512, 512, 4), bench.write(0, 500, 4), bench.zero((0, 512)), bench.readOperation(0, 512),
+            .orWrite(offset: 0, checksums: [bench.filled(1, 512).testChecksum], bytes: bench.filled(1, 512)),
+            bench.compareAndWrite(0, bench.filled(1, 512), bench.filled(2, 512)),
+        ] {
+            guard case .invalid? = bench.refusal(bench.submit(nexus, operation)) else {
+                Issue.record("not refused: \(operation)")
+                continue
+            }
+        }
+        #expect(bench.commits.count == commits)
     }
 
     @Test("COMPARE AND WRITE writes where all agrees, and names the first byte that differs")

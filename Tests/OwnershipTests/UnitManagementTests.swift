@@ -155,7 +155,7 @@ struct UnitManagementTests {
 
     static let pattern: [UInt8] = (0..<512).map { UInt8($0 & 0xFF) }
     /// Four steps of an overwrite.
-    static let blocks: UInt64 = 8_192
+    static let blocks: UInt64 = 16_384
 
     @discardableResult
     private func overwrite(_ bench: Bench, _ nexus: NexusNumber, isImmediate: Bool, command: UInt64? = nil) -> Ticket {
@@ -255,26 +255,6 @@ struct UnitManagementTests {
         }
     }
 
-    @Test("one GET LBA STATUS looks at so many blocks and no more, and tells of so many runs and no more")
-    func mapStatusBounds() throws {
-        let limit = OwnerLimits.mapStatusMaximumBlocks
-        try Bench.checked(blocks: limit + 1_024) { bench in
-            let nexus = try #require(bench.login())
-            func runs(from first: UInt64, _ count: UInt64, maximum: Int) -> [MappedRun]? {
-                let range = ByteRange(offset: first * 2_048, count: count * 2_048)
-                let status = bench.submit(nexus, .mapStatus(range, runsMaximum: maximum))
-                guard case .mapped(_, let runs)? = bench.answers[status] else { return nil }
-                return runs
-            }
-            #expect(runs(from: 0, limit, maximum: 8)?.map(\.blocks.count) == [limit])
-            #expect(runs(from: 0, limit + 1_024, maximum: 8)?.map(\.blocks.count) == [limit])
-            #expect(runs(from: limit, 1_024, maximum: 8)?.map(\.blocks.count) == [1_024])
-            #expect(bench.isDone(bench.submit(nexus, bench.write(4_096, 2_048, 1))))
-            #expect(runs(from: 0, 10, maximum: 3)?.map(\.blocks.count) == [2, 1, 7])
-            #expect(runs(from: 0, 10, maximum: 2)?.map(\.blocks.count) == [2, 1])
-        }
-    }
-
     @Test("an erasure goes on after a takeover from where it was; its command is not said to be done before it is")
     func takenOver() throws {
         try Bench.checked(blocks: Self.blocks) { bench in
@@ -294,7 +274,7 @@ struct UnitManagementTests {
             bench.holdsCommits = false
             bench.releaseHeld()
             let writes = bench.commits[before...].flatMap { $0 }.filter { $0.epoch == bench.epoch }.map(\.writes)
-            #expect(writes.map { $0.first?.block } == [BlockID(4_096), BlockID(6_144)])
+            #expect(writes.map { $0.first?.block } == [BlockID(8_192), BlockID(12_288)])
             #expect(bench.durable.erasure == nil)
             #expect(isOverwritten(bench))
             #expect(bench.read(nexus, 0, 2_048) != nil)
@@ -404,8 +384,8 @@ struct UnitManagementTests {
     @Test("at the hard limit an erasure waits for moves, and holds back nothing meanwhile")
     func hardLimit() throws {
         try Bench.checked(blocks: Self.blocks) {
-            $0.unmovedHighWatermarkBytes = 6 << 20
-            $0.unmovedHardLimitBytes = 6 << 20
+            $0.unmovedHighWatermarkBytes = 12 << 20
+            $0.unmovedHardLimitBytes = 12 << 20
         } _: { bench in
             let nexus = try #require(bench.login())
             let erase = overwrite(bench, nexus, isImmediate: false)

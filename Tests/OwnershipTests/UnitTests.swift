@@ -14,7 +14,7 @@ struct UnitTests {
 
     @Test("a conflict goes before a unit attention condition, and that before an erasure")
     func order() throws {
-        try Bench.checked(blocks: 8_192) { bench in
+        try Bench.checked(blocks: 16_384) { bench in
             let (holder, _) = try bench.reserved()
             let stranger = try #require(bench.login("s"))
             bench.holdsCommits = true

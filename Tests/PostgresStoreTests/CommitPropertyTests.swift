@@ -258,10 +258,37 @@ struct CommitPropertyTests {
             }
         }
         try #require(places == model.places, place)
+        try await compareMap(fixture, model, place)
         let queue = try await ask {
             fixture.store.fetchMoveCandidates(volume: fixture.volume, from: nil, limit: 1_000, completion: $0)
         }
         try #require(queue.items.map(\.block) == model.queue, place)
+    }
+
+    /// The map, from several blocks on, whole and in pieces that bounds make.
+    private func compareMap(_ fixture: Fixture, _ model: StoreModel, _ place: Comment) async throws {
+        for (first, rows, runs) in [(0, 1_000, 1_000), (5, 1_000, 1_000), (0, 3, 1_000), (7, 1_000, 2), (1, 1, 1)] {
+            var position = UInt64(first)
+            var mapped: [BlockID] = []
+            while position < Self.blocks {
+                let range = BlockRange(from: BlockID(position), to: BlockID(Self.blocks))
+                let survey = try await ask {
+                    fixture.store.surveyMap(
+                        volume: fixture.volume,
+                        range: range,
+                        rowsMaximum: rows,
+                        runsMaximum: runs,
+                        completion: $0
+                    )
+                }
+                try #require(survey.blocks.first == range.first && !survey.blocks.isEmpty, place)
+                for run in survey.mapped { mapped += (0..<run.count).map { run.first + $0 } }
+                position = survey.blocks.end.rawValue
+                if rows == 1_000, runs == 1_000 { try #require(position == Self.blocks, place) }
+            }
+            let expected = Set(model.items.keys).union(model.places.keys).filter { $0.rawValue >= first }.sorted()
+            try #require(mapped == expected, place)
+        }
     }
 
     private func compareBytes(_ fixture: Fixture, _ model: StoreModel) async throws {

@@ -159,6 +159,11 @@ struct RPCLimitsTests {
         #expect(Int(Limits.rpcWindowBytes) >= Limits.frameMaximumBytes)
         #expect(Limits.frameMaximumBytes > Int(Limits.transferMaximumBytes) + RPCFrameHeader.byteCount)
         #expect(Limits.frameMaximumBytes > Limits.objectMaximumBytes + RPCFrameHeader.byteCount)
+        // The command window of a session, all of it reads of the largest size, whose answers wait.
+        let blocks = Int(Limits.transferMaximumBytes / Limits.blockSizeMinimumBytes)
+        let answer = Int(Limits.transferMaximumBytes + 2 * Limits.blockSizeMaximumBytes) + 24 * blocks
+        #expect(answer < Limits.frameMaximumBytes)
+        #expect(Int(Limits.commandWindow) * answer < RPCLimits.waitingAnswerBytesMaximum)
         #expect(Limits.rpcRequestsInFlightMaximum <= 1 << RPCLimits.slotBits)
         #expect(RPCLimits.handshakeFrameMaximumBytes <= Limits.frameMaximumBytes)
         let hello =

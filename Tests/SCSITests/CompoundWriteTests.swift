@@ -47,7 +47,7 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
         #expect(plan("8B 00 80 00 00 00 00 00 00 00 00 00 00 00 00 00", unit) == .outOfRange(1 << 63))
         #expect(plan("8B 00 FF FF FF FF FF FF FF FF 00 00 00 01 00 00", unit) == .outOfRange(.max))
         #expect(plan("8B 00 00 00 00 00 00 00 7F FF 00 00 00 02 00 00", unit) == .outOfRange(0x8000))
-        #expect(plan("8B 00 00 00 00 00 00 00 00 00 00 00 20 01 00 00", unit) == .field(10, 7))
+        #expect(plan("8B 00 00 00 00 00 00 00 00 00 00 00 40 01 00 00", unit) == .field(10, 7))
     }
 }
 
@@ -102,13 +102,13 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
         #expect(plan("9C 00 00 00 00 00 00 00 80 01 00 00 00 00 00 00", unit) == .outOfRange(0x8001))
         #expect(plan("9C 00 FF FF FF FF FF FF FF FF 00 00 00 01 00 00", unit) == .outOfRange(.max))
         #expect(plan("9C 00 00 00 00 00 00 00 7F 00 00 00 02 00 00 00", unit) == .outOfRange(0x8000))
-        #expect(plan("9C 00 00 00 00 00 00 00 00 00 00 00 20 01 00 00", unit) == .field(12, 7))
+        #expect(plan("9C 00 00 00 00 00 00 00 00 00 00 00 40 01 00 00", unit) == .field(12, 7))
         #expect(
-            plan("9C 00 00 00 00 00 00 00 00 00 00 00 20 00 00 00", dataOut: filled(1, 4 << 20), unit)
-                == .write(0, filled(1, 4 << 20))
+            plan("9C 00 00 00 00 00 00 00 00 00 00 00 40 00 00 00", dataOut: filled(1, 8 << 20), unit)
+                == .write(0, filled(1, 8 << 20))
         )
         let large = try makeUnit(logicalBlockSizeBytes: 4_096)
-        #expect(plan("9C 00 00 00 00 00 00 00 00 00 00 00 04 01 00 00", large) == .field(12, 7))
+        #expect(plan("9C 00 00 00 00 00 00 00 00 00 00 00 08 01 00 00", large) == .field(12, 7))
     }
 }
 
@@ -166,7 +166,7 @@ private func fill(_ template: String, _ flags: String, _ blocks: String = "02") 
         #expect(plan("2E 00 00 00 00 00 00 00 00 00", unit) == .good)
         #expect(plan("2E 00 00 00 80 01 00 00 00 00", unit) == .outOfRange(0x8001))
         #expect(plan("2E 02 00 00 7F FF 00 00 02 00", dataOut: filled(1, 1_024), unit) == .outOfRange(0x8000))
-        #expect(plan("AE 02 00 00 00 00 00 00 20 01 00 00", unit) == .field(6, 7))
+        #expect(plan("AE 02 00 00 00 00 00 00 40 01 00 00", unit) == .field(6, 7))
         #expect(plan("8E 02 FF FF FF FF FF FF FF FF 00 00 00 00 00 00", unit) == .outOfRange(.max))
     }
 }

@@ -102,7 +102,10 @@ private struct SeededGenerator: RandomNumberGenerator {
         case .read(let read):
             return check([read.range], unit) && read.range.count <= UInt64(Limits.transferMaximumBytes)
         case .write(let write):
-            return check([write.range], unit) && UInt64(write.data.readableBytes) == write.range.count
+            var blocks = write.range
+            blocks.count += (unit.logicalBlockBytes - blocks.count % unit.logicalBlockBytes) % unit.logicalBlockBytes
+            return check([blocks], unit) && write.range.count % Limits.writeGranularityBytes == 0
+                && UInt64(write.data.readableBytes) == write.range.count
         case .compareAndWrite(let range, let compare, let write):
             return check([range], unit) && UInt64(compare.readableBytes) == range.count
                 && UInt64(write.readableBytes) == range.count

@@ -69,13 +69,13 @@ import Testing
 
     /// I12: VPD page B0h, MAXIMUM TRANSFER LENGTH.
     @Test func transferLengthAtItsLimit_I12() throws {
-        #expect(plan("28 00 00 00 00 00 00 20 00 00", unit) == .read(0, 4 << 20))
-        #expect(plan("28 00 00 00 00 00 00 20 01 00", unit) == .field(7, 7))
-        #expect(plan("A8 00 00 00 00 00 00 00 20 01 00 00", unit) == .field(6, 7))
-        #expect(plan("88 00 00 00 00 00 00 00 00 00 00 00 20 01 00 00", unit) == .field(10, 7))
+        #expect(plan("28 00 00 00 00 00 00 40 00 00", unit) == .read(0, 8 << 20))
+        #expect(plan("28 00 00 00 00 00 00 40 01 00", unit) == .field(7, 7))
+        #expect(plan("A8 00 00 00 00 00 00 00 40 01 00 00", unit) == .field(6, 7))
+        #expect(plan("88 00 00 00 00 00 00 00 00 00 00 00 40 01 00 00", unit) == .field(10, 7))
         let large = try makeUnit(logicalBlockSizeBytes: 4_096)
-        #expect(plan("28 00 00 00 00 00 00 04 00 00", large) == .read(0, 4 << 20))
-        #expect(plan("28 00 00 00 00 00 00 04 01 00", large) == .field(7, 7))
+        #expect(plan("28 00 00 00 00 00 00 08 00 00", large) == .read(0, 8 << 20))
+        #expect(plan("28 00 00 00 00 00 00 08 01 00", large) == .field(7, 7))
     }
 
     @Test func impliedTransfers() throws {
@@ -139,10 +139,34 @@ import Testing
         #expect(transfer(cdb("01"), unit) == .dataOut(512))
     }
 
-    @Test func lessThanALargeBlockIsRefused() throws {
+    /// The cases of libiscsi's ProutReserve.Access*: 512 bytes for a block of 4,096 are written, and the others keep theirs.
+    @Test(arguments: [
+        "0A 00 00 02 %% 00", "2A 00 00 00 00 02 00 00 %% 00", "AA 00 00 00 00 02 00 00 00 %% 00 00",
+        "8A 00 00 00 00 00 00 00 00 02 00 00 00 %% 00 00",
+    ])
+    func aPartOfALargeBlock(_ template: String) throws {
         let large = try makeUnit(logicalBlockSizeBytes: 4_096)
-        #expect(plan("2A 00 00 00 00 00 00 00 01 00", dataOut: filled(1, 512), large) == .refused(.wrongDataOutLength))
-        #expect(plan("2A 00 00 00 00 00 00 00 01 00", dataOut: nil, large) == .good)
+        let (one, two) = (template.replacing("%%", with: "01"), template.replacing("%%", with: "02"))
+        #expect(plan(one, dataOut: filled(1, 512), large) == .write(2 * 4_096, filled(1, 512)))
+        #expect(plan(one, dataOut: filled(1, 3_584), large) == .write(2 * 4_096, filled(1, 3_584)))
+        #expect(plan(two, dataOut: filled(1, 4_608), large) == .write(2 * 4_096, filled(1, 4_608)))
+        #expect(plan(one, dataOut: filled(1, 4_608), large) == .write(2 * 4_096, filled(1, 4_096)))
+        for count in [1, 200, 511, 513, 4_095] {
+            #expect(plan(one, dataOut: filled(1, count), large) == .refused(.wrongDataOutLength))
+        }
+        #expect(plan(one, dataOut: nil, large) == .good)
+        #expect(transfer(one, large) == .dataOut(4_096))
+    }
+
+    /// What is read again to be verified, or merged, is in whole logical blocks.
+    @Test func onlyAPlainWriteEndsInsideOfABlock() throws {
+        let large = try makeUnit(logicalBlockSizeBytes: 4_096)
+        for cdb in [
+            "2E 00 00 00 00 00 00 00 01 00", "8B 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00",
+            "9C 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00", "89 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00",
+        ] {
+            #expect(plan(cdb, dataOut: filled(1, 512), large) == .refused(.wrongDataOutLength), "\(cdb)")
+        }
     }
 
     @Test func theDataOutMayBeASliceOfALargerBuffer() throws {
@@ -162,7 +186,7 @@ import Testing
         let data = filled(1, 1_024)
         #expect(plan("2A 20 00 00 00 00 00 00 01 00", dataOut: data, unit) == .field(1, 7))
         #expect(plan("2A 00 00 00 7F FF 00 00 02 00", dataOut: data, unit) == .outOfRange(0x8000))
-        #expect(plan("2A 00 00 00 00 00 00 20 01 00", dataOut: data, unit) == .field(7, 7))
+        #expect(plan("2A 00 00 00 00 00 00 40 01 00", dataOut: data, unit) == .field(7, 7))
         #expect(plan("8A 00 00 00 00 00 00 00 00 00 00 01 00 00 00 00", dataOut: data, unit) == .outOfRange(0x8000))
     }
 
@@ -276,7 +300,7 @@ import Testing
         #expect(plan("2F 02 00 00 00 00 00 00 00 00", unit) == .good)
         #expect(plan("2F 00 00 00 80 01 00 00 00 00", unit) == .outOfRange(0x8001))
         #expect(plan("2F 00 00 00 7F FF 00 00 02 00", unit) == .outOfRange(0x8000))
-        #expect(plan("2F 00 00 00 00 00 00 20 01 00", unit) == .field(7, 7))
+        #expect(plan("2F 00 00 00 00 00 00 40 01 00", unit) == .field(7, 7))
         #expect(transfer("2F 06 00 00 00 00 00 00 00 00", unit) == .dataOut(0))
     }
 

@@ -174,11 +174,11 @@ private func unmap(_ list: ByteBuffer?, length: Int? = nil, _ unit: LogicalUnit)
         #expect(plan("41 00 00 00 80 01 00 00 00 00", dataOut: filled(0, 512), unit) == .outOfRange(0x8001))
         let large = try makeUnit(sizeBytes: 1 << 42)
         #expect(
-            plan("93 00 00 00 00 01 FF FF E0 00 00 00 00 00 00 00", dataOut: filled(0, 512), large)
-                == .zero([ByteRange(offset: 0x1_FFFF_E000 * 512, count: 4 << 20)])
+            plan("93 00 00 00 00 01 FF FF C0 00 00 00 00 00 00 00", dataOut: filled(0, 512), large)
+                == .zero([ByteRange(offset: 0x1_FFFF_C000 * 512, count: 8 << 20)])
         )
         #expect(
-            plan("93 00 00 00 00 01 FF FF DF FF 00 00 00 00 00 00", dataOut: filled(0, 512), large) == .field(10, 7)
+            plan("93 00 00 00 00 01 FF FF BF FF 00 00 00 00 00 00", dataOut: filled(0, 512), large) == .field(10, 7)
         )
     }
 
@@ -186,12 +186,12 @@ private func unmap(_ list: ByteBuffer?, length: Int? = nil, _ unit: LogicalUnit)
         let large = try makeUnit(sizeBytes: 1 << 40)
         let pattern = filled(1, 512)
         #expect(
-            plan("93 00 00 00 00 00 00 00 00 00 00 00 20 00 00 00", dataOut: pattern, large)
-                == .writeSame(range: ByteRange(offset: 0, count: 4 << 20), pattern: pattern)
+            plan("93 00 00 00 00 00 00 00 00 00 00 00 40 00 00 00", dataOut: pattern, large)
+                == .writeSame(range: ByteRange(offset: 0, count: 8 << 20), pattern: pattern)
         )
-        #expect(plan("93 00 00 00 00 00 00 00 00 00 00 00 20 01 00 00", dataOut: pattern, large) == .field(10, 7))
+        #expect(plan("93 00 00 00 00 00 00 00 00 00 00 00 40 01 00 00", dataOut: pattern, large) == .field(10, 7))
         let large4K = try makeUnit(sizeBytes: 1 << 40, logicalBlockSizeBytes: 4_096)
-        #expect(plan("41 00 00 00 00 00 00 04 01 00", dataOut: filled(1, 4_096), large4K) == .field(7, 7))
+        #expect(plan("41 00 00 00 00 00 00 08 01 00", dataOut: filled(1, 4_096), large4K) == .field(7, 7))
     }
 
     @Test func refusals() {

@@ -56,7 +56,7 @@ struct RPCIntegrationTests {
         let client = TestClient(try cluster.identity(.target), to: server.server.endpoint)
         let payload = ByteBuffer(repeating: 0x5A, count: Int(Limits.transferMaximumBytes))
         try await withThrowingTaskGroup(of: Void.self) { group in
-            for value in 0..<18 as Range<UInt64> {
+            for value in 0..<10 as Range<UInt64> {
                 group.addTask {
                     let (number, rest) = try await client.handle.call(
                         Number(value),

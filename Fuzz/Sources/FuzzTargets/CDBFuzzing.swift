@@ -86,7 +86,11 @@ private func check(_ plan: SCSICommandPlan, _ transfer: DataTransfer, _ unit: Lo
         try check([read.range], unit)
         try require(read.range.count <= UInt64(Limits.transferMaximumBytes), "a read above the limit")
     case .write(let write):
-        try checkChange([write.range], unit)
+        var blocks = write.range
+        let size = UInt64(unit.volume.geometry.logicalBlockSizeBytes)
+        blocks.count += (size - blocks.count % size) % size
+        try checkChange([blocks], unit)
+        try require(write.range.count % Limits.writeGranularityBytes == 0, "a write's end")
         try require(UInt64(write.data.readableBytes) == write.range.count, "a write of another length")
         try require(write.range.count <= UInt64(Limits.transferMaximumBytes), "a write above the limit")
     case .compareAndWrite(let range, let compare, let write):
