@@ -61,6 +61,7 @@ final class ISCSISession: ChannelInboundHandler {
         var configuration = ISCSIConfiguration()
         configuration.portalGroupTag = service.configuration.portalGroupTag
         configuration.discoveryAccess = service.configuration.discoveryAccess
+        configuration.logicalUnit = { CommandSet.isSupported(lun: $0) ? 0 : nil }
         machine = ISCSIConnection(
             configuration: configuration,
             randomBytes: randomBytes,
