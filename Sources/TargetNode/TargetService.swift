@@ -256,7 +256,8 @@ final class TargetService {
             portal: portal,
             port: ownPort,
             release: ProgramRelease.current,
-            sessions: UInt32(sessionsByID.count)
+            sessions: UInt32(sessionsByID.values.count { $0.nexus != nil }),
+            receivesLogins: configuration.redirect == .never
         )
         link.client.send(
             TargetReport(node: own),
@@ -331,8 +332,8 @@ final class TargetService {
     /// drained.
     func redirection() -> (portal: String, isPermanent: Bool)? {
         guard configuration.redirect != .never || isDraining else { return nil }
-        let others = nodes.filter { $0.name != configuration.node.name && !$0.isDraining && $0.portal != portal }
-        guard let least = others.min(by: { ($0.sessions, $0.name) < ($1.sessions, $1.name) }) else { return nil }
+        let others = nodes.filter { $0.name != configuration.node.name && $0.portal != portal }
+        guard let least = LoginDestination.choose(among: others, servesIfThereIsNone: !isDraining) else { return nil }
         // Counted at once: the next report comes in seconds, and many may log in until then.
         if let index = nodes.firstIndex(where: { $0.name == least.name }) { nodes[index].sessions += 1 }
         let address = least.portal.split(separator: ",").first.map(String.init) ?? least.portal
