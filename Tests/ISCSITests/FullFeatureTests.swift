@@ -336,7 +336,11 @@ import Testing
         #expect(harness.managements.map(\.tasks) == [[tag]])
         // A command that was sent there, and waits for its answer, can be taken back all the same.
         let lost = harness.command(lun: 7 << 48)
-        harness.send(harness.initiator.taskManagement(1) { $0.lun = 7 << 48; $0.referencedTag = lost }.bytes)
+        harness.send(
+            harness.initiator.taskManagement(1) {
+                $0.lun = 7 << 48; $0.referencedTag = lost
+            }.bytes
+        )
         #expect(harness.managements.last?.tasks == [lost])
     }
 
@@ -346,7 +350,9 @@ import Testing
                 let harness = Harness.loggedIn(configuration: Self.oneUnit)
                 let tag = harness.command(lun: ofTask)
                 harness.send(
-                    harness.initiator.taskManagement(function) { $0.lun = ofFunction; $0.referencedTag = tag }.bytes
+                    harness.initiator.taskManagement(function) {
+                        $0.lun = ofFunction; $0.referencedTag = tag
+                    }.bytes
                 )
                 #expect(harness.managements.map(\.tasks) == [[tag]], "function \(function)")
             }

@@ -187,10 +187,11 @@ final class RawInitiator {
     /// Runs a command to its end.
     func run(
         _ cdb: [UInt8],
+        lun: UInt64 = 0,
         read: UInt32? = nil,
         write: [UInt8]? = nil
     ) throws -> Outcome {
-        let tag = begin(cdb, read: read, write: write)
+        let tag = begin(cdb, lun: lun, read: read, write: write)
         try wait("no answer to a command") { outcomes[tag] != nil }
         guard let outcome = outcomes.removeValue(forKey: tag) else {
             throw ProcessFailure("\(name): no answer to a command")
@@ -199,8 +200,8 @@ final class RawInitiator {
     }
 
     /// Sends a command and does not wait for its end; its tag.
-    func begin(_ cdb: [UInt8], read: UInt32? = nil, write: [UInt8]? = nil) -> UInt32 {
-        let (tag, bytes) = machine.command(cdb: cdb, read: read, write: write.map { ByteBuffer(bytes: $0) })
+    func begin(_ cdb: [UInt8], lun: UInt64 = 0, read: UInt32? = nil, write: [UInt8]? = nil) -> UInt32 {
+        let (tag, bytes) = machine.command(cdb: cdb, lun: lun, read: read, write: write.map { ByteBuffer(bytes: $0) })
         send(Array(bytes.readableBytesView))
         return tag
     }
@@ -215,8 +216,9 @@ final class RawInitiator {
     func outcome(_ tag: UInt32) -> Outcome? { outcomes.removeValue(forKey: tag) }
 
     /// Sends a task management function and does not wait for its answer; its tag.
-    func beginManagement(_ function: TaskManagementFunction, of task: UInt32? = nil) -> UInt32 {
+    func beginManagement(_ function: TaskManagementFunction, lun: UInt64 = 0, of task: UInt32? = nil) -> UInt32 {
         let (tag, bytes) = machine.taskManagement(function.rawValue) { pdu in
+            pdu.lun = lun
             if let task { pdu.referencedTag = task }
         }
         send(Array(bytes.readableBytesView))
@@ -224,8 +226,12 @@ final class RawInitiator {
     }
 
     /// Runs a task management function; what the target answers.
-    func manage(_ function: TaskManagementFunction, of task: UInt32? = nil) throws -> TaskManagementResponse? {
-        let tag = beginManagement(function, of: task)
+    func manage(
+        _ function: TaskManagementFunction,
+        lun: UInt64 = 0,
+        of task: UInt32? = nil
+    ) throws -> TaskManagementResponse? {
+        let tag = beginManagement(function, lun: lun, of: task)
         try wait("no answer to \(function)") { responses[tag] != nil }
         return responses.removeValue(forKey: tag).flatMap { TaskManagementResponse(rawValue: $0) }
     }
