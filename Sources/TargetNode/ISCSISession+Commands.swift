@@ -25,9 +25,6 @@ extension ISCSISession {
     func execute(_ command: ISCSICommand) {
         guard let unit else { return machine.complete(tag: command.tag, with: .targetFailure) }
         let task = begin(command, unit)
-        guard !command.dataOutTooLong else {
-            return answer(task, .checkCondition(.invalidFieldInCDB(byte: 0)))
-        }
         guard !command.isDataOutBroken else { return answer(task, .checkCondition(.dataPhaseError)) }
         if task.rules.attention == .report, let attention = takeLocalAttention() {
             return answer(task, .unitAttention(attention))
@@ -48,7 +45,7 @@ extension ISCSISession {
     }
 
     private func plan(_ task: SessionTask, _ unit: LogicalUnit, pendingSense: SenseData? = nil) -> SCSICommandPlan {
-        CommandSet.block.plan(
+        let plan = CommandSet.block.plan(
             cdb: task.command.cdb,
             lun: task.command.lun,
             dataOut: task.command.dataOut,
@@ -62,6 +59,10 @@ extension ISCSISession {
         guard let erasure = state.erasure, let unit else { return nil }
         let progress = erasure.progress(ofBytes: unit.volume.geometry.sizeBytes)
         return erasure.kind == .format ? .formatInProgress(progress: progress) : .sanitizeInProgress(progress: progress)
+        guard task.command.dataOutTooLong else { return plan }
+        // None of its data were taken. Mostly the CDB says by itself what is wrong: so many blocks.
+        if case .complete(let response) = plan, response.status == .checkCondition { return plan }
+        return .complete(.checkCondition(.wrongDataOutLength))
     }
 
     private func perform(_ plan: SCSICommandPlan, _ task: SessionTask, _ unit: LogicalUnit) {
