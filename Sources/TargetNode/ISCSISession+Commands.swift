@@ -33,11 +33,18 @@ extension ISCSISession {
         let plan = plan(task, unit.withoutProtection)
         switch plan {
         case .complete(let response) where task.rules.attention == .bypass: answer(task, response)
-        // Also what is refused: a conflict, a condition or an erasure is told before an error of the CDB.
+        // Also what is refused for one of its fields: a conflict, a condition or an erasure is told before that. Not so an
+        // operation code or a service action that there is not: ILLEGAL REQUEST may have any precedence (SAM-6, 5.3.3).
         case .complete, .modeSelect, .synchronizeCache:
             check(task) { [self] report in
-                let sense = report.attention.map(SenseData.unitAttention) ?? pendingSense(report.state)
+                guard isLive(task) else {
+                    if let attention = report.attention { tell(attention) }
+                    return
+                }
                 guard let unit = self.unit else { return answer(task, BackEndFailure.internalError.response) }
+                let attention =
+                    report.attention ?? (task.rules.attention == .deliver ? takeLocalAttention() : nil)
+                let sense = attention.map(SenseData.unitAttention) ?? pendingSense(report.state)
                 perform(self.plan(task, unit, pendingSense: sense), task, unit)
             }
         default: perform(plan, task, unit)
@@ -159,10 +166,10 @@ extension ISCSISession {
     func fail(_ task: SessionTask, _ failure: BackEndFailure) {
         guard case .attention(let attention) = failure else { return answer(task, failure.response) }
         switch attention {
-        case .modeParametersChanged, .capacityChanged, .inquiryDataChanged:
-            // What the initiator asks for next has to be answered by what is true now.
-            refreshUnit { [self] in answer(task, failure.response) }
-        default: answer(task, failure.response)
+        case .modeParametersChanged, .capacityChanged, .inquiryDataChanged, .deviceReset:
+            // What the initiator asks for next has to be answered by what is true now; a reset brings saved parameters back.
+            refreshUnit { [self] in report(attention, task) }
+        default: report(attention, task)
         }
     }
 
@@ -173,6 +180,13 @@ extension ISCSISession {
             case .done: answer(task, .good)
             case .failed(let failure): fail(task, failure)
             case .read, .checked, .mapped: fail(task, .internalError)
+    /// Ends a command with a condition. For the owner it is told thereby: where the command was aborted meanwhile, it has to
+    /// wait here for the next one.
+    private func report(_ attention: UnitAttention, _ task: SessionTask) {
+        guard isLive(task) else { return tell(attention) }
+        answer(task, .unitAttention(attention))
+    }
+
             }
         }
     }
@@ -205,7 +219,7 @@ extension ISCSISession {
     }
 
     /// Brings what is known of the unit up to date, in the background of no command.
-    private func refreshUnit(then proceed: @escaping () -> Void) {
+    func refreshUnit(then proceed: @escaping () -> Void) {
         let check = BackEndRequest.Operation.check(.information, wantsReservations: false)
         submit(
             BackEndRequest(task: nil, operation: check) { [self] outcome in

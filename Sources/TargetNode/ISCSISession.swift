@@ -28,7 +28,7 @@ final class ISCSISession: ChannelInboundHandler {
     private(set) var unit: LogicalUnit?
     /// What the owner last told of the unit's state.
     private var unitState = LogicalUnitState()
-    /// Conditions of this node's port, which the owner knows nothing of.
+    /// Conditions that the owner does not keep: those of this node's port, and what it has told already.
     private var localAttentions: [UnitAttention] = []
     /// The serial number of the command that has a tag now.
     private var serials: [UInt32: UInt64] = [:]
@@ -310,14 +310,17 @@ final class ISCSISession: ChannelInboundHandler {
                 }
                 describe(volume)
                 nexus = NexusClient(volume: volume.id, nexus: answer.nexus, opened: answer.stamp)
-                machine.sessionOpened(tsih: service.takeTSIH())
-                service.logger.info(
-                    "session opened",
-                    metadata: [
-                        "initiator": "\(identity.initiatorName)", "target": "\(backend.iqn)",
-                        "nexus": "\(answer.nexus)", "peer": "\(address ?? "unknown")",
-                    ]
-                )
+                // The first commands are to be answered by the mode parameters that are in force.
+                refreshUnit { [self] in
+                    machine.sessionOpened(tsih: service.takeTSIH())
+                    service.logger.info(
+                        "session opened",
+                        metadata: [
+                            "initiator": "\(identity.initiatorName)", "target": "\(backend.iqn)",
+                            "nexus": "\(answer.nexus)", "peer": "\(address ?? "unknown")",
+                        ]
+                    )
+                }
             case .failure(let failure): refuse(identity, backend.iqn, failure)
             }
         }
@@ -392,7 +395,8 @@ final class ISCSISession: ChannelInboundHandler {
         }
     }
 
-    /// Lets the initiator know of something about this node's port with its next command.
+    /// Lets the initiator know of something with its next command: of a condition of this node's port, or of one of the owner's
+    /// that could not be reported with the command that got it.
     func tell(_ attention: UnitAttention) {
         guard machine.session?.identity.sessionType == .normal, !localAttentions.contains(attention) else { return }
         localAttentions.append(attention)
