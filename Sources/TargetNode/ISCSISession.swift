@@ -239,16 +239,14 @@ final class ISCSISession: ChannelInboundHandler {
 
     private func resolve(_ identity: LoginIdentity) {
         guard let name = identity.targetName else { return machine.loginRefused(.missingParameter) }
-        if identity.sessionType == .normal, let move = service.redirection() {
+        if let move = service.redirection() {
             service.logger.info(
                 "login sent elsewhere",
                 metadata: ["initiator": "\(identity.initiatorName)", "portal": "\(move.portal)"]
             )
             return machine.loginRedirected(to: move.portal, permanently: move.isPermanent)
         }
-        guard identity.sessionType != .normal || !service.isDraining else {
-            return machine.loginRefused(.serviceUnavailable)
-        }
+        guard !service.isDraining else { return machine.loginRefused(.serviceUnavailable) }
         let backend = service.backend(iqn: name)
         // From here on the session holds the volume, so that its owner is still known when authentication has ended.
         self.backend = backend
