@@ -370,35 +370,48 @@ final class TargetService {
 
     // MARK: Discovery
 
-    /// Lists all volumes that an initiator may see, page by page.
+    /// Lists the names of all volumes that an initiator may see; none where the volumes cannot be had.
     func listTargets(for initiator: String, completion: @escaping ([String]) -> Void) {
-        listPage(after: "", for: initiator, found: [], completion: completion)
+        let name = { (volume: VolumeDescription) -> String? in
+            let initiators = volume.access.initiators
+            return initiators.isEmpty || initiators.contains(initiator) ? volume.iqn : nil
+        }
+        listVolumes(name) { [logger] names in
+            if names == nil { logger.warning("volumes could not be listed for discovery") }
+            completion(names ?? [])
+        }
     }
 
-    private func listPage(
-        after name: String,
-        for initiator: String,
-        found: [String],
-        completion: @escaping ([String]) -> Void
+    /// What a closure takes from each volume, page by page; nil where they cannot all be had.
+    ///
+    /// No more pages are asked for once there are ``TargetLimits/discoveryTargetsMaximum``.
+    func listVolumes<Item>(
+        _ item: @escaping (VolumeDescription) -> Item?,
+        completion: @escaping ([Item]?) -> Void
     ) {
-        guard let link = caches.first(where: { $0.client.isConnected }) else { return completion(found) }
+        listPage(after: "", item, found: [], completion: completion)
+    }
+
+    private func listPage<Item>(
+        after name: String,
+        _ item: @escaping (VolumeDescription) -> Item?,
+        found: [Item],
+        completion: @escaping ([Item]?) -> Void
+    ) {
+        guard let link = caches.first(where: { $0.client.isConnected }) else { return completion(nil) }
         let limit = RPCMessageLimits.volumesInListMaximum
         link.client.send(
             ListVolumes(after: name, limit: UInt32(limit)),
             deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
-        ) { [logger] result in
+        ) { [self] result in
             guard case .success(var answer) = result, let page = try? answer.decode(ListVolumes.Answer.self) else {
-                logger.warning("volumes could not be listed for discovery")
-                return completion(found)
+                return completion(nil)
             }
-            let visible = page.volumes.filter {
-                $0.access.initiators.isEmpty || $0.access.initiators.contains(initiator)
-            }
-            let all = found + visible.map(\.iqn)
+            let all = found + page.volumes.compactMap(item)
             guard page.volumes.count == limit, let last = page.volumes.last,
                 all.count < TargetLimits.discoveryTargetsMaximum
             else { return completion(all) }
-            self.listPage(after: last.name, for: initiator, found: all, completion: completion)
+            listPage(after: last.name, item, found: all, completion: completion)
         }
     }
 }
