@@ -125,7 +125,7 @@ extension ISCSISession {
             [self] result in
             guard isWanted(job) else { return end(job, .abortedCommand) }
             guard case .success(let buffers) = result else {
-                if case .failure(let failure) = result { fail(job, failure.failure) }
+                if case .failure(let failure) = result { fail(job, failure) }
                 return
             }
             var bytes = ByteBuffer()

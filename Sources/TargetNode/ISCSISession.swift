@@ -381,13 +381,10 @@ final class ISCSISession: ChannelInboundHandler {
     func takeIn(_ report: UnitReport, then proceed: @escaping () -> Void) {
         unitState = report.state
         guard let backend, let volume = backend.volume else { return proceed() }
-        guard report.revision != volume.revision else {
-            describe(volume)
-            return proceed()
-        }
-        backend.resolve { [self] result in
-            // Where it cannot be had now, what is known of it is the best answer.
-            if case .success(let volume) = result { describe(volume) }
+        describe(volume)
+        guard report.revision != volume.revision else { return proceed() }
+        // Where it cannot be had now, what is known of it is the best answer; where it can, `volumeChanged` has come before.
+        backend.resolve { [self] _ in
             proceed()
             drain()
         }
