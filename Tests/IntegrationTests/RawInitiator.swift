@@ -309,6 +309,10 @@ final class RawInitiator {
         var data: [UInt8]
         /// Bytes that the CDB asked for beyond what was announced (RFC 7143, 11.4.5.1).
         var overflow: UInt32
+        /// Whether the sense data have the descriptor format.
+        var isInDescriptorFormat = false
+        /// Offset in the CDB of the field in error, by sense data of the fixed format.
+        var fieldInCDB: Int?
 
         var isGood: Bool { status == 0 }
 
@@ -319,6 +323,11 @@ final class RawInitiator {
             let bytes = Array(result.sense.readableBytesView)
             if bytes.count >= 14, bytes[0] & 0x7E == 0x70 {
                 sense = Sense(key: bytes[2] & 0x0F, code: UInt16(bytes[12]) << 8 | UInt16(bytes[13]))
+                // SKSV and C/D.
+                if bytes.count >= 18, bytes[15] & 0xC0 == 0xC0 { fieldInCDB = Int(bytes[16]) << 8 | Int(bytes[17]) }
+            } else if bytes.count >= 8, bytes[0] & 0x7E == 0x72 {
+                isInDescriptorFormat = true
+                sense = Sense(key: bytes[1] & 0x0F, code: UInt16(bytes[2]) << 8 | UInt16(bytes[3]))
             }
         }
     }
