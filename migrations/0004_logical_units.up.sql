@@ -54,8 +54,10 @@ COMMENT ON COLUMN nexuses.attentions IS
 
 ALTER TABLE target_nodes
     ADD COLUMN relative_port_identifier integer NOT NULL DEFAULT 0,
+    ADD COLUMN receives_logins boolean NOT NULL DEFAULT true,
     ADD COLUMN draining boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN target_nodes.relative_port_identifier IS 'SCSI''s number of the target port; 0: told by an older release.';
+COMMENT ON COLUMN target_nodes.receives_logins IS 'Other nodes may send logins there: it does not send them elsewhere itself.';
 COMMENT ON COLUMN target_nodes.draining IS 'An operator wants the node''s sessions to go elsewhere.';
 
 CREATE VIEW ashlar_inspect.reservations AS

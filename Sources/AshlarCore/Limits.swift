@@ -27,7 +27,7 @@ public enum Limits {
     public static let compareAndWriteMaximumBytes: UInt32 = 128 << 10
     /// Most ranges of one UNMAP command (VPD page B0h).
     public static let unmapDescriptorsMaximum = 256
-    /// UNMAP and WRITE SAME above this many bytes go in steps, each whole.
+    /// Most bytes that one command makes zeros, so that it can be whole (I12): VPD page B0h says so of UNMAP.
     public static let zeroStepMaximumBytes: UInt64 = 1 << 30
     /// How long a command may wait for its back end before it is failed cleanly (R6).
     public static let commandDeadlineMilliseconds: UInt32 = 20_000

@@ -48,14 +48,6 @@ public enum SessionEndReason: String, Sendable, Hashable {
     case shutdown
 }
 
-/// What a target is about to drop (RFC 7143, 11.9.1).
-public enum DropScope: Sendable, Hashable {
-    /// The connection.
-    case connection
-    /// All connections of the session.
-    case session
-}
-
 /// A line for the log.
 public struct ISCSINote: Sendable, Hashable {
     /// How much it matters.

@@ -44,6 +44,8 @@ public struct ISCSIConfiguration: Sendable {
     public var loginTimeoutNanoseconds: UInt64 = 15_000_000_000
     /// CHAP algorithms that are accepted; the initiator's order of preference decides among them.
     public var chapAlgorithms: [CHAPAlgorithm] = [.sha3_256, .sha256, .sha1, .md5]
+    /// The logical unit that a LUN, eight bytes as they came, names in any of its addressing methods; `nil`: there is none.
+    public var logicalUnit: @Sendable (_ lun: UInt64) -> UInt64? = { $0 }
     /// Who may open discovery sessions.
     public var discoveryAccess = AccessRules()
 

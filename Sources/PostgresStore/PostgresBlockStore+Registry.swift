@@ -84,6 +84,7 @@ extension PostgresBlockStore {
                     call.add(Int64(node.port.relativePortIdentifier))
                     call.add(node.release)
                     call.add(Int64(node.sessions))
+                    call.add(Int64(node.receivesLogins ? 1 : 0))
                     return call
                 },
                 completion: completion
@@ -107,7 +108,8 @@ extension QueryResult {
             ),
             release: string(row, 4),
             sessions: UInt32(clamping: try int(row, 5)),
-            isDraining: try bool(row, 6)
+            receivesLogins: try bool(row, 6),
+            isDraining: try bool(row, 7)
         )
     }
 

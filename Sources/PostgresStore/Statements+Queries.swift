@@ -305,17 +305,18 @@ extension Statements {
             """
     )
 
-    /// $1 node, $2 portal, $3 portal group tag, $4 relative port identifier, $5 release, $6 sessions: the nodes that live.
+    /// $1 node, $2 portal, $3 portal group tag, $4 relative port identifier, $5 release, $6 sessions, $7 1: it receives
+    /// logins; the nodes that live.
     static let reportTarget = Statement(
         name: "report_target",
         sql: """
             WITH own AS (
                 INSERT INTO target_nodes AS t
-                    (node, portal, portal_group_tag, relative_port_identifier, release, sessions)
-                VALUES ($1::text, $2::text, $3::int8::int4, $4::int8::int4, $5::text, $6::int8)
+                    (node, portal, portal_group_tag, relative_port_identifier, release, sessions, receives_logins)
+                VALUES ($1::text, $2::text, $3::int8::int4, $4::int8::int4, $5::text, $6::int8, $7::int8 = 1)
                 ON CONFLICT (node) DO UPDATE SET portal = excluded.portal, portal_group_tag = excluded.portal_group_tag,
                     relative_port_identifier = excluded.relative_port_identifier, release = excluded.release,
-                    sessions = excluded.sessions, last_seen = now()
+                    sessions = excluded.sessions, receives_logins = excluded.receives_logins, last_seen = now()
                 RETURNING t.*
             ), living AS (
                 SELECT * FROM own
@@ -324,7 +325,7 @@ extension Statements {
                     AND t.last_seen > now() - \(PostgresStoreLimits.targetLifeSeconds) * interval '1 s'
             )
             SELECT n.node, n.portal, n.portal_group_tag::int8, n.relative_port_identifier::int8, n.release, n.sessions,
-                n.draining
+                n.receives_logins, n.draining
             FROM living n ORDER BY n.node LIMIT \(PostgresStoreLimits.targetNodesMaximum)
             """
     )

@@ -1,29 +1,29 @@
 /// The bytes of a command, with reads that cannot go beyond its end (SPC-5, 4.2).
 ///
 /// The transport may hand over more bytes than the operation code calls for (iSCSI pads to 16): those are ignored.
-public struct CommandDescriptorBlock: Sendable, Hashable {
+struct CommandDescriptorBlock: FieldReading, Sendable, Hashable {
     /// The bytes as they came.
-    public let bytes: [UInt8]
+    let bytes: [UInt8]
 
     /// Wraps bytes as they came; any number is accepted, and judged when the command is planned.
-    public init(_ bytes: [UInt8]) {
+    init(_ bytes: [UInt8]) {
         self.bytes = bytes
     }
 
     /// OPERATION CODE; 0 where there is no byte at all.
-    public var operationCode: UInt8 { self[0] }
+    var operationCode: UInt8 { self[0] }
 
     /// Whether the CDB has the variable length format (SPC-5, 4.2.3).
     var isVariableLength: Bool { operationCode == 0x7F }
 
     /// SERVICE ACTION: byte 1, bits 4 to 0, or bytes 8 and 9 of a variable length CDB.
-    public var serviceAction: UInt16 {
+    var serviceAction: UInt16 {
         isVariableLength ? UInt16(truncatingIfNeeded: bigEndian(at: 8, count: 2)) : UInt16(self[1] & 0x1F)
     }
 
     /// The length that the CDB claims: from the group of its operation code, or from its own field; `nil` for vendor
     /// specific and reserved groups.
-    public var nominalLength: Int? {
+    var nominalLength: Int? {
         switch operationCode >> 5 {
         case 0: 6
         case 1, 2: 10
@@ -32,24 +32,5 @@ public struct CommandDescriptorBlock: Sendable, Hashable {
         case 5: 12
         default: nil
         }
-    }
-
-    /// The byte at an offset; 0 beyond the end.
-    public subscript(offset: Int) -> UInt8 {
-        offset >= 0 && offset < bytes.count ? bytes[offset] : 0
-    }
-
-    /// Up to eight bytes as one number, most significant first; bytes beyond the end are 0.
-    public func bigEndian(at offset: Int, count: Int) -> UInt64 {
-        var value: UInt64 = 0
-        for index in offset..<(offset + count) {
-            value = value << 8 | UInt64(self[index])
-        }
-        return value
-    }
-
-    /// One bit of a byte.
-    func isSet(byte: Int, bit: UInt8) -> Bool {
-        self[byte] >> bit & 1 == 1
     }
 }

@@ -212,10 +212,12 @@ public struct CommandSet: Sendable {
     }
 
     /// What reservations, erasures and unit attention conditions do to a command; those of a command that is kept out by
-    /// nothing where it is refused anyway.
+    /// nothing where it is refused anyway, or names a LUN that the logical unit's state has nothing to do with.
     public func rules(cdb: [UInt8], lun: UInt64) -> CommandRules {
         let command = CommandDescriptorBlock(cdb)
-        guard let entry = try? entry(for: command, lun: lun) else { return .information }
+        guard CommandSet.isSupported(lun: lun), let entry = try? entry(for: command, lun: lun) else {
+            return .information
+        }
         return entry.ruling?(command) ?? entry.rules
     }
 

@@ -71,7 +71,7 @@ enum ErasureCommands {
         guard listLength > overwriteHeaderBytes, listLength <= overwriteHeaderBytes + blockBytes else {
             throw SCSIError(.invalidFieldInCDB(byte: 7, bit: 7))
         }
-        let list = try context.parameterBytes(count: listLength)
+        let list = try context.parameterList(count: UInt64(listLength))
         let passes = list[0] & 0x1F
         guard list[0] & 0x60 == 0 else {
             // TEST: whatever is not zero is vendor specific.
@@ -79,7 +79,7 @@ enum ErasureCommands {
         }
         guard passes > 0 else { throw SCSIError(.invalidFieldInParameterList(byte: 0, bit: 4)) }
         guard list[1] == 0 else { throw SCSIError(.invalidFieldInParameterList(byte: 1, bit: 7)) }
-        let patternLength = Int(list[2..<4].bigEndianNumber)
+        let patternLength = Int(list.bigEndian(at: 2, count: 2))
         guard patternLength > 0, patternLength <= blockBytes else {
             throw SCSIError(.invalidFieldInParameterList(byte: 2, bit: 7))
         }
@@ -112,7 +112,7 @@ enum ErasureCommands {
         guard command[1] & 0x07 == 0 else { throw SCSIError(.invalidFieldInCDB(byte: 1, bit: 2)) }
         var isImmediate = false
         if hasList {
-            isImmediate = try formatHeader(context.parameterBytes(count: formatHeaderBytes(command)))
+            isImmediate = try formatHeader(context.parameterList(count: UInt64(formatHeaderBytes(command))))
         }
         try context.requireWritable()
         return .erase(Erasure(kind: .format), isImmediate: isImmediate)
@@ -122,20 +122,12 @@ enum ErasureCommands {
     ///
     /// DPRY, DCRT and STPF are about defects, of which there are none; they need FOV. IP would bring an initialization pattern
     /// with it, which is refused, as defect lists and protection information are.
-    private static func formatHeader(_ header: [UInt8]) throws(SCSIError) -> Bool {
+    private static func formatHeader(_ header: ParameterList) throws(SCSIError) -> Bool {
         let isLong = header.count == 8
-        let options = header[1] & 0x78
-        guard header[0] == 0 else {
-            throw SCSIError(.invalidFieldInParameterList(byte: 0, bit: UInt8(7 - header[0].leadingZeroBitCount)))
-        }
-        guard header[1] & 0x80 != 0 || options == 0 else {
-            throw SCSIError(.invalidFieldInParameterList(byte: 1, bit: UInt8(7 - options.leadingZeroBitCount)))
-        }
-        guard options & 0x08 == 0 else { throw SCSIError(.invalidFieldInParameterList(byte: 1, bit: 3)) }
-        guard header[1] & 0x05 == 0 else {
-            // Obsolete (bit 2), vendor specific (bit 0).
-            throw SCSIError(.invalidFieldInParameterList(byte: 1, bit: header[1] & 0x04 != 0 ? 2 : 0))
-        }
+        try header.refuse(0xFF, ofByte: 0)
+        if !header.isSet(byte: 1, bit: 7) { try header.refuse(0x78, ofByte: 1) }
+        // IP (bit 3), obsolete (bit 2), vendor specific (bit 0).
+        try header.refuse(0x0D, ofByte: 1)
         if isLong {
             guard header[2] == 0 else { throw SCSIError(.invalidFieldInParameterList(byte: 2, bit: 7)) }
             guard header[3] == 0 else {
@@ -143,26 +135,9 @@ enum ErasureCommands {
             }
         }
         let lengthOffset = isLong ? 4 : 2
-        guard header[lengthOffset...].bigEndianNumber == 0 else {
+        guard header.bigEndian(at: lengthOffset, count: header.count - lengthOffset) == 0 else {
             throw SCSIError(.invalidFieldInParameterList(byte: lengthOffset, bit: 7))
         }
         return header[1] & 0x02 != 0
     }
-}
-
-extension CommandContext {
-    /// The first bytes of the data-out as a parameter list.
-    ///
-    /// - Throws: PARAMETER LIST LENGTH ERROR where there are not so many.
-    func parameterBytes(count: Int) throws(SCSIError) -> [UInt8] {
-        guard let dataOut, let bytes = dataOut.getBytes(at: dataOut.readerIndex, length: count) else {
-            throw SCSIError(.parameterListLengthError)
-        }
-        return bytes
-    }
-}
-
-extension Collection where Element == UInt8 {
-    /// At most eight bytes as one number, most significant first.
-    var bigEndianNumber: UInt64 { reduce(0) { number, byte in number << 8 | UInt64(byte) } }
 }

@@ -67,12 +67,12 @@ enum ExtendedCopyCommands {
         guard listLength >= UInt64(format.headerBytes), listLength <= UInt64(context.dataOutCount) else {
             throw SCSIError(.parameterListLengthError)
         }
-        let header = try header(format, context.parameterBytes(count: format.headerBytes))
+        let header = try header(format, context.parameterList(count: UInt64(format.headerBytes)))
         let count = format.headerBytes + header.deviceBytes + header.segmentBytes
         guard count - format.headerBytes <= SCSILimits.copyListMaximumBytes, count <= listLength else {
             throw SCSIError(.parameterListLengthError)
         }
-        let list = try context.parameterBytes(count: count)
+        let list = try context.parameterList(count: UInt64(count))
         let segmentsOffset = format.headerBytes + header.deviceBytes
         guard header.deviceBytes / deviceDescriptorBytes <= SCSILimits.copyDevicesMaximum else {
             throw SCSIError(SenseData(.illegalRequest, .tooManyCopyDevices))
@@ -80,8 +80,8 @@ enum ExtendedCopyCommands {
         guard header.segmentBytes / segmentDescriptorBytes <= SCSILimits.copySegmentsMaximum else {
             throw SCSIError(SenseData(.illegalRequest, .tooManyCopySegments))
         }
-        var devices = try devices(list[format.headerBytes..<segmentsOffset], format)
-        let segments = try segments(list[segmentsOffset...], devices: &devices, unit: context.unit)
+        var devices = try devices(list, format.headerBytes..<segmentsOffset, format)
+        let segments = try segments(list, from: segmentsOffset, devices: &devices, unit: context.unit)
         return .extendedCopy(
             ExtendedCopy(
                 listIdentifier: header.listIdentifier,
@@ -94,30 +94,31 @@ enum ExtendedCopyCommands {
 
     // MARK: Header
 
-    private static func header(_ format: Format, _ bytes: [UInt8]) throws(SCSIError) -> Header {
+    private static func header(_ format: Format, _ list: ParameterList) throws(SCSIError) -> Header {
         var header: Header
         let inlineBytes: UInt64
         switch format {
         case .short:
             header = Header(
-                listIdentifier: UInt32(bytes[0]),
+                listIdentifier: UInt32(list[0]),
                 isImmediate: false,
-                deviceBytes: Int(bytes[2..<4].bigEndianNumber),
-                segmentBytes: Int(bytes[8..<12].bigEndianNumber)
+                deviceBytes: Int(list.bigEndian(at: 2, count: 2)),
+                segmentBytes: Int(list.bigEndian(at: 8, count: 4))
             )
-            inlineBytes = bytes[12..<16].bigEndianNumber
+            for offset in 4..<8 { try list.refuse(0xFF, ofByte: offset) }
+            inlineBytes = list.bigEndian(at: 12, count: 4)
         case .long:
-            try checkLongHeader(bytes)
+            try checkLongHeader(list)
             header = Header(
-                listIdentifier: UInt32(truncatingIfNeeded: bytes[20..<24].bigEndianNumber),
-                isImmediate: bytes[15] & 0x01 != 0,
-                deviceBytes: Int(bytes[42..<44].bigEndianNumber),
-                segmentBytes: Int(bytes[44..<46].bigEndianNumber)
+                listIdentifier: UInt32(truncatingIfNeeded: list.bigEndian(at: 20, count: 4)),
+                isImmediate: list[15] & 0x01 != 0,
+                deviceBytes: Int(list.bigEndian(at: 42, count: 2)),
+                segmentBytes: Int(list.bigEndian(at: 44, count: 2))
             )
-            inlineBytes = bytes[46..<48].bigEndianNumber
+            inlineBytes = list.bigEndian(at: 46, count: 2)
         }
         guard inlineBytes == 0 else { throw SCSIError(SenseData(.illegalRequest, .inlineDataLengthExceeded)) }
-        switch bytes[1] >> 3 & 0x3 {
+        switch list[1] >> 3 & 0x3 {
         case 0b00, 0b10:
             break
         case 0b11:
@@ -135,74 +136,77 @@ enum ExtendedCopyCommands {
 
     /// What LID4 has beyond LID1: PARAMETER LIST FORMAT 01h, and a header that says of itself that it is a descriptor of 20h
     /// bytes and type FFh. G_SENSE asks for sense data with GOOD, which are not sent.
-    private static func checkLongHeader(_ bytes: [UInt8]) throws(SCSIError) {
-        guard bytes[0] == 0x01 else { throw SCSIError(.invalidFieldInParameterList(byte: 0, bit: 7)) }
-        guard bytes[2..<4].bigEndianNumber == 0x20 else {
+    private static func checkLongHeader(_ list: ParameterList) throws(SCSIError) {
+        guard list[0] == 0x01 else { throw SCSIError(.invalidFieldInParameterList(byte: 0, bit: 7)) }
+        guard list.bigEndian(at: 2, count: 2) == 0x20 else {
             throw SCSIError(.invalidFieldInParameterList(byte: 2, bit: 7))
         }
-        guard bytes[15] & 0x02 == 0 else { throw SCSIError(.invalidFieldInParameterList(byte: 15, bit: 1)) }
-        guard bytes[16] == 0xFF else { throw SCSIError(.invalidFieldInParameterList(byte: 16, bit: 7)) }
+        guard list[15] & 0x02 == 0 else { throw SCSIError(.invalidFieldInParameterList(byte: 15, bit: 1)) }
+        guard list[16] == 0xFF else { throw SCSIError(.invalidFieldInParameterList(byte: 16, bit: 7)) }
     }
 
     // MARK: Devices
 
-    private static func devices(_ bytes: ArraySlice<UInt8>, _ format: Format) throws(SCSIError) -> [CopyDevice] {
+    private static func devices(
+        _ list: ParameterList,
+        _ range: Range<Int>,
+        _ format: Format
+    ) throws(SCSIError) -> [CopyDevice] {
         var devices: [CopyDevice] = []
-        for offset in stride(from: bytes.startIndex, to: bytes.endIndex, by: deviceDescriptorBytes) {
-            guard bytes[offset] == deviceDescriptorType else {
+        for offset in stride(from: range.lowerBound, to: range.upperBound, by: deviceDescriptorBytes) {
+            guard list[offset] == deviceDescriptorType else {
                 throw SCSIError(
                     SenseData(.illegalRequest, .unsupportedCopyDeviceType, field: .parameters(byte: offset))
                 )
             }
-            guard bytes.endIndex - offset >= deviceDescriptorBytes else {
+            guard range.upperBound - offset >= deviceDescriptorBytes else {
                 throw SCSIError(.invalidFieldInParameterList(byte: format.deviceLengthOffset, bit: 7))
             }
-            devices.append(try device(bytes[offset..<(offset + deviceDescriptorBytes)]))
+            devices.append(try device(list, at: offset))
         }
         return devices
     }
 
     /// An identification CSCD descriptor. LU ID TYPE is ignored where a designator names the logical unit, NUL is obsolete, and
     /// PAD means nothing, since only whole blocks are copied.
-    private static func device(_ bytes: ArraySlice<UInt8>) throws(SCSIError) -> CopyDevice {
-        let offset = bytes.startIndex
-        guard bytes[offset + 1] & 0x1F == 0 else {
+    private static func device(_ list: ParameterList, at offset: Int) throws(SCSIError) -> CopyDevice {
+        guard list[offset + 1] & 0x1F == 0 else {
             throw SCSIError(SenseData(.copyAborted, .incorrectCopyDeviceType))
         }
-        guard bytes[offset + 5] & 0x30 == 0 else {
+        guard list[offset + 5] & 0x30 == 0 else {
             // ASSOCIATION: ports and targets cannot be copied.
             throw SCSIError(.invalidFieldInParameterList(byte: offset + 5, bit: 5))
         }
-        let length = Int(bytes[offset + 7])
+        let length = Int(list[offset + 7])
         guard length <= designatorMaximumBytes else {
             throw SCSIError(.invalidFieldInParameterList(byte: offset + 7, bit: 7))
         }
         return CopyDevice(
-            designatorType: bytes[offset + 5] & 0x0F,
-            designator: Array(bytes[(offset + 8)..<(offset + 8 + length)]),
-            logicalBlockSizeBytes: UInt32(bytes[(offset + 29)..<(offset + 32)].bigEndianNumber)
+            designatorType: list[offset + 5] & 0x0F,
+            designator: Array(list.bytes[(offset + 8)..<(offset + 8 + length)]),
+            logicalBlockSizeBytes: UInt32(list.bigEndian(at: offset + 29, count: 3))
         )
     }
 
     // MARK: Segments
 
     private static func segments(
-        _ bytes: ArraySlice<UInt8>,
+        _ list: ParameterList,
+        from start: Int,
         devices: inout [CopyDevice],
         unit: LogicalUnit
     ) throws(SCSIError) -> [CopySegment] {
         var segments: [CopySegment] = []
-        for offset in stride(from: bytes.startIndex, to: bytes.endIndex, by: segmentDescriptorBytes) {
-            guard bytes[offset] == segmentDescriptorType else {
+        for offset in stride(from: start, to: list.count, by: segmentDescriptorBytes) {
+            guard list[offset] == segmentDescriptorType else {
                 throw SCSIError(
                     SenseData(.illegalRequest, .unsupportedCopySegmentType, field: .parameters(byte: offset))
                 )
             }
-            guard bytes.endIndex - offset >= segmentDescriptorBytes else {
+            guard list.count - offset >= segmentDescriptorBytes else {
                 throw SCSIError(.parameterListLengthError)
             }
-            let segment = bytes[offset..<(offset + segmentDescriptorBytes)]
-            segments.append(try Self.segment(segment, devices: &devices, unit: unit))
+            segments.append(try segment(list, at: offset, devices: &devices, unit: unit))
         }
         return segments
     }
@@ -210,24 +214,19 @@ enum ExtendedCopyCommands {
     /// A block device to block device segment descriptor. CAT means nothing, as PAD does; FCO (SPC-5) asks for a copy without
     /// moving data, which is refused. BLOCK DEVICE NUMBER OF BLOCKS zero copies nothing.
     private static func segment(
-        _ bytes: ArraySlice<UInt8>,
+        _ list: ParameterList,
+        at offset: Int,
         devices: inout [CopyDevice],
         unit: LogicalUnit
     ) throws(SCSIError) -> CopySegment {
-        let offset = bytes.startIndex
-        guard bytes[offset + 1] & 0xFC == 0 else {
-            let wrong = bytes[offset + 1] & 0xFC
-            throw SCSIError(
-                .invalidFieldInParameterList(byte: offset + 1, bit: UInt8(7 - wrong.leadingZeroBitCount))
-            )
-        }
-        guard bytes[(offset + 2)..<(offset + 4)].bigEndianNumber == UInt64(segmentDescriptorBytes - 4) else {
+        try list.refuse(0xFC, ofByte: offset + 1)
+        guard list.bigEndian(at: offset + 2, count: 2) == UInt64(segmentDescriptorBytes - 4) else {
             throw SCSIError(.invalidFieldInParameterList(byte: offset + 2, bit: 7))
         }
-        let source = try index(Int(bytes[(offset + 4)..<(offset + 6)].bigEndianNumber), of: &devices, unit: unit)
-        let destination = try index(Int(bytes[(offset + 6)..<(offset + 8)].bigEndianNumber), of: &devices, unit: unit)
-        let countsDestination = bytes[offset + 1] & 0x02 != 0
-        let blocks = bytes[(offset + 10)..<(offset + 12)].bigEndianNumber
+        let source = try index(Int(list.bigEndian(at: offset + 4, count: 2)), of: &devices, unit: unit)
+        let destination = try index(Int(list.bigEndian(at: offset + 6, count: 2)), of: &devices, unit: unit)
+        let countsDestination = list[offset + 1] & 0x02 != 0
+        let blocks = list.bigEndian(at: offset + 10, count: 2)
         let given = devices[countsDestination ? destination : source].logicalBlockSizeBytes
         guard blocks * (given == 0 ? unit.logicalBlockBytes : UInt64(given)) <= SCSILimits.copySegmentMaximumBytes
         else {
@@ -236,8 +235,8 @@ enum ExtendedCopyCommands {
         return CopySegment(
             source: source,
             destination: destination,
-            sourceAddress: LBA(bytes[(offset + 12)..<(offset + 20)].bigEndianNumber),
-            destinationAddress: LBA(bytes[(offset + 20)..<(offset + 28)].bigEndianNumber),
+            sourceAddress: LBA(list.bigEndian(at: offset + 12, count: 8)),
+            destinationAddress: LBA(list.bigEndian(at: offset + 20, count: 8)),
             blockCount: blocks,
             countsDestination: countsDestination
         )

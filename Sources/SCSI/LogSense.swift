@@ -90,18 +90,16 @@ enum LogSense {
 
     // MARK: Parameters
 
-    /// Logical block provisioning (SBC-4, 6.4.5): mapping resources, available and used. They are counted in threshold
-    /// sets of one data block, which is the unit that is mapped and always a power of two of logical blocks; a count
-    /// that does not fit is the largest that does. The space that blocks not yet mapped will take is common to all
+    /// Logical block provisioning (SBC-4, 6.4.5): mapping resources, available and used, in threshold sets; a count that
+    /// does not fit is the largest that does. A set that is used in part is not available. The space that blocks not yet mapped will take is common to all
     /// volumes, so that only what is used has a SCOPE, dedicated to the logical unit (01b).
     static func provisioning(_ statistics: UnitStatistics, _ unit: LogicalUnit) -> [Parameter] {
-        let geometry = unit.volume.geometry
-        let setBytes = UInt64(geometry.blockSizeBytes)
-        let sets = geometry.sizeBytes / setBytes
-        let used = min(sets, statistics.mappedBytes / setBytes + (statistics.mappedBytes % setBytes == 0 ? 0 : 1))
+        let setBytes = unit.logicalBlockBytes << unit.thresholdExponent
+        let sizeBytes = unit.volume.geometry.sizeBytes
+        let mappedBytes = min(sizeBytes, statistics.mappedBytes)
         return [
-            resourceCount(code: 0x0001, sets - used, scope: 0b00),
-            resourceCount(code: 0x0002, used, scope: 0b01),
+            resourceCount(code: 0x0001, (sizeBytes - mappedBytes) / setBytes, scope: 0b00),
+            resourceCount(code: 0x0002, (mappedBytes + setBytes - 1) / setBytes, scope: 0b01),
         ]
     }
 
@@ -130,6 +128,15 @@ enum LogSense {
             Parameter(code: 0x0002, value: ByteBuffer(repeating: 0, count: 8)),
             Parameter(code: 0x0003, value: interval),
         ]
+    }
+}
+
+extension LogicalUnit {
+    /// THRESHOLD EXPONENT (SBC-4, 6.6): a threshold set has two to the power of this logical blocks. It is one data block, which
+    /// is what is mapped; where that is one logical block it is two of them, since an exponent of zero would say that
+    /// there are no threshold sets to count in.
+    var thresholdExponent: UInt8 {
+        max(1, UInt8(truncatingIfNeeded: logicalBlocksPerDataBlock.trailingZeroBitCount))
     }
 }
 

@@ -1,13 +1,12 @@
 import NIOCore
 
-/// The bytes of a parameter list, with reads that cannot go beyond its end.
-struct ParameterList: Sendable {
-    /// The bytes, no more of them than PARAMETER LIST LENGTH says.
-    let bytes: [UInt8]
+/// Bytes with reads of fields that cannot go beyond their end.
+protocol FieldReading {
+    /// The bytes.
+    var bytes: [UInt8] { get }
+}
 
-    /// Number of bytes.
-    var count: Int { bytes.count }
-
+extension FieldReading {
     /// The byte at an offset; 0 beyond the end.
     subscript(offset: Int) -> UInt8 {
         offset >= 0 && offset < bytes.count ? bytes[offset] : 0
@@ -15,12 +14,35 @@ struct ParameterList: Sendable {
 
     /// Up to eight bytes as one number, most significant first; bytes beyond the end are 0.
     func bigEndian(at offset: Int, count: Int) -> UInt64 {
-        (offset..<(offset + count)).reduce(0) { value, index in value << 8 | UInt64(self[index]) }
+        var value: UInt64 = 0
+        for index in offset..<(offset + count) {
+            value = value << 8 | UInt64(self[index])
+        }
+        return value
     }
 
     /// One bit of a byte.
     func isSet(byte: Int, bit: UInt8) -> Bool {
         self[byte] >> bit & 1 == 1
+    }
+}
+
+/// The bytes of a parameter list.
+struct ParameterList: FieldReading, Sendable {
+    /// The bytes, no more of them than PARAMETER LIST LENGTH says.
+    let bytes: [UInt8]
+
+    /// Number of bytes.
+    var count: Int { bytes.count }
+
+    /// Refuses ones in bits that are reserved or not supported.
+    ///
+    /// - Throws: INVALID FIELD IN PARAMETER LIST with the most significant of them.
+    func refuse(_ mask: UInt8, ofByte offset: Int) throws(SCSIError) {
+        let wrong = self[offset] & mask
+        guard wrong == 0 else {
+            throw SCSIError(.invalidFieldInParameterList(byte: offset, bit: UInt8(7 - wrong.leadingZeroBitCount)))
+        }
     }
 }
 

@@ -87,6 +87,9 @@ enum ReservationCommands {
         guard length >= listBytes else { throw SCSIError(.parameterListLengthError) }
         let list = try context.parameterList(count: length)
         guard action != .registerAndMove else { return .reservationOut(try move(list, context.unit)) }
+        // Reserved; the bytes on both sides are obsolete, and ignored.
+        try list.refuse(0xF2, ofByte: 20)
+        try list.refuse(0xFF, ofByte: 21)
 
         let key = ReservationKey(list.bigEndian(at: 0, count: 8))
         let serviceActionKey = ReservationKey(list.bigEndian(at: 8, count: 8))
@@ -158,6 +161,8 @@ enum ReservationCommands {
     /// REGISTER AND MOVE. A reservation is moved to one port, which an initiator's name alone (TPID FORMAT 00b) does
     /// not say.
     private static func move(_ list: ParameterList, _ unit: LogicalUnit) throws(SCSIError) -> ReservationAction {
+        try list.refuse(0xFF, ofByte: 16)
+        try list.refuse(0xFC, ofByte: 17)
         let serviceActionKey = ReservationKey(list.bigEndian(at: 8, count: 8))
         guard serviceActionKey.rawValue != 0 else {
             throw SCSIError(.invalidFieldInParameterList(byte: 8, bit: 7))

@@ -62,7 +62,7 @@ public struct SCSIResponse: Sendable, Hashable {
 }
 
 /// What the back end can answer other than success, in the words of SCSI: the one place where failures become sense data.
-public enum BackEndFailure: Sendable, Hashable {
+public enum BackEndFailure: Error, Sendable, Hashable {
     /// Bytes of a block are lost or damaged (I11).
     case unreadable(LBA)
     /// A block cannot be written.

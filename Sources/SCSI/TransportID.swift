@@ -52,6 +52,8 @@ enum TransportID {
         guard let format = Format(rawValue: list[offset] >> 6) else {
             throw SCSIError(.invalidFieldInParameterList(byte: offset, bit: 7))
         }
+        try list.refuse(0x30, ofByte: offset)
+        try list.refuse(0xFF, ofByte: offset + 1)
         let length = Int(list.bigEndian(at: offset + 2, count: 2))
         guard length >= additionalMinimumBytes, length % 4 == 0 else {
             throw SCSIError(.invalidFieldInParameterList(byte: offset + 2, bit: 7))

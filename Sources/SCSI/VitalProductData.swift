@@ -160,10 +160,10 @@ enum VitalProductData {
     /// an erasure without a write before.
     private static let blockCharacteristics: [UInt8] = [0x00, 0x01, 0x00, 0x50] + [UInt8](repeating: 0, count: 56)
 
-    /// Page B2h (SBC-4, table 191): LBPU, LBPWS, LBPWS10, LBPRZ 001b; thin provisioned (PROVISIONING TYPE 2h). THRESHOLD EXPONENT
-    /// says that a threshold set, in which log page 0Ch counts, is a data block.
+    /// Page B2h (SBC-4, table 191): THRESHOLD EXPONENT, by which log page 0Ch counts; LBPU, LBPWS, LBPWS10, LBPRZ 001b; thin
+    /// provisioned (PROVISIONING TYPE 2h).
     private static func logicalBlockProvisioning(_ unit: LogicalUnit) -> [UInt8] {
-        [UInt8(unit.logicalBlocksPerDataBlock.trailingZeroBitCount), 0xE4, 0x02, 0x00]
+        [unit.thresholdExponent, 0xE4, 0x02, 0x00]
     }
 }
 

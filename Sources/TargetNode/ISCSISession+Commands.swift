@@ -25,9 +25,6 @@ extension ISCSISession {
     func execute(_ command: ISCSICommand) {
         guard let unit else { return machine.complete(tag: command.tag, with: .targetFailure) }
         let task = begin(command, unit)
-        guard !command.dataOutTooLong else {
-            return answer(task, .checkCondition(.invalidFieldInCDB(byte: 0)))
-        }
         guard !command.isDataOutBroken else { return answer(task, .checkCondition(.dataPhaseError)) }
         if task.rules.attention == .report, let attention = takeLocalAttention() {
             return answer(task, .unitAttention(attention))
@@ -36,11 +33,18 @@ extension ISCSISession {
         let plan = plan(task, unit.withoutProtection)
         switch plan {
         case .complete(let response) where task.rules.attention == .bypass: answer(task, response)
-        // Also what is refused: a conflict, a condition or an erasure is told before an error of the CDB.
+        // Also what is refused for one of its fields: a conflict, a condition or an erasure is told before that. Not so an
+        // operation code or a service action that there is not: ILLEGAL REQUEST may have any precedence (SAM-6, 5.3.3).
         case .complete, .modeSelect, .synchronizeCache:
             check(task) { [self] report in
-                let sense = report.attention.map(SenseData.unitAttention) ?? pendingSense(report.state)
+                guard isLive(task) else {
+                    if let attention = report.attention { tell(attention) }
+                    return
+                }
                 guard let unit = self.unit else { return answer(task, BackEndFailure.internalError.response) }
+                let attention =
+                    report.attention ?? (task.rules.attention == .deliver ? takeLocalAttention() : nil)
+                let sense = attention.map(SenseData.unitAttention) ?? pendingSense(report.state)
                 perform(self.plan(task, unit, pendingSense: sense), task, unit)
             }
         default: perform(plan, task, unit)
@@ -48,13 +52,17 @@ extension ISCSISession {
     }
 
     private func plan(_ task: SessionTask, _ unit: LogicalUnit, pendingSense: SenseData? = nil) -> SCSICommandPlan {
-        CommandSet.block.plan(
+        let plan = CommandSet.block.plan(
             cdb: task.command.cdb,
             lun: task.command.lun,
             dataOut: task.command.dataOut,
             unit: unit,
             pendingSense: pendingSense
         )
+        guard task.command.dataOutTooLong else { return plan }
+        // None of its data were taken. Mostly the CDB says by itself what is wrong: so many blocks.
+        if case .complete(let response) = plan, response.status == .checkCondition { return plan }
+        return .complete(.checkCondition(.wrongDataOutLength))
     }
 
     /// What REQUEST SENSE tells where no condition waits (SBC-4, 4.11.3).
@@ -80,7 +88,7 @@ extension ISCSISession {
                         tag: task.tag,
                         with: .good(dataIn: buffers, impliedLength: read.range.count)
                     )
-                case .failure(let failure): fail(task, failure.failure)
+                case .failure(let failure): fail(task, failure)
                 }
             }
         case .write(let write): perform(.write(write.range, write.data, geometry: geometry), task)
@@ -88,7 +96,7 @@ extension ISCSISession {
         case .compareAndWrite(let range, let compare, let write):
             perform(.compareAndWrite(range, compare: compare, write: write), task)
         case .writeAndVerify(let write, let compares): writeAndVerify(write, compares: compares, task, geometry)
-        case .zero(let ranges): zero(Self.steps(ranges), task)
+        case .zero(let ranges): perform(.zero(ranges), task)
         case .writeSame(let range, let pattern): writeSame(range, pattern, task, geometry)
         case .verify(let range, let mode): verify(range, mode, task, geometry)
         default: performOfUnit(plan, task, unit)
@@ -158,11 +166,18 @@ extension ISCSISession {
     func fail(_ task: SessionTask, _ failure: BackEndFailure) {
         guard case .attention(let attention) = failure else { return answer(task, failure.response) }
         switch attention {
-        case .modeParametersChanged, .capacityChanged, .inquiryDataChanged:
-            // What the initiator asks for next has to be answered by what is true now.
-            refreshUnit { [self] in answer(task, failure.response) }
-        default: answer(task, failure.response)
+        case .modeParametersChanged, .capacityChanged, .inquiryDataChanged, .deviceReset:
+            // What the initiator asks for next has to be answered by what is true now; a reset brings saved parameters back.
+            refreshUnit { [self] in report(attention, task) }
+        default: report(attention, task)
         }
+    }
+
+    /// Ends a command with a condition. For the owner it is told thereby: where the command was aborted meanwhile, it has to
+    /// wait here for the next one.
+    private func report(_ attention: UnitAttention, _ task: SessionTask) {
+        guard isLive(task) else { return tell(attention) }
+        answer(task, .unitAttention(attention))
     }
 
     /// Sends one operation to the owner and answers the command with its outcome.
@@ -204,7 +219,7 @@ extension ISCSISession {
     }
 
     /// Brings what is known of the unit up to date, in the background of no command.
-    private func refreshUnit(then proceed: @escaping () -> Void) {
+    func refreshUnit(then proceed: @escaping () -> Void) {
         let check = BackEndRequest.Operation.check(.information, wantsReservations: false)
         submit(
             BackEndRequest(task: nil, operation: check) { [self] outcome in
@@ -237,30 +252,7 @@ extension ISCSISession {
         }
     }
 
-    // MARK: Commands in steps
-
-    /// Cuts ranges into steps of at most ``Limits/zeroStepMaximumBytes`` and so many ranges that a message takes.
-    static func steps(_ ranges: [ByteRange]) -> [[ByteRange]] {
-        var steps: [[ByteRange]] = []
-        var step: [ByteRange] = []
-        var room = Limits.zeroStepMaximumBytes
-        for range in ranges {
-            var rest = range
-            while rest.count > 0 {
-                let count = min(rest.count, room)
-                step.append(ByteRange(offset: rest.offset, count: count))
-                rest = ByteRange(offset: rest.offset + count, count: rest.count - count)
-                room -= count
-                if room == 0 || step.count == Limits.unmapDescriptorsMaximum {
-                    steps.append(step)
-                    step = []
-                    room = Limits.zeroStepMaximumBytes
-                }
-            }
-        }
-        if !step.isEmpty { steps.append(step) }
-        return steps
-    }
+    // MARK: Commands of several parts
 
     /// Sends an operation to the owner; goes on where it was done, fails the command where not.
     func step(_ operation: BackEndRequest.Operation, _ task: SessionTask, then proceed: @escaping () -> Void) {
@@ -273,25 +265,16 @@ extension ISCSISession {
         }
     }
 
-    /// UNMAP and WRITE SAME with zeros: step by step, each whole (I12).
-    private func zero(_ steps: [[ByteRange]], _ task: SessionTask) {
-        guard let first = steps.first else { return answer(task, .good) }
-        step(.zero(first), task) { [self] in zero(Array(steps.dropFirst()), task) }
-    }
-
-    /// WRITE SAME with a pattern: writes of at most the largest transfer, one after the other.
+    /// WRITE SAME with a pattern: a write, since it covers no more than one transfer.
     private func writeSame(_ range: ByteRange, _ pattern: ByteBuffer, _ task: SessionTask, _ geometry: Geometry) {
-        guard range.count > 0 else { return answer(task, .good) }
-        let count = min(range.count, UInt64(Limits.transferMaximumBytes))
         var bytes = ByteBuffer()
-        bytes.reserveCapacity(Int(count))
-        while bytes.readableBytes < Int(count) { bytes.writeImmutableBuffer(pattern) }
-        let part = ByteRange(offset: range.offset, count: count)
-        let rest = ByteRange(offset: range.offset + count, count: range.count - count)
-        step(.write(part, bytes, geometry: geometry), task) { [self] in writeSame(rest, pattern, task, geometry) }
+        bytes.reserveCapacity(Int(range.count))
+        while bytes.readableBytes < Int(range.count) { bytes.writeImmutableBuffer(pattern) }
+        perform(.write(range, bytes, geometry: geometry), task)
     }
 
-    /// WRITE AND VERIFY: the blocks are read back once they are durable.
+    /// WRITE AND VERIFY: the blocks are read back once they are durable. Both parts are whole (I12), the two together are not: what
+    /// another command writes there in between is what is compared.
     private func writeAndVerify(_ write: WritePlan, compares: Bool, _ task: SessionTask, _ geometry: Geometry) {
         step(.write(write.range, write.data, geometry: geometry), task) { [self] in
             verify(write.range, compares ? .compareData(write.data) : .mediumOnly, task, geometry)
@@ -299,36 +282,22 @@ extension ISCSISession {
     }
 
     /// VERIFY: reads, and compares where there is something to compare with.
-    private func verify(
-        _ range: ByteRange,
-        _ mode: VerifyMode,
-        _ task: SessionTask,
-        _ geometry: Geometry,
-        position: UInt64 = 0
-    ) {
-        guard position < range.count else { return answer(task, .good) }
-        let count = min(range.count - position, UInt64(Limits.transferMaximumBytes))
-        let part = ByteRange(offset: range.offset + position, count: count)
-        read(part, for: task, geometry: geometry) { [self] result in
+    private func verify(_ range: ByteRange, _ mode: VerifyMode, _ task: SessionTask, _ geometry: Geometry) {
+        read(range, for: task, geometry: geometry) { [self] result in
             switch result {
-            case .failure(let failure): fail(task, failure.failure)
+            case .failure(let failure): fail(task, failure)
             case .success(let buffers):
                 let unitBytes = Int(geometry.logicalBlockSizeBytes)
-                if let offset = Self.difference(buffers, mode, at: Int(position), logicalBlockBytes: unitBytes) {
-                    return fail(task, .miscompare(offset: UInt64(offset)))
+                guard let offset = Self.difference(buffers, mode, logicalBlockBytes: unitBytes) else {
+                    return answer(task, .good)
                 }
-                verify(range, mode, task, geometry, position: position + count)
+                fail(task, .miscompare(offset: UInt64(offset)))
             }
         }
     }
 
-    /// The offset in the data-out of the first byte that differs from what was read at `position`.
-    static func difference(
-        _ buffers: [ByteBuffer],
-        _ mode: VerifyMode,
-        at position: Int,
-        logicalBlockBytes: Int
-    ) -> Int? {
+    /// The offset in the data-out of the first byte that differs from what was read.
+    static func difference(_ buffers: [ByteBuffer], _ mode: VerifyMode, logicalBlockBytes: Int) -> Int? {
         let expected: ByteBuffer
         let period: Int
         switch mode {
@@ -336,7 +305,7 @@ extension ISCSISession {
         case .compareData(let data): (expected, period) = (data, Int.max)
         case .compareOneBlock(let data): (expected, period) = (data, logicalBlockBytes)
         }
-        var index = position
+        var index = 0
         for buffer in buffers {
             var rest = buffer
             while rest.readableBytes > 0 {

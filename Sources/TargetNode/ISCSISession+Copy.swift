@@ -144,7 +144,7 @@ extension ISCSISession {
                 for buffer in buffers { bytes.writeImmutableBuffer(buffer) }
                 let place = ByteRange(offset: to.offset, count: step.count)
                 change(.write(place, bytes, geometry: target), step.count, from, to, at: writer, job)
-            case .failure(let failure): fail(job, failure.failure, at: reader)
+            case .failure(let failure): fail(job, failure, at: reader)
             }
         }
         if reader !== self { reader.drain() }

@@ -13,7 +13,7 @@ final class ReadAssembly {
     let range: ByteRange
     let task: SessionTask?
     let geometry: Geometry
-    let completion: (Result<[ByteBuffer], ReadFailure>) -> Void
+    let completion: (Result<[ByteBuffer], BackEndFailure>) -> Void
     var runs: [ReadCommand.Run] = []
     /// Plain bytes of each run, a run's pieces in order; nil while it is being fetched.
     var parts: [[ByteBuffer]?] = []
@@ -25,7 +25,7 @@ final class ReadAssembly {
         range: ByteRange,
         task: SessionTask?,
         geometry: Geometry,
-        completion: @escaping (Result<[ByteBuffer], ReadFailure>) -> Void
+        completion: @escaping (Result<[ByteBuffer], BackEndFailure>) -> Void
     ) {
         self.range = range
         self.task = task
@@ -49,12 +49,6 @@ final class ReadAssembly {
     }
 }
 
-/// A failed read, with the response that the initiator gets.
-struct ReadFailure: Error {
-    var failure: BackEndFailure
-    var response: SCSIResponse { failure.response }
-}
-
 // Reads: one request to the owner, then what lies in objects from the object servers, in parallel.
 extension ISCSISession {
     /// Reads bytes; the pieces come in order and add up to the range. Without a task it is the target's own.
@@ -62,7 +56,7 @@ extension ISCSISession {
         _ range: ByteRange,
         for task: SessionTask?,
         geometry: Geometry,
-        completion: @escaping (Result<[ByteBuffer], ReadFailure>) -> Void
+        completion: @escaping (Result<[ByteBuffer], BackEndFailure>) -> Void
     ) {
         ask(ReadAssembly(range: range, task: task, geometry: geometry, completion: completion))
     }
@@ -83,7 +77,7 @@ extension ISCSISession {
     private func finish(_ assembly: ReadAssembly, failure: BackEndFailure) {
         guard !assembly.isFinished else { return }
         assembly.isFinished = true
-        assembly.completion(.failure(ReadFailure(failure: failure)))
+        assembly.completion(.failure(failure))
     }
 
     /// Takes the owner's answer: verifies the bytes that it holds, and asks for what lies in objects.

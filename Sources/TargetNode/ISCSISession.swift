@@ -28,7 +28,7 @@ final class ISCSISession: ChannelInboundHandler {
     private(set) var unit: LogicalUnit?
     /// What the owner last told of the unit's state.
     private var unitState = LogicalUnitState()
-    /// Conditions of this node's port, which the owner knows nothing of.
+    /// Conditions that the owner does not keep: those of this node's port, and what it has told already.
     private var localAttentions: [UnitAttention] = []
     /// The serial number of the command that has a tag now.
     private var serials: [UInt32: UInt64] = [:]
@@ -61,6 +61,7 @@ final class ISCSISession: ChannelInboundHandler {
         var configuration = ISCSIConfiguration()
         configuration.portalGroupTag = service.configuration.portalGroupTag
         configuration.discoveryAccess = service.configuration.discoveryAccess
+        configuration.logicalUnit = { CommandSet.isSupported(lun: $0) ? 0 : nil }
         machine = ISCSIConnection(
             configuration: configuration,
             randomBytes: randomBytes,
@@ -236,16 +237,14 @@ final class ISCSISession: ChannelInboundHandler {
 
     private func resolve(_ identity: LoginIdentity) {
         guard let name = identity.targetName else { return machine.loginRefused(.missingParameter) }
-        if identity.sessionType == .normal, let move = service.redirection() {
+        if let move = service.redirection() {
             service.logger.info(
                 "login sent elsewhere",
                 metadata: ["initiator": "\(identity.initiatorName)", "portal": "\(move.portal)"]
             )
             return machine.loginRedirected(to: move.portal, permanently: move.isPermanent)
         }
-        guard identity.sessionType != .normal || !service.isDraining else {
-            return machine.loginRefused(.serviceUnavailable)
-        }
+        guard !service.isDraining else { return machine.loginRefused(.serviceUnavailable) }
         let backend = service.backend(iqn: name)
         // From here on the session holds the volume, so that its owner is still known when authentication has ended.
         self.backend = backend
@@ -308,14 +307,17 @@ final class ISCSISession: ChannelInboundHandler {
                 describe(volume)
                 proof = volume.access.credentials.first { $0.name == parameters.authenticatedName }
                 nexus = NexusClient(volume: volume.id, nexus: answer.nexus, opened: answer.stamp)
-                machine.sessionOpened(tsih: service.takeTSIH())
-                service.logger.info(
-                    "session opened",
-                    metadata: [
-                        "initiator": "\(identity.initiatorName)", "target": "\(backend.iqn)",
-                        "nexus": "\(answer.nexus)", "peer": "\(address ?? "unknown")",
-                    ]
-                )
+                // The first commands are to be answered by the mode parameters that are in force.
+                refreshUnit { [self] in
+                    machine.sessionOpened(tsih: service.takeTSIH())
+                    service.logger.info(
+                        "session opened",
+                        metadata: [
+                            "initiator": "\(identity.initiatorName)", "target": "\(backend.iqn)",
+                            "nexus": "\(answer.nexus)", "peer": "\(address ?? "unknown")",
+                        ]
+                    )
+                }
             case .failure(let failure): refuse(identity, backend.iqn, failure)
             }
         }
@@ -378,19 +380,17 @@ final class ISCSISession: ChannelInboundHandler {
     func takeIn(_ report: UnitReport, then proceed: @escaping () -> Void) {
         unitState = report.state
         guard let backend, let volume = backend.volume else { return proceed() }
-        guard report.revision != volume.revision else {
-            describe(volume)
-            return proceed()
-        }
-        backend.resolve { [self] result in
-            // Where it cannot be had now, what is known of it is the best answer.
-            if case .success(let volume) = result { describe(volume) }
+        describe(volume)
+        guard report.revision != volume.revision else { return proceed() }
+        // Where it cannot be had now, what is known of it is the best answer; where it can, `volumeChanged` has come before.
+        backend.resolve { [self] _ in
             proceed()
             drain()
         }
     }
 
-    /// Lets the initiator know of something about this node's port with its next command.
+    /// Lets the initiator know of something with its next command: of a condition of this node's port, or of one of the owner's
+    /// that could not be reported with the command that got it.
     func tell(_ attention: UnitAttention) {
         guard machine.session?.identity.sessionType == .normal, !localAttentions.contains(attention) else { return }
         localAttentions.append(attention)

@@ -192,7 +192,7 @@ final class ISNSService {
             attempt += 1
             channel?.close(promise: nil)
             channel = nil
-        case .listTargets: listPage(after: "", found: [])
+        case .listTargets: listTargets()
         case .note(let note): Self.log(note, logger)
         case .stopped: ended()
         }
@@ -254,25 +254,11 @@ final class ISNSService {
 
     // MARK: Volumes
 
-    /// Lists all volumes page by page, whoever may log in to them: who sees what is a matter of discovery domains.
-    private func listPage(after name: String, found: [ISNSTarget]) {
-        guard let link = service.caches.first(where: { $0.client.isConnected }) else {
-            return handle { $0.targetsListed(nil, now: $1) }
-        }
-        let limit = RPCMessageLimits.volumesInListMaximum
-        link.client.send(
-            ListVolumes(after: name, limit: UInt32(limit)),
-            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
-        ) { result in
-            guard case .success(var answer) = result, let page = try? answer.decode(ListVolumes.Answer.self) else {
-                self.logger.debug("volumes could not be listed for the iSNS server")
-                return self.handle { $0.targetsListed(nil, now: $1) }
-            }
-            let all = found + page.volumes.compactMap { ISNSTarget(name: $0.iqn, alias: $0.name) }
-            guard page.volumes.count == limit, let last = page.volumes.last,
-                all.count < TargetLimits.discoveryTargetsMaximum
-            else { return self.handle { $0.targetsListed(all, now: $1) } }
-            self.listPage(after: last.name, found: all)
+    /// Lists all volumes, whoever may log in to them: who sees what is a matter of discovery domains.
+    private func listTargets() {
+        service.listVolumes({ ISNSTarget(name: $0.iqn, alias: $0.name) }) { [self] targets in
+            if targets == nil { logger.debug("volumes could not be listed for the iSNS server") }
+            handle { $0.targetsListed(targets, now: $1) }
         }
     }
 }

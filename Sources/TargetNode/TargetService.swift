@@ -256,7 +256,8 @@ final class TargetService {
             portal: portal,
             port: ownPort,
             release: ProgramRelease.current,
-            sessions: UInt32(sessionsByID.count)
+            sessions: UInt32(sessionsByID.values.count { $0.nexus != nil }),
+            receivesLogins: configuration.redirect == .never
         )
         link.client.send(
             TargetReport(node: own),
@@ -331,8 +332,8 @@ final class TargetService {
     /// drained.
     func redirection() -> (portal: String, isPermanent: Bool)? {
         guard configuration.redirect != .never || isDraining else { return nil }
-        let others = nodes.filter { $0.name != configuration.node.name && !$0.isDraining && $0.portal != portal }
-        guard let least = others.min(by: { ($0.sessions, $0.name) < ($1.sessions, $1.name) }) else { return nil }
+        let others = nodes.filter { $0.name != configuration.node.name && $0.portal != portal }
+        guard let least = LoginDestination.choose(among: others, servesIfThereIsNone: !isDraining) else { return nil }
         // Counted at once: the next report comes in seconds, and many may log in until then.
         if let index = nodes.firstIndex(where: { $0.name == least.name }) { nodes[index].sessions += 1 }
         let address = least.portal.split(separator: ",").first.map(String.init) ?? least.portal
@@ -372,35 +373,48 @@ final class TargetService {
 
     // MARK: Discovery
 
-    /// Lists all volumes that an initiator may see, page by page.
+    /// Lists the names of all volumes that an initiator may see; none where the volumes cannot be had.
     func listTargets(for initiator: String, completion: @escaping ([String]) -> Void) {
-        listPage(after: "", for: initiator, found: [], completion: completion)
+        let name = { (volume: VolumeDescription) -> String? in
+            let initiators = volume.access.initiators
+            return initiators.isEmpty || initiators.contains(initiator) ? volume.iqn : nil
+        }
+        listVolumes(name) { [logger] names in
+            if names == nil { logger.warning("volumes could not be listed for discovery") }
+            completion(names ?? [])
+        }
     }
 
-    private func listPage(
-        after name: String,
-        for initiator: String,
-        found: [String],
-        completion: @escaping ([String]) -> Void
+    /// What a closure takes from each volume, page by page; nil where they cannot all be had.
+    ///
+    /// No more pages are asked for once there are ``TargetLimits/discoveryTargetsMaximum``.
+    func listVolumes<Item>(
+        _ item: @escaping (VolumeDescription) -> Item?,
+        completion: @escaping ([Item]?) -> Void
     ) {
-        guard let link = caches.first(where: { $0.client.isConnected }) else { return completion(found) }
+        listPage(after: "", item, found: [], completion: completion)
+    }
+
+    private func listPage<Item>(
+        after name: String,
+        _ item: @escaping (VolumeDescription) -> Item?,
+        found: [Item],
+        completion: @escaping ([Item]?) -> Void
+    ) {
+        guard let link = caches.first(where: { $0.client.isConnected }) else { return completion(nil) }
         let limit = RPCMessageLimits.volumesInListMaximum
         link.client.send(
             ListVolumes(after: name, limit: UInt32(limit)),
             deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
-        ) { [logger] result in
+        ) { [self] result in
             guard case .success(var answer) = result, let page = try? answer.decode(ListVolumes.Answer.self) else {
-                logger.warning("volumes could not be listed for discovery")
-                return completion(found)
+                return completion(nil)
             }
-            let visible = page.volumes.filter {
-                $0.access.initiators.isEmpty || $0.access.initiators.contains(initiator)
-            }
-            let all = found + visible.map(\.iqn)
+            let all = found + page.volumes.compactMap(item)
             guard page.volumes.count == limit, let last = page.volumes.last,
                 all.count < TargetLimits.discoveryTargetsMaximum
             else { return completion(all) }
-            self.listPage(after: last.name, for: initiator, found: all, completion: completion)
+            listPage(after: last.name, item, found: all, completion: completion)
         }
     }
 }

@@ -24,15 +24,9 @@ import Testing
         )
     }
 
-    @Test func everyEventIsWrittenAsTheStandardHasIt() {
-        #expect(sent { $0.target.requestLogout(withinSeconds: 10) } == golden("01 00 0000 0000 000a"))
-        #expect(
-            sent { $0.target.announceDrop(of: .connection, reconnectAfterSeconds: 3) } == golden("02 00 0001 0003 0000")
-        )
-        #expect(
-            sent { $0.target.announceDrop(of: .session, reconnectAfterSeconds: 258) } == golden("03 00 0000 0102 0000")
-        )
-        #expect(sent { $0.target.requestNegotiation(withinSeconds: 600) } == golden("04 00 0000 0000 0258"))
+    @Test func eventsAreWrittenAsTheStandardHasThem() {
+        #expect(sent { $0.target.requestLogout(withinSeconds: 258) } == golden("01 00 0000 0000 0102"))
+        #expect(sent { $0.target.terminate(.shutdown) } == golden("03 00 0000 0000 0000"))
     }
 
     @Test func aTargetThatGoesAwaySaysSo() {
@@ -49,8 +43,6 @@ import Testing
 
     @Test func nothingIsSentOutsideOfTheFullFeaturePhase() {
         let harness = Harness()
-        harness.target.requestNegotiation(withinSeconds: 1)
-        harness.target.announceDrop(of: .session)
         harness.target.terminate(.shutdown)
         harness.target.requestLogout(withinSeconds: 1)
         harness.drain()
@@ -65,10 +57,8 @@ import Testing
         return harness.results.last?.dataLengths
     }
 
-    @Test func anEmptyTextRequestHonoursTheRequestToNegotiate() {
+    @Test func anEmptyTextRequestChangesNothing() {
         let harness = Harness.loggedIn()
-        harness.target.requestNegotiation(withinSeconds: 5)
-        harness.settle()
         harness.send(harness.initiator.text(ByteBuffer()).bytes)
         let answers = harness.events.compactMap { event -> (Bool, Int)? in
             if case .text(let pdu, let data) = event { (pdu.isFinal, data.readableBytes) } else { nil }

@@ -311,6 +311,54 @@ import Testing
         }
     }
 
+    /// A target of one logical unit, LUN 0 in the peripheral (0) or the flat addressing method (4000h and zeros).
+    private static let oneUnit: ISCSIConfiguration = {
+        var configuration = ISCSIConfiguration()
+        configuration.logicalUnit = { $0 == 0 || $0 == 1 << 62 ? 0 : nil }
+        return configuration
+    }()
+
+    @Test func aUnitThatDoesNotExistIsLeftAlone() {
+        let harness = Harness.loggedIn(configuration: Self.oneUnit)
+        let tag = harness.command()
+        for function: UInt8 in [2, 4, 5] {
+            harness.send(harness.initiator.taskManagement(function) { $0.lun = 7 << 48 }.bytes)
+        }
+        harness.send(
+            harness.initiator.taskManagement(1) {
+                $0.lun = 7 << 48; $0.referencedTag = tag; $0.referencedCommandNumber = 50
+            }.bytes
+        )
+        #expect(harness.taskResponses == [2, 2, 2, 2])
+        #expect(harness.managements.isEmpty && harness.outstandingCommands == 1)
+        // Resets of the target name no unit.
+        harness.send(harness.initiator.taskManagement(6) { $0.lun = 7 << 48 }.bytes)
+        #expect(harness.managements.map(\.tasks) == [[tag]])
+        // A command that was sent there, and waits for its answer, can be taken back all the same.
+        let lost = harness.command(lun: 7 << 48)
+        harness.send(
+            harness.initiator.taskManagement(1) {
+                $0.lun = 7 << 48; $0.referencedTag = lost
+            }.bytes
+        )
+        #expect(harness.managements.last?.tasks == [lost])
+    }
+
+    @Test func eitherAddressingMethodNamesTheUnit() {
+        for function: UInt8 in [1, 2, 4, 5] {
+            for (ofTask, ofFunction) in [(0, 1 << 62), (1 << 62, 0)] as [(UInt64, UInt64)] {
+                let harness = Harness.loggedIn(configuration: Self.oneUnit)
+                let tag = harness.command(lun: ofTask)
+                harness.send(
+                    harness.initiator.taskManagement(function) {
+                        $0.lun = ofFunction; $0.referencedTag = tag
+                    }.bytes
+                )
+                #expect(harness.managements.map(\.tasks) == [[tag]], "function \(function)")
+            }
+        }
+    }
+
     @Test func coldResetEndsTheSession() {
         let harness = Harness.loggedIn()
         let (request, bytes) = harness.initiator.taskManagement(7)

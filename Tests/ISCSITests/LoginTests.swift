@@ -415,6 +415,24 @@ import Testing
         #expect(other.opens.first?.identity.sessionType == .discovery)
     }
 
+    /// The rules of a target that a discovery session names open no list of all.
+    @Test func discoveryThatNamesATargetHasTheSameRules() {
+        var configuration = ISCSIConfiguration()
+        configuration.discoveryAccess = rules
+        var options = ISCSIInitiatorOptions()
+        options.sessionType = .discovery
+        let harness = Harness(options, configuration: configuration)
+        harness.send(harness.initiator.start())
+        #expect(harness.loginStatus == 0x0201)
+        options.credential = rules.credentials[0]
+        let other = Harness(options, configuration: configuration)
+        other.send(other.initiator.start())
+        #expect(other.loginStatus == 0)
+        #expect(other.resolves.isEmpty)
+        // RFC 7143, 13.9: where a TargetName was given.
+        #expect(other.initiator.targetKeys.contains(TextKey("TargetPortalGroupTag", "1")))
+    }
+
     // MARK: The machine alone
 
     private func machine(_ rules: AccessRules? = nil) -> CHAPMachine {

@@ -182,13 +182,12 @@ import Testing
     @Test func asyncMessages() {
         let harness = Harness.loggedIn()
         harness.target.requestLogout(withinSeconds: 5)
-        harness.target.reportAsyncEvent(lun: 1 << 48, sense: pattern(18))
+        harness.target.terminate(.shutdown)
         harness.settle()
         let messages = harness.events.compactMap { if case .async(let pdu, let data) = $0 { (pdu, data) } else { nil } }
-        #expect(messages.map(\.0.event) == [1, 0])
+        #expect(messages.map(\.0.event) == [1, 3])
         #expect(messages.first?.0.parameter3 == 5)
-        #expect(messages.last?.1.getInteger(at: 0, as: UInt16.self) == 18)
-        #expect(messages.last?.0.lun == 1 << 48)
+        #expect(messages.allSatisfy { $0.1.readableBytes == 0 })
     }
 
     @Test func endsComeOnce() {

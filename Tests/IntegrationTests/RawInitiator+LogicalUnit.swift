@@ -79,8 +79,8 @@ extension RawInitiator {
     }
 
     /// REQUEST SENSE: what is told, and how far an operation is, in 65536ths.
-    func requestSense() throws -> (sense: Sense, progress: UInt16?) {
-        let data = try run([0x03, 0, 0, 0, 252, 0], read: 252).data
+    func requestSense(lun: UInt64 = 0) throws -> (sense: Sense, progress: UInt16?) {
+        let data = try run([0x03, 0, 0, 0, 252, 0], lun: lun, read: 252).data
         guard data.count >= 18 else { throw ProcessFailure("\(name): \(data.count) bytes of sense data") }
         let sense = Sense(key: data[2] & 0x0F, code: UInt16(data[12]) << 8 | UInt16(data[13]))
         return (sense, data[15] & 0x80 == 0 ? nil : UInt16(data[16]) << 8 | UInt16(data[17]))
@@ -88,11 +88,21 @@ extension RawInitiator {
 
     /// SWP of the control mode page, by MODE SENSE and MODE SELECT.
     func setWriteProtection(_ isProtected: Bool) throws {
+        try setControlBit(8, 0x08, isProtected)
+    }
+
+    /// D_SENSE of the control mode page, by MODE SENSE and MODE SELECT; not saved.
+    func setDescriptorFormat(_ isInDescriptorFormat: Bool) throws {
+        try setControlBit(6, 0x04, isInDescriptorFormat)
+    }
+
+    /// Sets or clears a bit of the control mode page behind the header of four bytes.
+    private func setControlBit(_ offset: Int, _ mask: UInt8, _ isSet: Bool) throws {
         var list = try run([0x1A, 0x08, 0x0A, 0, 252, 0], read: 252).data
         guard list.count >= 16 else { throw ProcessFailure("\(name): \(list.count) bytes of mode parameters") }
         list[0] = 0
         list[4] &= 0x7F
-        list[8] = list[8] & ~0x08 | (isProtected ? 0x08 : 0)
+        list[offset] = list[offset] & ~mask | (isSet ? mask : 0)
         let outcome = try run([0x15, 0x10, 0, 0, UInt8(list.count), 0], write: list)
         guard outcome.isGood else { throw ProcessFailure("\(name): MODE SELECT: \(outcome)") }
     }

@@ -187,10 +187,11 @@ final class RawInitiator {
     /// Runs a command to its end.
     func run(
         _ cdb: [UInt8],
+        lun: UInt64 = 0,
         read: UInt32? = nil,
         write: [UInt8]? = nil
     ) throws -> Outcome {
-        let tag = begin(cdb, read: read, write: write)
+        let tag = begin(cdb, lun: lun, read: read, write: write)
         try wait("no answer to a command") { outcomes[tag] != nil }
         guard let outcome = outcomes.removeValue(forKey: tag) else {
             throw ProcessFailure("\(name): no answer to a command")
@@ -199,8 +200,8 @@ final class RawInitiator {
     }
 
     /// Sends a command and does not wait for its end; its tag.
-    func begin(_ cdb: [UInt8], read: UInt32? = nil, write: [UInt8]? = nil) -> UInt32 {
-        let (tag, bytes) = machine.command(cdb: cdb, read: read, write: write.map { ByteBuffer(bytes: $0) })
+    func begin(_ cdb: [UInt8], lun: UInt64 = 0, read: UInt32? = nil, write: [UInt8]? = nil) -> UInt32 {
+        let (tag, bytes) = machine.command(cdb: cdb, lun: lun, read: read, write: write.map { ByteBuffer(bytes: $0) })
         send(Array(bytes.readableBytesView))
         return tag
     }
@@ -215,8 +216,9 @@ final class RawInitiator {
     func outcome(_ tag: UInt32) -> Outcome? { outcomes.removeValue(forKey: tag) }
 
     /// Sends a task management function and does not wait for its answer; its tag.
-    func beginManagement(_ function: TaskManagementFunction, of task: UInt32? = nil) -> UInt32 {
+    func beginManagement(_ function: TaskManagementFunction, lun: UInt64 = 0, of task: UInt32? = nil) -> UInt32 {
         let (tag, bytes) = machine.taskManagement(function.rawValue) { pdu in
+            pdu.lun = lun
             if let task { pdu.referencedTag = task }
         }
         send(Array(bytes.readableBytesView))
@@ -224,8 +226,12 @@ final class RawInitiator {
     }
 
     /// Runs a task management function; what the target answers.
-    func manage(_ function: TaskManagementFunction, of task: UInt32? = nil) throws -> TaskManagementResponse? {
-        let tag = beginManagement(function, of: task)
+    func manage(
+        _ function: TaskManagementFunction,
+        lun: UInt64 = 0,
+        of task: UInt32? = nil
+    ) throws -> TaskManagementResponse? {
+        let tag = beginManagement(function, lun: lun, of: task)
         try wait("no answer to \(function)") { responses[tag] != nil }
         return responses.removeValue(forKey: tag).flatMap { TaskManagementResponse(rawValue: $0) }
     }
@@ -303,6 +309,10 @@ final class RawInitiator {
         var data: [UInt8]
         /// Bytes that the CDB asked for beyond what was announced (RFC 7143, 11.4.5.1).
         var overflow: UInt32
+        /// Whether the sense data have the descriptor format.
+        var isInDescriptorFormat = false
+        /// Offset in the CDB of the field in error, by sense data of the fixed format.
+        var fieldInCDB: Int?
 
         var isGood: Bool { status == 0 }
 
@@ -313,6 +323,11 @@ final class RawInitiator {
             let bytes = Array(result.sense.readableBytesView)
             if bytes.count >= 14, bytes[0] & 0x7E == 0x70 {
                 sense = Sense(key: bytes[2] & 0x0F, code: UInt16(bytes[12]) << 8 | UInt16(bytes[13]))
+                // SKSV and C/D.
+                if bytes.count >= 18, bytes[15] & 0xC0 == 0xC0 { fieldInCDB = Int(bytes[16]) << 8 | Int(bytes[17]) }
+            } else if bytes.count >= 8, bytes[0] & 0x7E == 0x72 {
+                isInDescriptorFormat = true
+                sense = Sense(key: bytes[1] & 0x0F, code: UInt16(bytes[2]) << 8 | UInt16(bytes[3]))
             }
         }
     }

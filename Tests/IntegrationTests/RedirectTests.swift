@@ -22,9 +22,9 @@ extension IntegrationTests {
         }
 
         /// Waits until a login is answered by a status.
-        private func wait(_ cluster: TestCluster, status: UInt16, _ what: String) async throws {
+        private func wait(_ cluster: TestCluster, status: UInt16, _ what: String, target: Int = 1) async throws {
             _ = try await ProcessRunner.eventually(what, timeout: .seconds(30)) { () -> Bool? in
-                try await logIn(cluster, "asks").0 == status ? true : nil
+                try await logIn(cluster, "asks", target: target).0 == status ? true : nil
             }
         }
 
@@ -54,6 +54,38 @@ extension IntegrationTests {
                 _ = try await cluster.sql(late)
                 try await wait(cluster, status: 0, "target 1 serves by itself")
                 try await cluster.session("served").writeAndRead(9, fill: 9)
+            }
+        }
+
+        /// Two front doors without another node: each serves, and counts what is logged in to a volume.
+        @Test func frontDoorsSendNothingToOneAnother() async throws {
+            try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
+                for index in 0...1 {
+                    try await cluster.configure("target", "target", ["redirect": "temporarily"], index: index)
+                }
+                try await cluster.wait(
+                    "both have told that they are front doors",
+                    "SELECT count(*) FROM target_nodes WHERE NOT receives_logins",
+                    is: "2"
+                )
+                for target in 1...2 { try await wait(cluster, status: 0, "target \(target) serves", target: target) }
+                let session = try await cluster.session("served", target: 1)
+                let discovery = try RawInitiator(port: cluster.port, iqn: nil, name: "discovers")
+                try discovery.logIn()
+                let idle = try RawInitiator(port: cluster.port, iqn: nil, name: "idle")
+                for _ in 0..<12 {
+                    for initiator in [session, discovery] { _ = initiator.receive(milliseconds: 500) }
+                }
+                #expect(try await cluster.sql("SELECT sessions FROM target_nodes WHERE node = 'target-1'") == "1")
+                try session.writeAndRead(1, fill: 1)
+                idle.close()
+
+                // A node that is drained, and is the last, sends to the front door, which serves then.
+                try await cluster.configure("target", "target", ["redirect": "never"], index: 1)
+                try await wait(cluster, status: 0x0101, "target 1 sends logins to target 2")
+                _ = try await cluster.sql("UPDATE target_nodes SET draining = true WHERE node = 'target-2'")
+                try await wait(cluster, status: 0, "target 1 serves again")
+                try await wait(cluster, status: 0x0101, "target 2 sends logins to target 1", target: 2)
             }
         }
 

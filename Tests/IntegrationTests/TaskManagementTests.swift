@@ -145,6 +145,23 @@ extension IntegrationTests {
             #expect(aborted > 0 || function == .targetColdReset)
         }
 
+        @Test func otherUnitsAreNoMatterOfTheVolume() async throws {
+            try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
+                let sessions = [
+                    try await cluster.session("writer", target: 1), try await cluster.session("manager", target: 2),
+                ]
+                for initiator in sessions { _ = try initiator.attentions() }
+                for function in [TaskManagementFunction.abortTaskSet, .clearTaskSet, .logicalUnitReset] {
+                    #expect(try sessions[1].manage(function, lun: 7 << 48) == .lunDoesNotExist, "\(function)")
+                }
+                #expect(try sessions[1].manage(.abortTask, lun: 7 << 48, of: 0x7FFF_0000) == .lunDoesNotExist)
+                for initiator in sessions { #expect(try initiator.attentions().isEmpty) }
+                // LUN 0 in the flat addressing method.
+                #expect(try sessions[1].manage(.logicalUnitReset, lun: 1 << 62) == .functionComplete)
+                for initiator in sessions { #expect(try initiator.attentions() == [Self.deviceReset]) }
+            }
+        }
+
         @Test func withTheOwnerStoppedAFunctionStillEnds() async throws {
             try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
                 let session = try await cluster.session("waiting")

@@ -296,6 +296,15 @@ struct TargetReportTests {
         )
     }
 
+    @Test func frontDoorsAreKnownAsSuch() async throws {
+        let fixture = try await Fixture()
+        var door = node("a")
+        door.receivesLogins = false
+        #expect(try await report(door, fixture) == [door])
+        #expect(try await report(node("b"), fixture) == [door, node("b")])
+        #expect(try await report(node("a"), fixture) == [node("a"), node("b")], "it has been configured anew")
+    }
+
     private func report(_ node: TargetNodeState, _ fixture: Fixture) async throws -> [TargetNodeState] {
         try await ask { fixture.store.report(node, completion: $0) }
     }

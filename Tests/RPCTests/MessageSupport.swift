@@ -208,6 +208,14 @@ extension MessageVector {
                     sessions: 0,
                     isDraining: true
                 ),
+                TargetNodeState(
+                    name: "target-3",
+                    portal: "10.0.0.7:3260",
+                    port: TargetPort(portalGroupTag: 3, relativePortIdentifier: 9),
+                    release: "0.2.0",
+                    sessions: 1,
+                    receivesLogins: false
+                ),
             ])
         ),
         MessageVector(

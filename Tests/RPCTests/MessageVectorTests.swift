@@ -117,7 +117,7 @@ struct MessageRefusalTests {
         ("resume-nexus-answer", "done", 8, RPCMessageLimits.outcomesMaximum),
         ("stamps", "volumes", 8, RPCMessageLimits.stampsMaximum),
         ("stamps-answer", "entries", 1, RPCMessageLimits.stampsMaximum),
-        ("target-report-answer", "nodes", 15, RPCMessageLimits.targetNodesMaximum),
+        ("target-report-answer", "nodes", 16, RPCMessageLimits.targetNodesMaximum),
         ("nexus-states", "nexuses", 8, RPCMessageLimits.stampsMaximum),
         ("read-answer", "runs", 5, RPCMessageLimits.readRunsMaximum),
         ("zero", "ranges", 16, Limits.unmapDescriptorsMaximum),

@@ -20,6 +20,15 @@ import Testing
         )
     }
 
+    /// REQUEST SENSE to another LUN takes nothing that waits for the logical unit.
+    @Test func otherLUNsAreNoMatterOfTheUnit() {
+        for layout in CommandLayout.all {
+            #expect(CommandSet.block.rules(cdb: layout.bare, lun: 5 << 48) == .information, "\(layout.name)")
+        }
+        let requestSense = CommandSet.block.rules(cdb: hex("03 00 00 00 FC 00"), lun: 1 << 62)
+        #expect(requestSense.attention == .deliver, "LUN 0, in the flat addressing method")
+    }
+
     /// SBC-4, 4.11.2 and 5.4.
     @Test func allowedDuringErasure() {
         #expect(

@@ -237,6 +237,15 @@ private func refused(_ plan: SCSICommandPlan, _ key: SenseKey, _ additional: Add
         #expect(CopyList(flags: 0x27).plan(unit) == expected(1))
     }
 
+    /// Bytes 4 to 7 are reserved in LID1.
+    @Test func shortHeaders() {
+        for offset in 4..<8 {
+            var bytes = CopyList().bytes
+            bytes[offset] = 0x20
+            #expect(copy(bytes, unit) == field(offset, 5))
+        }
+    }
+
     @Test func longHeaders() {
         for (offset, value, bit) in [(0, UInt8(0), UInt8(7)), (3, 0x1F, 7), (15, 0x02, 1), (16, 0xE4, 7)] {
             var bytes = CopyList(isLong: true).bytes

@@ -187,6 +187,9 @@ import Testing
         let characteristics = hex("00 B1 00 3C 00 01 00 50") + [UInt8](repeating: 0, count: 56)
         #expect(try dataIn(plan("12 01 B1 00 FF 00", unit)) == characteristics)
         #expect(try dataIn(plan("12 01 B2 00 FF 00", unit)) == hex("00 B2 00 04 03 E4 02 00"))
+        // THRESHOLD EXPONENT zero would say that there are no threshold sets.
+        let equal = try makeUnit(blockSizeBytes: 4_096, logicalBlockSizeBytes: 4_096)
+        #expect(try dataIn(plan("12 01 B2 00 FF 00", equal)) == hex("00 B2 00 04 01 E4 02 00"))
     }
 
     @Test func limitsFitWhatTheyMustHold() {

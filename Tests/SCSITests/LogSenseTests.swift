@@ -90,6 +90,17 @@ import Testing
         #expect(try dataIn(query(0x0C).response(other, unit: large)) == empty)
     }
 
+    /// Where a data block is a logical block, a threshold set is two of them; one that is used in part is not available.
+    @Test func provisioningInSetsOfTwoBlocks() throws {
+        let odd = try makeUnit(sizeBytes: 5 * 4_096, logicalBlockSizeBytes: 4_096)
+        var other = statistics
+        for (mapped, available, used) in [(0, 2, 0), (1, 2, 1), (2, 1, 1), (3, 1, 2), (4, 0, 2), (5, 0, 3), (9, 0, 3)] {
+            other.mappedBytes = UInt64(mapped) * 4_096
+            let page = hex("8C 00 00 18 0001 23 08 0000000\(available) 00 000000 0002 23 08 0000000\(used) 01 000000")
+            #expect(try dataIn(query(0x0C).response(other, unit: odd)) == page, "\(mapped) blocks")
+        }
+    }
+
     /// SPC-5, 7.3: received are the blocks that are written; an interval is 1 times ten to the power of minus 3 seconds.
     @Test func generalStatistics() throws {
         let expected =

@@ -223,6 +223,23 @@ private func registrations(_ type: ReservationType? = nil) -> PersistentReservat
         #expect(out(3, list(flags: 0x05)) == .reservationOut(.clear(key)))
     }
 
+    /// SPC-5, 6.17.3 and 6.17.4: what is reserved is refused, what is obsolete is not looked at.
+    @Test func reservedBits() {
+        for bit in [7, 6, 5, 4, 1] as [UInt8] {
+            for action in UInt8(0)...6 { #expect(out(action, 1, list(flags: 1 << bit)) == .parameter(20, bit)) }
+        }
+        var bytes = list()
+        bytes[21] = 0x10
+        #expect(out(0, bytes) == .parameter(21, 4))
+        bytes[21] = 0
+        for offset in [16, 17, 18, 19, 22, 23] { bytes[offset] = 0xFF }
+        #expect(out(0, bytes) == register())
+        for bit in UInt8(2)...7 { #expect(out(7, moveList(flags: 1 << bit, destination)) == .parameter(17, bit)) }
+        var move = moveList(destination)
+        move[16] = 0x01
+        #expect(out(7, move) == .parameter(16, 0))
+    }
+
     // MARK: SPEC_I_PT
 
     private let device = hex("05 00 00 14") + Array("iqn.1994-05.com.a:x".utf8) + [0]
@@ -284,6 +301,9 @@ private func registrations(_ type: ReservationType? = nil) -> PersistentReservat
         }
         refusal("85 00", "iqn.a", at: 0, 7)
         refusal("C5 00", "iqn.a", at: 0, 7)
+        refusal("25 00", "iqn.a", at: 0, 5)
+        refusal("55 00", "iqn.a,i,0x1", at: 0, 4)
+        refusal("05 01", "iqn.a", at: 1, 0)
         refusal("05 00", "", at: 4, 7)
         refusal("05 00", String(repeating: "n", count: 224), at: 4, 7)
         refusal("45 00", "iqn.a", at: 4, 7)

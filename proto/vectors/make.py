@@ -75,9 +75,10 @@ class Message:
             self.string(mutual[0], "mutual user").string(mutual[1], "mutual secret")
         return self.u64(9, "revision")
 
-    def node(self, name, portal, tag, port, sessions, draining):
+    def node(self, name, portal, tag, port, sessions, receives, draining):
         self.string(name, "name").string(portal, "portal").u16(tag, "portal group tag").u16(port, "relative port identifier")
-        return self.string("0.2.0", "release").u32(sessions, "sessions").flag(draining, "draining")
+        self.string("0.2.0", "release").u32(sessions, "sessions").flag(receives, "receives logins")
+        return self.flag(draining, "draining")
 
     def data(self, value, name): return self.u32(len(value), "length of " + name).put(value, name)
 
@@ -146,10 +147,11 @@ write("stamps-answer", "0x15 stamps, answer: the second volume is not owned here
 write("target-heartbeat", "0x16 target heartbeat, request.",
       M().string("target-1", "node").string("10.0.0.5:3260", "portal").u16(1, "portal group tag")
       .string("0.1.0", "release").u32(4, "sessions"))
-write("target-report", "0x17 target report, request.", M().node("target-1", "10.0.0.5:3260", 1, 7, 4, False))
-write("target-report-answer", "0x17 target report, answer: the second is being drained.",
-      M().count(2, "nodes").node("target-1", "10.0.0.5:3260", 1, 7, 4, False)
-      .node("target-2", "[2001:db8::6]:3260", 2, 8, 0, True))
+write("target-report", "0x17 target report, request.", M().node("target-1", "10.0.0.5:3260", 1, 7, 4, True, False))
+write("target-report-answer", "0x17 target report, answer: the second is being drained, the third is a front door.",
+      M().count(3, "nodes").node("target-1", "10.0.0.5:3260", 1, 7, 4, True, False)
+      .node("target-2", "[2001:db8::6]:3260", 2, 8, 0, True, True)
+      .node("target-3", "10.0.0.7:3260", 3, 9, 1, False, False))
 write("nexus-states", "0x18 nexus states, request and answer.", M().i64(7, "volume").ids("nexuses", 3, 5))
 
 # Section 11: commands.

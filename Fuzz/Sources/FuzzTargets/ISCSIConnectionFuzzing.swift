@@ -253,7 +253,7 @@ final class ISCSIFuzzSession {
         switch event {
         case 0: target.terminate(.reset)
         case 1...3: target.requestLogout(withinSeconds: 3)
-        case 4...7: target.reportAsyncEvent(lun: 0, sense: ByteBuffer(repeating: 0x72, count: 18))
+        case 4: target.terminate(.shutdown)
         case 8: target.inputClosed()
         case 16...31: answerLogin(isGood: event < 28)
         default: break

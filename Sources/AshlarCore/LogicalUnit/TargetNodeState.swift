@@ -10,6 +10,8 @@ public struct TargetNodeState: Sendable, Hashable {
     public var release: String
     /// Sessions that are logged in.
     public var sessions: UInt32
+    /// Whether logins may be sent there: a node that sends them elsewhere itself does not receive any.
+    public var receivesLogins: Bool
     /// Whether its sessions are to go elsewhere.
     public var isDraining: Bool
 
@@ -20,6 +22,7 @@ public struct TargetNodeState: Sendable, Hashable {
         port: TargetPort,
         release: String,
         sessions: UInt32,
+        receivesLogins: Bool = true,
         isDraining: Bool = false
     ) {
         self.name = name
@@ -27,6 +30,7 @@ public struct TargetNodeState: Sendable, Hashable {
         self.port = port
         self.release = release
         self.sessions = sessions
+        self.receivesLogins = receivesLogins
         self.isDraining = isDraining
     }
 }

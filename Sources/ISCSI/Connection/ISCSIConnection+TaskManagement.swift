@@ -24,20 +24,25 @@ extension ISCSIConnection {
         case .clearACA:
             respond(to: pdu.tag, .functionNotSupported)
         case .abortTaskSet, .clearTaskSet, .logicalUnitReset:
-            abort(pdu, function) { $0.command.lun == pdu.lun }
+            let logicalUnit = configuration.logicalUnit
+            guard let unit = logicalUnit(pdu.lun) else { return respond(to: pdu.tag, .lunDoesNotExist) }
+            abort(pdu, function) { logicalUnit($0.command.lun) == unit }
         case .targetWarmReset, .targetColdReset:
             abort(pdu, function) { _ in true }
         }
     }
 
     private mutating func abortTask(_ pdu: TaskManagementRequestPDU) {
-        guard let task = tasks[pdu.referencedTag], task.command.lun == pdu.lun else {
+        guard let task = tasks[pdu.referencedTag], isSameUnit(task.command.lun, pdu.lun) else {
             // A command that never came counts as come and aborted, where its number could still come.
             let number = pdu.referencedCommandNumber
             let isPossible =
                 tasks[pdu.referencedTag] == nil && Serial.isLessOrEqual(expectedCommand, number)
                 && Serial.isLessOrEqual(number, maximumCommand) && Serial.isLess(number, pdu.commandNumber)
-            guard isPossible, waiting[number] == nil else { return respond(to: pdu.tag, .taskDoesNotExist) }
+            guard isPossible, waiting[number] == nil else {
+                let isUnit = configuration.logicalUnit(pdu.lun) != nil
+                return respond(to: pdu.tag, isUnit ? .taskDoesNotExist : .lunDoesNotExist)
+            }
             respond(to: pdu.tag, .functionComplete)
             return skip(number)
         }
@@ -47,6 +52,13 @@ extension ISCSIConnection {
             return resume()
         }
         hand(over: pdu, .abortTask, tasks: [pdu.referencedTag])
+    }
+
+    /// Whether two LUNs name one logical unit, or are the same where there is none.
+    private func isSameUnit(_ first: UInt64, _ second: UInt64) -> Bool {
+        guard first != second else { return true }
+        guard let unit = configuration.logicalUnit(first) else { return false }
+        return unit == configuration.logicalUnit(second)
     }
 
     private mutating func abort(

@@ -172,7 +172,8 @@ public struct ISCSIConnection: ~Copyable, Sendable {
 
     /// Drops the session at once. Where the target goes away, it says so before (Asynchronous Message 3).
     public mutating func terminate(_ reason: SessionEndReason) {
-        if reason == .shutdown { announceDrop(of: .session) }
+        // What was in flight is not kept: with ErrorRecoveryLevel 0 there is no Time2Retain.
+        if reason == .shutdown { sendEvent(.sessionDropped) }
         finish(reason)
     }
 
@@ -181,50 +182,13 @@ public struct ISCSIConnection: ~Copyable, Sendable {
         sendEvent(.logoutRequested, parameter3: seconds)
     }
 
-    /// Asks the initiator to negotiate parameters by a text request, which may be empty (Asynchronous Message 4); the shell
-    /// may drop it when the time has passed.
-    public mutating func requestNegotiation(withinSeconds seconds: UInt16) {
-        sendEvent(.negotiationRequested, parameter3: seconds)
-    }
-
-    /// Says that the connection (Asynchronous Message 2), or all of the session (3), is about to be dropped; the shell drops
-    /// it next.
-    ///
-    /// - Parameter seconds: How long the initiator is to wait before it logs in again. What was in flight is not kept: with
-    ///   ErrorRecoveryLevel 0 there is no Time2Retain.
-    public mutating func announceDrop(of scope: DropScope, reconnectAfterSeconds seconds: UInt16 = 0) {
-        switch scope {
-        case .connection:
-            sendEvent(.connectionDropped, parameter1: parameters?.connectionID ?? 0, parameter2: seconds)
-        case .session:
-            sendEvent(.sessionDropped, parameter2: seconds)
-        }
-    }
-
-    private mutating func sendEvent(
-        _ event: AsyncEvent,
-        parameter1: UInt16 = 0,
-        parameter2: UInt16 = 0,
-        parameter3: UInt16 = 0
-    ) {
+    private mutating func sendEvent(_ event: AsyncEvent, parameter3: UInt16 = 0) {
         guard phase == .fullFeature else { return }
         var message = AsyncMessagePDU()
         message.event = event.rawValue
-        message.parameter1 = parameter1
-        message.parameter2 = parameter2
         message.parameter3 = parameter3
         message.numbers = numbers(consumingStatus: true)
         send(encoder.frame(message.header))
-    }
-
-    /// Reports an event by sense data (Asynchronous Message 0).
-    public mutating func reportAsyncEvent(lun: UInt64, sense: ByteBuffer) {
-        guard phase == .fullFeature, parameters?.identity.sessionType == .normal else { return }
-        var message = AsyncMessagePDU()
-        message.lun = lun
-        message.event = AsyncEvent.scsi.rawValue
-        message.numbers = numbers(consumingStatus: true)
-        send(encoder.frame(message.header, data: Self.senseSegment(sense)))
     }
 
     // MARK: For all extensions

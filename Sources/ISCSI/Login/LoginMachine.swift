@@ -204,9 +204,10 @@ package struct LoginMachine: Sendable {
         var negotiation = KeyNegotiation(configuration: configuration, identity: identity)
         negotiation.parameters.connectionID = request.connectionID
         self.negotiation = negotiation
-        guard type == .normal || target != nil else {
+        guard type == .normal else {
+            // It shows all targets, whichever it names: the rules of one do not let in here.
             rules = configuration.discoveryAccess
-            hasDeclaredPortal = true
+            hasDeclaredPortal = target == nil
             return admit()
         }
         stage = .resolving

@@ -1,4 +1,5 @@
-/// What an Asynchronous Message says (RFC 7143, 11.9.1), with the parameters that mean something.
+/// What an Asynchronous Message says (RFC 7143, 11.9.1), with the parameters that mean something. The target sends
+/// ``logoutRequested`` and ``sessionDropped``.
 package enum AsyncEvent: UInt8, Sendable, Hashable {
     /// A SCSI event: sense data follow.
     case scsi = 0

@@ -30,7 +30,7 @@ public struct TargetReport: RPCMessage {
         /// Reads the fields in the order of the specification.
         public init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
             nodes = try buffer.readRPCArray(
-                minimumElementBytes: 15,
+                minimumElementBytes: 16,
                 maximumCount: RPCMessageLimits.targetNodesMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCTargetNode() }
         }
@@ -50,6 +50,7 @@ extension ByteBuffer {
             port: TargetPort(portalGroupTag: try readRPC(), relativePortIdentifier: try readRPC()),
             release: try readRPCString(),
             sessions: try readRPC(),
+            receivesLogins: try readRPCBool(),
             isDraining: try readRPCBool()
         )
     }
@@ -61,6 +62,7 @@ extension ByteBuffer {
         writeRPC(node.port.relativePortIdentifier)
         writeRPCString(node.release)
         writeRPC(node.sessions)
+        writeRPCBool(node.receivesLogins)
         writeRPCBool(node.isDraining)
     }
 }
