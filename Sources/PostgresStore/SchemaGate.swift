@@ -15,6 +15,7 @@ public enum SchemaGate {
         Requirement(version: 2, name: "blocks"),
         Requirement(version: 3, name: "inspection"),
         Requirement(version: 4, name: "logical_units"),
+        Requirement(version: 5, name: "copies"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

@@ -221,7 +221,9 @@ struct CopyRuleTests {
 
     @Test("What is not made of data blocks, overlaps, ends behind the volume, or is too long is refused")
     func refusals() throws {
-        let bench = try Bench(blocks: 4_096)
+        let most = Int(Limits.transferMaximumBytes)
+        let blocks = 4 * most / Self.block
+        let bench = try Bench(blocks: UInt64(blocks))
         let nexus = try #require(bench.login())
         func refusal(_ source: Int, _ destination: Int, _ count: Int) -> Refusal? {
             let copy = CommandOperation.copy(
@@ -237,11 +239,10 @@ struct CopyRuleTests {
         let block = Self.block
         #expect(isInvalid(512, 8 * block, block) && isInvalid(0, 8 * block + 512, block))
         #expect(isInvalid(0, 8 * block, 512) && isInvalid(0, block, 2 * block) && isInvalid(block, 0, 2 * block))
-        let most = Int(Limits.transferMaximumBytes)
         #expect(isInvalid(0, most + block, most + block))
-        #expect(bench.isDone(bench.submit(nexus, Self.copy(0, 2_048, most / block))))
-        #expect(refusal(0, 4_095 * block, 2 * block) == .outOfRange)
-        #expect(refusal(4_095 * block, 0, 2 * block) == .outOfRange)
+        #expect(bench.isDone(bench.submit(nexus, Self.copy(0, most / block, most / block))))
+        #expect(refusal(0, (blocks - 1) * block, 2 * block) == .outOfRange)
+        #expect(refusal((blocks - 1) * block, 0, 2 * block) == .outOfRange)
         #expect(bench.isDone(bench.submit(nexus, Self.copy(0, 8, 0))))
     }
 }
