@@ -324,20 +324,14 @@ final class ISCSISession: ChannelInboundHandler {
     }
 
     private func list(_ request: TargetListRequest) {
-        switch request.scope {
-        case .named(let name):
+        // Also one that is asked for by its name is listed only where it is there and may be seen.
+        let name: String? = if case .named(let name) = request.scope { name } else { nil }
+        service.listTargets(for: request.initiatorName, named: name) { [self] names in
             machine.targetsListed(
                 tag: request.tag,
-                [ListedTarget(name: name, addresses: [service.portal])]
+                names.map { ListedTarget(name: $0, addresses: [service.portal]) }
             )
-        case .all:
-            service.listTargets(for: request.initiatorName) { [self] names in
-                machine.targetsListed(
-                    tag: request.tag,
-                    names.map { ListedTarget(name: $0, addresses: [service.portal]) }
-                )
-                drain()
-            }
+            drain()
         }
     }
 

@@ -374,10 +374,9 @@ final class TargetService {
     // MARK: Discovery
 
     /// Lists the names of all volumes that an initiator may see; none where the volumes cannot be had.
-    func listTargets(for initiator: String, completion: @escaping ([String]) -> Void) {
+    func listTargets(for initiator: String, named wanted: String?, completion: @escaping ([String]) -> Void) {
         let name = { (volume: VolumeDescription) -> String? in
-            let initiators = volume.access.initiators
-            return initiators.isEmpty || initiators.contains(initiator) ? volume.iqn : nil
+            volume.access.lists(initiator) && (wanted == nil || wanted == volume.iqn) ? volume.iqn : nil
         }
         listVolumes(name) { [logger] names in
             if names == nil { logger.warning("volumes could not be listed for discovery") }

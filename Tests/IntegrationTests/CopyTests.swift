@@ -1,5 +1,6 @@
 import AshlarTestSupport
 import Foundation
+import ISCSI
 import Testing
 
 extension IntegrationTests {
@@ -15,14 +16,13 @@ extension IntegrationTests {
             var blocks: UInt16
         }
 
-        /// EXTENDED COPY with a short list identifier; its parameter list goes with it.
-        private func copy(
+        /// Begins an EXTENDED COPY with a short list identifier; its parameter list goes with it.
+        private func begin(
             through session: RawInitiator,
             identifier: UInt8,
             _ devices: [[UInt8]],
-            _ segments: [Segment],
-            keeping others: [RawInitiator] = []
-        ) throws -> RawInitiator.Outcome {
+            _ segments: [Segment]
+        ) -> UInt32 {
             let deviceBytes = devices.flatMap { designator -> [UInt8] in
                 // Identification descriptor: binary, NAA, and the logical block's size.
                 [0xE4, 0, 0, 0, 0x01, 0x03, 0, UInt8(designator.count)] + designator
@@ -36,7 +36,18 @@ extension IntegrationTests {
                 [identifier, 0] + RawInitiator.bigEndian(UInt64(deviceBytes.count), 2) + [0, 0, 0, 0]
                 + RawInitiator.bigEndian(UInt64(segmentBytes.count), 4) + [0, 0, 0, 0] + deviceBytes + segmentBytes
             let cdb = [0x83] + [UInt8](repeating: 0, count: 9) + RawInitiator.bigEndian(UInt64(list.count), 4) + [0, 0]
-            let tag = session.begin(cdb, write: list)
+            return session.begin(cdb, write: list)
+        }
+
+        /// The same, and how it ends.
+        private func copy(
+            through session: RawInitiator,
+            identifier: UInt8,
+            _ devices: [[UInt8]],
+            _ segments: [Segment],
+            keeping others: [RawInitiator] = []
+        ) throws -> RawInitiator.Outcome {
+            let tag = begin(through: session, identifier: identifier, devices, segments)
             // Sessions whose initiator does not answer are dropped.
             for _ in 0..<300 {
                 if let outcome = session.outcome(tag) { return outcome }
@@ -155,6 +166,65 @@ extension IntegrationTests {
             #expect(try session.read(0, 8) == [UInt8](repeating: 0, count: 4_096))
             let report = try await cluster.ashlar(["fsck"])
             #expect(report.isSuccess, "\(report.summary)")
+        }
+
+        /// A name is claimed, not proved: a session of a volume that asks for a secret is not used for one that did not.
+        @Test func aCopyNeedsWhatTheOtherVolumeAsksFor() async throws {
+            try await TestCluster.with(volumes: ["demo:16M", "other:16M"]) { cluster in
+                let session = try await cluster.session("copies")
+                let other = try await cluster.session("copies", volume: "other")
+                for initiator in [session, other] { _ = try initiator.attentions() }
+                let devices = [try other.networkAddressIdentifier(), try session.networkAddressIdentifier()]
+                let segments = [Segment(from: 0, to: 0, blocks: 8)]
+                #expect(try copy(through: session, identifier: 1, devices, segments, keeping: [other]).isGood)
+                try await cluster.change(
+                    #"{"credentials":[{"name":"host","secret":"asecretofsixteen"}]}"#,
+                    volume: "other"
+                )
+                _ = try await ProcessRunner.eventually("the target knows of it") { () -> Bool? in
+                    _ = other.receive(milliseconds: 100)
+                    let outcome = try copy(through: session, identifier: 2, devices, segments, keeping: [other])
+                    return outcome.sense == Self.notReachable ? true : nil
+                }
+                // Its own session is there as before.
+                #expect(try other.run([0, 0, 0, 0, 0, 0]).sense?.key != 0xA)
+            }
+        }
+
+        /// R6: nothing of a copy is done once it was aborted, and it is over for its session.
+        @Test(arguments: [TaskManagementFunction.abortTask, .abortTaskSet, .logicalUnitReset])
+        func anAbortedCopyEnds_R6(_ function: TaskManagementFunction) async throws {
+            try await TestCluster.with(volumes: ["demo:64M", "other:64M"]) { cluster in
+                let session = try await cluster.session("copies")
+                let other = try await cluster.session("copies", volume: "other")
+                for initiator in [session, other] { _ = try initiator.attentions() }
+                for piece in 0..<16 as Range<UInt64> {
+                    let data = [UInt8](repeating: UInt8(piece + 1), count: 1 << 20)
+                    #expect(
+                        try session.finish([session.begin(RawInitiator.write16(piece * 2_048, 2_048), write: data)])[0]
+                            .isGood
+                    )
+                }
+                let own = try session.networkAddressIdentifier()
+                let devices = [own, try other.networkAddressIdentifier()]
+                let segments = (0..<3).map { Segment(from: 0, to: $0 * 32_768, blocks: 32_768) }
+                let tag = begin(through: session, identifier: 9, devices, segments)
+                let response = try session.manage(function, of: function == .abortTask ? tag : nil)
+                // It may have ended before.
+                let isEnded = session.outcome(tag) != nil
+                #expect(response == .functionComplete || response == .taskDoesNotExist && isEnded)
+                let before = try content(other, from: 0, mebibytes: 48)
+                _ = try session.attentions()
+                let report = try status(session, identifier: 9)
+                try #require(report.isGood && report.data.count >= 5, "\(report)")
+                #expect(report.data[4] & 0x7F != 0, "it is said to be in progress")
+                #expect(isEnded || report.data[4] & 0x7F == 2, "it was aborted: \(report)")
+                try await Task.sleep(for: .seconds(1))
+                #expect(try content(other, from: 0, mebibytes: 48) == before, "it goes on")
+                // Its identifier is free again.
+                let again = try copy(through: session, identifier: 9, devices, [segments[0]], keeping: [other])
+                #expect(again.isGood, "\(again)")
+            }
         }
 
         @Test func volumesAreCopiedWhereTheInitiatorIsLoggedInToBoth() async throws {
