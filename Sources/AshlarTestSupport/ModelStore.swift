@@ -383,6 +383,18 @@ public struct ModelStore {
     /// The state of a logical unit as it is durable.
     public func unit(of id: VolumeID) -> LogicalUnitState? { volumes[id]?.unit }
 
+    /// Changes a volume as an administrator does; what lies beyond a new end goes.
+    public mutating func describe(_ description: VolumeDescription) {
+        guard var volume = volumes[description.id] else { return }
+        let size = UInt64(description.geometry.blockSizeBytes)
+        let end = BlockID(description.geometry.sizeBytes / size)
+        let old = BlockID(volume.description.geometry.sizeBytes / size)
+        volume.items = volume.items.filter { $0.key < end }
+        if end < old { volume.extents.cut(BlockRange(from: end, to: old)) }
+        volume.description = description
+        volumes[description.id] = volume
+    }
+
     /// Versions from this one on have never been handed out, by what is durable (M2).
     public func firstVersion(of id: VolumeID) -> Version? { volumes[id]?.firstVersion }
 

@@ -136,6 +136,7 @@ extension CacheService {
                 waiting(request, connection),
                 context: CommandContext(message.header),
                 function: message.function,
+                deadline: deadline(request),
                 now: now
             )
         case NexusStates.type:

@@ -21,10 +21,7 @@ extension CacheOwner {
         nexus.raiseLowWater(to: context.lowWater)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
-        guard
-            nexus.inFlight.count < OwnerLimits.commandsPerNexusMaximum,
-            nexus.done.count + nexus.kept.count < OwnerLimits.answersPerNexusMaximum
-        else {
+        guard nexus.hasRoom else {
             let refusal = Refusal.busy("too many commands of one session")
             if operation.isChange { nexus.keep(number, .refused(refusal)) }
             return refuse(ticket, refusal, stamp(volume, now))
@@ -49,16 +46,19 @@ extension CacheOwner {
     ) {
         let ranges: [BlockRange]
         do throws(RefusedCommand) {
-            ranges = try check(operation, of: volume)
+            // What the owner does by itself was allowed when it was asked for.
+            ranges = try check(operation, isOwn: command.context == nil, of: volume)
         } catch {
             return cancel(command, of: volume, refusal: error.refusal, now: now)
         }
         guard !ranges.isEmpty else {
+            // The end of an erasure that has no blocks left, as in a volume that shrank, is made durable all the same.
+            if case .erase = command.kind { return makeReady(command, of: volume) }
             answer(command, operation.emptyAnswer(stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
         command.place(ranges)
-        count(operation, of: volume)
+        if command.context != nil { count(operation, of: volume) }
         if command.isExclusive, !command.isBulk, let delay = slowdown() {
             // It keeps no place in the order while it waits: it has not been accepted yet.
             return schedule(.release(volume, command), at: now.advanced(byNanoseconds: delay))
@@ -83,7 +83,7 @@ extension CacheOwner {
     }
 
     /// Answers a command that came before, is in flight, or must not be executed any more (R4); `false` for a new one.
-    private mutating func answerKnown(
+    mutating func answerKnown(
         _ number: CommandID,
         of nexus: Nexus,
         to ticket: Ticket,
@@ -93,12 +93,8 @@ extension CacheOwner {
             refuse(ticket, .belowLowWater, stamp)
         } else if nexus.inFlight[number] == nil, nexus.done.contains(number) {
             actions.append(.answer(ticket, .done(stamp)))
-        } else if let kept = nexus.kept[number] {
-            switch kept {
-            case .done: actions.append(.answer(ticket, .done(stamp)))
-            case .refused(let refusal): refuse(ticket, refusal, stamp)
-            case .miscompare(let offset): actions.append(.answer(ticket, .miscompare(stamp, offset: offset)))
-            }
+        } else if let answer = nexus.kept[number]?.answer(stamp) {
+            actions.append(.answer(ticket, answer))
         } else if let known = nexus.inFlight[number] {
             // Sent again after its connection broke. Copies may overtake one another: all get the answer.
             if let old = known.ticket { known.earlierTickets.append(old) }
@@ -133,7 +129,11 @@ extension CacheOwner {
     struct RefusedCommand: Error { var refusal: Refusal }
 
     /// Checks a command's bytes against the volume; returns its data blocks, ascending and without overlap.
-    private func check(_ operation: CommandOperation, of volume: VolumeOwner) throws(RefusedCommand) -> [BlockRange] {
+    private func check(
+        _ operation: CommandOperation,
+        isOwn: Bool,
+        of volume: VolumeOwner
+    ) throws(RefusedCommand) -> [BlockRange] {
         let geometry = volume.geometry
         func blocks(_ range: ByteRange, limit: UInt64) throws(RefusedCommand) -> BlockRange {
             guard geometry.contains(range) else { throw RefusedCommand(refusal: .outOfRange) }
@@ -153,7 +153,7 @@ extension CacheOwner {
             let count = min(blocks.count, OwnerLimits.mapStatusMaximumBlocks)
             return count == 0 ? [] : [BlockRange(first: blocks.first, count: count)]
         }
-        try checkWritable(volume)
+        if !isOwn { try checkWritable(volume) }
         switch operation {
         case .read, .mapStatus, .check, .unit: return []
         case .write(let offset, let checksums, let bytes), .orWrite(let offset, let checksums, let bytes):
@@ -236,8 +236,7 @@ extension CacheOwner {
         guard command.phase == .loading, command.outstanding == 0, !volume.isLost else { return }
         switch command.kind {
         case .client(let operation, _), .erase(let operation): proceed(command, operation, of: volume, now: now)
-        case .reset: makeReady(command, of: volume)
-        case .map, .evict: makeReady(command, of: volume)
+        case .manage, .map, .evict: makeReady(command, of: volume)
         case .fill(let extent, _):
             // A command before it may have zeroed, written or mapped the block anew since its bytes were fetched.
             guard stillLies(extent, in: volume) else { return finish(command, of: volume, now: now) }

@@ -74,6 +74,8 @@ extension CacheOwner {
                 // A newer login between the same ports may have closed it meanwhile.
                 guard nexus.state == .opening else { return refuse(ticket, .nexusClosed) }
                 nexus.state = .open
+                // What it was told of meanwhile had no row to be written to.
+                if !nexus.attentions.isEmpty { noteAttentions(of: [nexus.number], volume) }
                 actions.append(.answer(ticket, .nexusOpened(nexus.number, stamp(volume, now))))
             case .success(false):
                 refuse(ticket, .notOwner(nil))
@@ -122,6 +124,7 @@ extension CacheOwner {
     mutating func close(_ nexus: Nexus, of volume: VolumeOwner, now: MonotonicTime) {
         nexus.state = .closed
         volume.nexuses[nexus.number] = nil
+        volume.changedAttentions.remove(nexus.number)
         for (_, command) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where command.phase != .committing {
             cancel(command, of: volume, refusal: .nexusClosed, now: now)
         }
@@ -149,8 +152,9 @@ extension CacheOwner {
             hit = Set(commands).sorted().compactMap { nexus.inFlight[$0] }
         }
         var committing: [Command] = []
-        for command in hit {
+        for command in hit where !command.isManagement {
             if command.phase == .committing {
+                command.takenBack = .aborted
                 committing.append(command)
             } else {
                 cancel(command, of: volume, refusal: .aborted, now: now)
@@ -185,7 +189,8 @@ extension CacheOwner {
 
     /// Lets a command wait for the lease; it goes on from where it was.
     mutating func park(_ command: Command, of volume: VolumeOwner) {
-        guard !parkedReads.contains(where: { $0.1 === command }) else { return }
+        guard !command.isParked else { return }
+        command.isParked = true
         parkedReads.append((volume, command))
     }
 
@@ -203,13 +208,11 @@ extension CacheOwner {
             command.fences = []
             for fence in fences { settle(fence, of: volume, now: now) }
         }
-        if !volume.heldByChange.isEmpty { volume.heldByChange.removeAll { $0 === command } }
         if !volume.lingering.isEmpty { volume.lingering.removeAll { $0 === command } }
-        if !parkedReads.isEmpty { parkedReads.removeAll { $0.1 === command } }
         switch command.kind {
         case .fill(_, let list): volume.fillsInFlight -= list.count
         case .evict: volume.isLookingForEvictions = false
-        case .client, .erase, .reset, .map: break
+        case .client, .erase, .manage, .map: break
         }
         if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {
             volume.bulk.remove(at: index)
@@ -237,14 +240,18 @@ extension CacheOwner {
 
     /// Fails commands that have waited as long as they may; those in a commit are not touched.
     mutating func expireWaiting(now: MonotonicTime) {
+        // Those that have ended meanwhile are left in these lists, so that none is searched for each command that ends.
+        parkedReads.removeAll { $0.1.phase == .finished }
+        let parked = Dictionary(grouping: parkedReads) { $0.0.id }
         let busy = volumes.values.compactMap { slot -> VolumeOwner? in
             guard case .owned(let volume) = slot else { return nil }
-            let isBusy = !volume.order.isEmpty || volume.unitChange != nil || !parkedReads.isEmpty
+            let isBusy = !volume.order.isEmpty || volume.unitChange != nil || parked[volume.id] != nil
             return isBusy ? volume : nil
         }
         for volume in busy.sorted(by: { $0.id < $1.id }) {
+            volume.heldByChange.removeAll { $0.phase == .finished }
             let changes = [volume.unitChange].compactMap { $0 } + volume.heldByChange
-            let parked = parkedReads.filter { $0.0 === volume }.map(\.1)
+            let parked = (parked[volume.id] ?? []).map(\.1)
             let expired = (volume.order.waiting + volume.order.active + changes + parked).filter {
                 $0.deadline <= now && $0.phase != .committing && $0.phase != .lingering && $0.phase != .finished
                     && $0.ticket != nil

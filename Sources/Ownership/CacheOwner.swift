@@ -22,8 +22,6 @@ public struct CacheOwner: ~Copyable {
     final class Flight {
         var parts: [(volume: VolumeOwner, commands: [Command])] = []
         var ceilings: [Version?] = []
-        /// Nexuses whose unit attention conditions each part makes durable.
-        var told: [[NexusNumber]] = []
         /// The unit attention conditions that each part makes durable.
         var attentions: [[NexusAttentions]] = []
     }
@@ -101,6 +99,9 @@ public struct CacheOwner: ~Copyable {
     // Moves.
     var moveRound: Deque<VolumeID> = []
 
+    /// Owned volumes with unit attention conditions that are not durable as they are.
+    var untold: Set<VolumeID> = []
+
     /// Owned volumes that are being erased.
     var erasing: Set<VolumeID> = []
 
@@ -176,6 +177,7 @@ public struct CacheOwner: ~Copyable {
             nextLeaseRequest = now.advanced(byNanoseconds: configuration.lease / 4)
             let parked = parkedReads
             parkedReads = []
+            for (_, command) in parked { command.isParked = false }
             for (volume, command) in parked where !volume.isLost {
                 if command.phase == .waiting {
                     admit(command, of: volume, now: now)
@@ -282,10 +284,10 @@ public struct CacheOwner: ~Copyable {
         }
         let old = volume.description
         volume.description = description
-        if old.geometry != description.geometry { volume.tellAll(.capacityChanged) }
+        if old.geometry != description.geometry { tellAll(.capacityChanged, of: volume) }
         // WP stands in the header of the mode parameters.
-        if old.isReadOnly != description.isReadOnly { volume.tellAll(.modeParametersChanged) }
-        if old.iqn != description.iqn { volume.tellAll(.inquiryDataChanged) }
+        if old.isReadOnly != description.isReadOnly { tellAll(.modeParametersChanged, of: volume) }
+        if old.iqn != description.iqn { tellAll(.inquiryDataChanged, of: volume) }
         volume.nextMoveLook = now
         volume.nextEvictionLook = now
         volume.nextCompactionLook = now
@@ -314,6 +316,7 @@ public struct CacheOwner: ~Copyable {
         volume.lingering = []
         volume.unitChange = nil
         erasing.remove(volume.id)
+        untold.remove(volume.id)
         for nexus in volume.nexuses.values { nexus.inFlight = [:] }
         volume.order = RangeOrder()
         volume.bulk = []

@@ -219,8 +219,8 @@ final class Command {
         case client(CommandOperation, CommandContext)
         /// The next step of an erasure.
         case erase(CommandOperation)
-        /// LOGICAL UNIT RESET, as far as it changes what is durable.
-        case reset
+        /// Task management of all nexuses, as far as it is durable.
+        case manage(UnitManagement, CommandContext)
         case map(ObjectMap)
         case evict([Eviction])
         /// Copies of a block that was read from an object, and the place that it was read from.
@@ -263,8 +263,14 @@ final class Command {
     var zeros: [BlockRange] = []
     /// What it makes of the unit's state.
     var change: UnitChange?
-    /// Task management requests that wait for this command to finish.
+    /// What waits for this command to finish.
     var fences: [Fence] = []
+    /// How it ends if it is not committed after all: it was to be taken back while it was being committed.
+    var takenBack: Refusal?
+    /// What its own answer waits for, beside its commit.
+    var awaited: Fence?
+    /// Whether it waits for the lease.
+    var isParked = false
 
     init(
         kind: Kind,
@@ -297,15 +303,7 @@ final class Command {
     var operation: CommandOperation? {
         switch kind {
         case .client(let operation, _), .erase(let operation): operation
-        case .reset, .map, .evict, .fill: nil
-        }
-    }
-
-    /// Whether it changes the unit's state: such commands go one after the other, and others wait meanwhile.
-    var isUnitChange: Bool {
-        switch kind {
-        case .client(.unit, _), .erase, .reset: true
-        case .client, .map, .evict, .fill: false
+        case .manage, .map, .evict, .fill: nil
         }
     }
 
@@ -320,18 +318,30 @@ final class Command {
     }
 
     var context: CommandContext? {
-        if case .client(_, let context) = kind { context } else { nil }
+        switch kind {
+        case .client(_, let context), .manage(_, let context): context
+        case .erase, .map, .evict, .fill: nil
+        }
+    }
+
+    /// Whether it is task management, which no other task management takes back.
+    var isManagement: Bool {
+        if case .manage = kind { true } else { false }
     }
 
     /// Whether the command is an initiator's and changes something, so that its answer has to be kept (R4).
     var isClientChange: Bool {
-        if case .client(let operation, _) = kind { operation.isChange } else { false }
+        switch kind {
+        case .client(let operation, _): operation.isChange
+        case .manage: true
+        case .erase, .map, .evict, .fill: false
+        }
     }
 
     /// Rows that a commit of the command may touch: what a batch is measured by.
     var weight: Int {
         switch kind {
-        case .client, .erase, .reset: writes.count + zeros.count + (change == nil ? 0 : 1)
+        case .client, .erase, .manage: writes.count + zeros.count + (change == nil ? 0 : 1)
         case .map(let map): map.slots.count
         case .evict(let list): list.count
         case .fill(_, let list): list.count
@@ -342,7 +352,7 @@ final class Command {
     var isInternal: Bool {
         switch kind {
         case .evict, .fill: true
-        case .client, .erase, .reset, .map: false
+        case .client, .erase, .manage, .map: false
         }
     }
 
@@ -351,7 +361,7 @@ final class Command {
     var isBulk: Bool {
         switch kind {
         case .client(.zero, _), .erase(.zero), .map, .evict, .fill: true
-        case .client, .erase, .reset: false
+        case .client, .erase, .manage: false
         }
     }
 }
@@ -392,11 +402,23 @@ final class Nexus {
         case closed
     }
 
-    /// The answer to a change that did nothing.
+    /// The answer to a change that did nothing, or what a command took along.
     enum Kept {
         case done
         case refused(Refusal)
         case miscompare(offset: UInt64)
+        /// A unit attention condition; the command is done again, with it.
+        case delivered(UnitAttention)
+
+        /// What a copy of the command is answered at once; nil where it is done again.
+        func answer(_ stamp: Stamp) -> OwnerAnswer? {
+            switch self {
+            case .done: .done(stamp)
+            case .refused(let refusal): .refused(refusal, stamp)
+            case .miscompare(let offset): .miscompare(stamp, offset: offset)
+            case .delivered: nil
+            }
+        }
     }
 
     let number: NexusNumber
@@ -416,6 +438,9 @@ final class Nexus {
     var fencedBelow = CommandID(0)
     /// …and these.
     var fenced: Set<CommandID> = []
+    /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
+    /// their way then, and are aborted as well.
+    private(set) var abortedAt: MonotonicTime?
 
     init(row: NexusRow, state: State) {
         number = row.number
@@ -432,6 +457,12 @@ final class Nexus {
         guard !attentions.contains(attention) else { return }
         if attentions.count >= Limits.attentionsPerNexusMaximum { attentions.removeFirst() }
         attentions.append(attention)
+    }
+
+    /// Whether it may have one more command under way, and one more answer kept.
+    var hasRoom: Bool {
+        inFlight.count < OwnerLimits.commandsPerNexusMaximum
+            && done.count + kept.count < OwnerLimits.answersPerNexusMaximum
     }
 
     func raiseLowWater(to mark: CommandID) {
@@ -451,6 +482,16 @@ final class Nexus {
             kept = kept.filter { $0.key >= mark }
             fenced = fenced.filter { $0 >= mark }
         }
+    }
+
+    /// Notes that another nexus aborts this one's commands, also those that are still on their way.
+    func abort(now: MonotonicTime) { abortedAt = now }
+
+    /// Whether a change may have been on its way when another nexus aborted this one's commands. One that its target could not
+    /// send before its initiator had proved more counts as one that came later.
+    func isAborted(_ operation: CommandOperation, proved: Stamp) -> Bool {
+        guard let abortedAt, operation.isChange else { return false }
+        return proved.time <= abortedAt
     }
 
     /// Notes that a command is durable.

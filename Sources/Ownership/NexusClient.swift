@@ -33,6 +33,9 @@ public enum NexusAction<Request, Answer> {
 public enum NexusDisposition<Answer> {
     /// A last word, with the stamp that came along.
     case final(Answer, Stamp?)
+    /// A last word, too, that nothing was done. Its stamp is proved without delay: commands that carry an older proof may be
+    /// refused for the same reason.
+    case refused(Answer, Stamp?)
     /// Too old a proof: nothing was done (R1).
     case unproved(Stamp?)
     /// Another epoch serves, or another server, or the connection broke: find the owner.
@@ -150,10 +153,7 @@ public struct NexusClient<Request, Answer> {
         sendNew()
     }
 
-    /// The id of the next command: task management of the whole nexus names all below it.
-    public var nextCommand: CommandID { next }
-
-    /// What a message about the nexus itself carries (task management).
+    /// What a message about commands of the nexus carries (task management).
     public mutating func context() -> CommandContext {
         CommandContext(volume: volume, nexus: nexus, command: next, lowWater: lowWater(), proved: proved)
     }
@@ -182,9 +182,10 @@ public struct NexusClient<Request, Answer> {
         switch disposition {
         case .final(let answer, let stamp):
             if let stamp { stampArrived(stamp) }
-            outstanding[id] = nil
-            actions.append(.complete(command.request, .answered(answer)))
-            sendNew()
+            complete(id, command.request, answer)
+        case .refused(let answer, let stamp):
+            if let stamp, stamp.isNewer(than: latest) { take(stamp) }
+            complete(id, command.request, answer)
         case .unproved(let stamp):
             if let stamp { stampArrived(stamp) }
             command.isUnproved = true
@@ -198,6 +199,12 @@ public struct NexusClient<Request, Answer> {
         case .ownerLost: ownerLost()
         case .nexusClosed: end("the nexus was closed by its owner")
         }
+    }
+
+    private mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
+        outstanding[id] = nil
+        actions.append(.complete(request, .answered(answer)))
+        sendNew()
     }
 
     /// Forgets a command that task management has ended; its answer, if one comes, goes nowhere.
@@ -216,6 +223,10 @@ public struct NexusClient<Request, Answer> {
         guard isOtherEpoch || stamp.time.nanoseconds(since: latest.time) >= NexusClientLimits.stampInterval else {
             return
         }
+        take(stamp)
+    }
+
+    private mutating func take(_ stamp: Stamp) {
         latest = stamp
         if evidence.count >= NexusClientLimits.evidenceMaximum { evidence.removeLast() }
         evidence.append((nextToken, stamp))

@@ -99,22 +99,10 @@ final class VolumeOwner {
     /// The nexus that holds the unit by RESERVE (6), as long as it is there.
     var reserveHolder: NexusNumber? { unit.reservedBy.flatMap { nexuses[$0]?.number } }
 
-    /// Lets a nexus know of something with its next command.
-    func tell(_ nexus: Nexus, _ attention: UnitAttention) {
-        nexus.add(attention)
-        changedAttentions.insert(nexus.number)
-    }
-
-    /// Lets all nexuses know of something, but for one.
-    func tellAll(_ attention: UnitAttention, except number: NexusNumber? = nil) {
-        for nexus in nexuses.values where nexus.number != number { tell(nexus, attention) }
-    }
-
-    /// Takes the oldest condition of a nexus out, to be reported.
-    func takeAttention(of nexus: Nexus) -> UnitAttention? {
-        guard !nexus.attentions.isEmpty else { return nil }
-        changedAttentions.insert(nexus.number)
-        return nexus.attentions.removeFirst()
+    /// The nexuses whose unit attention conditions the next commit makes durable; those of a login that is not yet durable wait
+    /// for it.
+    var attentionsToCommit: Set<NexusNumber> {
+        changedAttentions.filter { number in nexuses[number].map { $0.state != .opening } ?? false }
     }
 
     /// The counters, with what is mapped: items come and go with the count, extents as they were at the takeover.
@@ -145,6 +133,32 @@ final class VolumeOwner {
 }
 
 extension CacheOwner {
+    /// Lets a nexus know of something with its next command.
+    mutating func tell(_ nexus: Nexus, _ attention: UnitAttention, of volume: VolumeOwner) {
+        nexus.add(attention)
+        noteAttentions(of: [nexus.number], volume)
+    }
+
+    /// Lets all nexuses know of something.
+    mutating func tellAll(_ attention: UnitAttention, of volume: VolumeOwner) {
+        for nexus in volume.nexuses.values { nexus.add(attention) }
+        noteAttentions(of: Array(volume.nexuses.keys), volume)
+    }
+
+    /// Takes the oldest condition of a nexus out, to be reported.
+    mutating func takeAttention(of nexus: Nexus, _ volume: VolumeOwner) -> UnitAttention? {
+        guard !nexus.attentions.isEmpty else { return nil }
+        noteAttentions(of: [nexus.number], volume)
+        return nexus.attentions.removeFirst()
+    }
+
+    /// Has the conditions of nexuses made durable as they are now, with the next commit.
+    mutating func noteAttentions(of numbers: [NexusNumber], _ volume: VolumeOwner) {
+        guard !volume.isLost, !numbers.isEmpty else { return }
+        volume.changedAttentions.formUnion(numbers)
+        untold.insert(volume.id)
+    }
+
     /// Sets the number of unmoved items of a volume, and with it the sum.
     mutating func setUnmoved(_ count: UInt64, of volume: VolumeOwner) {
         guard !volume.isLost else { return }

@@ -213,8 +213,7 @@ final class Bench {
         proved: Stamp? = nil,
         deadline: UInt64 = 20_000
     ) -> Ticket {
-        let number = command ?? nextCommand[nexus, default: 1]
-        nextCommand[nexus] = max(number + 1, nextCommand[nexus, default: 1])
+        let number = takeCommand(nexus, command)
         let ticket = self.ticket()
         core.submit(
             ticket,
@@ -225,6 +224,13 @@ final class Bench {
         )
         run()
         return ticket
+    }
+
+    /// The number of the next command of a nexus, or of one that is given it.
+    func takeCommand(_ nexus: NexusNumber, _ command: UInt64?) -> UInt64 {
+        let number = command ?? nextCommand[nexus, default: 1]
+        nextCommand[nexus] = max(number + 1, nextCommand[nexus, default: 1])
+        return number
     }
 
     func fence(_ nexus: NexusNumber, below command: UInt64, commands: [UInt64] = []) -> Ticket {
