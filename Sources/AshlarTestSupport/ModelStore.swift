@@ -52,6 +52,7 @@ public struct ModelStore {
         var nexuses: [NexusNumber: NexusRow] = [:]
         var usedVersions: Set<Version> = []
         var unit = LogicalUnitState()
+        var told: ToldDescription?
     }
 
     /// The planted defect.
@@ -116,7 +117,9 @@ public struct ModelStore {
                 unmovedBytes: UInt64(unmoved) * size,
                 unmovedItems: UInt64(unmoved),
                 cachedBytes: UInt64(volume.items.count) * size,
-                unit: volume.unit
+                objectBytes: volume.extents.extents.reduce(0) { $0 + $1.blocks.count } * size,
+                unit: volume.unit,
+                told: volume.told
             )
         )
     }
@@ -207,6 +210,7 @@ public struct ModelStore {
         }
         if let unit = commit.unit, defect != .reservationsIgnored { volume.unit = unit }
         for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
+        if let told = commit.told { volume.told = told }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail
     }
@@ -382,6 +386,9 @@ public struct ModelStore {
 
     /// The state of a logical unit as it is durable.
     public func unit(of id: VolumeID) -> LogicalUnitState? { volumes[id]?.unit }
+
+    /// A volume's row.
+    public func description(of id: VolumeID) -> VolumeDescription? { volumes[id]?.description }
 
     /// Changes a volume as an administrator does; what lies beyond a new end goes.
     public mutating func describe(_ description: VolumeDescription) {

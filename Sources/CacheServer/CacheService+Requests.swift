@@ -145,7 +145,7 @@ extension CacheService {
                 connection.respond(to: request.handle, error: RPCError(.notOwner(nil), nil))
                 return true
             }
-            let closed = core.closedNexuses(of: message.volume, among: message.nexuses)
+            let closed = core.closedNexuses(of: message.volume, among: message.nexuses, now: now)
             connection.respond(to: request.handle, NexusStates(volume: message.volume, nexuses: closed))
         case TargetReport.type:
             let message = try body.readRPCWholeMessage(TargetReport.self)

@@ -18,6 +18,7 @@ extension CacheOwner {
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
             return refuse(ticket, .nexusClosed, stamp(volume, now))
         }
+        nexus.lastSeen = now
         nexus.raiseLowWater(to: context.lowWater)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }

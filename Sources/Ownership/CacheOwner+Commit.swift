@@ -71,11 +71,11 @@ extension CacheOwner {
     private mutating func addUntold(to commits: inout [VolumeCommit], flight: Flight, known: [VolumeID: Int]) {
         for id in untold.sorted() where known[id] == nil {
             guard commits.count < Limits.batchMaximumBlocks else { return }
-            guard let volume = owned(id), !volume.changedAttentions.isEmpty else {
+            guard let volume = owned(id), volume.isToldChanged || !volume.changedAttentions.isEmpty else {
                 untold.remove(id)
                 continue
             }
-            guard !volume.attentionsToCommit.isEmpty else { continue }
+            guard volume.isToldChanged || !volume.attentionsToCommit.isEmpty else { continue }
             commits.append(VolumeCommit(volume: id, epoch: volume.epoch))
             flight.parts.append((volume, []))
         }
@@ -141,6 +141,9 @@ extension CacheOwner {
         var told = volume.attentionsToCommit
         volume.changedAttentions.subtract(told)
         if volume.changedAttentions.isEmpty { untold.remove(volume.id) }
+        if volume.isToldChanged { commit.told = volume.told }
+        volume.isToldChanged = false
+        flight.told.append(commit.told)
         for command in commands { told.formUnion(command.change?.attentions.keys ?? [:].keys) }
         commit.attentions = told.sorted().compactMap { number in
             guard let nexus = volume.nexuses[number] else { return nil }
@@ -184,6 +187,9 @@ extension CacheOwner {
                         volume.nexuses[entry.nexus].map { $0.attentions != entry.attentions } ?? false
                     }
                     noteAttentions(of: differing.map(\.nexus), volume)
+                    if let told = flight.told[index], let newest = volume.told, told != newest {
+                        noteTold(newest, of: volume)
+                    }
                 case .fenced:
                     actions.append(.note("volume \(volume.id): epoch \(volume.epoch) is over, a batch was fenced (I3)"))
                     lose(volume, retake: false, now: now)
@@ -212,8 +218,9 @@ extension CacheOwner {
     /// dropped instead, so that no read waits behind them for a store that refuses; and so are those that were to be taken back.
     private mutating func returnToReady(_ flight: Flight, now: MonotonicTime) {
         noCommitBefore = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
-        for (part, attentions) in zip(flight.parts, flight.attentions) {
-            noteAttentions(of: attentions.map(\.nexus), part.volume)
+        for (index, part) in flight.parts.enumerated() where !part.volume.isLost {
+            noteAttentions(of: flight.attentions[index].map(\.nexus), part.volume)
+            if flight.told[index] != nil, let newest = part.volume.told { noteTold(newest, of: part.volume) }
         }
         var dropped: [(VolumeOwner, Command)] = []
         for (volume, commands) in flight.parts.reversed() where !volume.isLost {
@@ -296,6 +303,7 @@ extension CacheOwner {
             if old.isMoved { countUnmoved(1, of: volume) }
             if let bytes = old.bytes { account(-bytes.readableBytes, to: volume) }
         } else {
+            if region.extents.extent(holding: write.block) == nil { volume.setMapped(volume.mappedBlocks + 1) }
             countUnmoved(1, of: volume)
             volume.cachedItems += 1
             account(OwnerLimits.imageItemBytes, to: volume)
@@ -335,8 +343,11 @@ extension CacheOwner {
     }
 
     private mutating func applyZero(_ range: BlockRange, to volume: VolumeOwner) {
+        var mapped: UInt64 = 0
+        defer { volume.unmap(range, known: mapped) }
         for index in volume.image.indices(overlapping: [range]) {
             guard let region = volume.image.region(index), !region.isLoading else { continue }
+            mapped += region.mappedBlocks(in: range)
             region.extents.cut(range)
             accountExtents(of: region, volume)
             if range.count < UInt64(region.items.count) {
@@ -375,6 +386,7 @@ extension CacheOwner {
             count += 1
             let region = volume.image.region(MemoryImage.regionIndex(of: slot.block))
             if let region, !region.isLoading {
+                if !volume.image.isMapped(slot.block) { volume.setMapped(volume.mappedBlocks + 1) }
                 region.extents.insert(
                     Extent(
                         blocks: BlockRange(first: slot.block, count: 1),

@@ -16,6 +16,7 @@ extension CacheOwner {
         }
         switch command.kind {
         case .client(let operation, let context):
+            endForsakenReserve(of: volume, now: now)
             guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
                 return cancel(command, of: volume, refusal: .nexusClosed, now: now)
             }
@@ -233,6 +234,9 @@ extension CacheOwner {
 
     /// A change has become durable: puts it in force, takes back what it forbids, and answers.
     mutating func apply(_ change: UnitChange, of command: Command, to volume: VolumeOwner, now: MonotonicTime) {
+        if let erasure = volume.unit.erasure, change.state.erasure == nil {
+            volume.setMapped(erasure.kind == .overwrite ? .max : 0)
+        }
         volume.unit = change.state
         for (number, attention) in change.attentions { volume.nexuses[number]?.add(attention) }
         let committing = takeBack(by: command, change, of: volume, now: now)
@@ -333,6 +337,7 @@ extension CacheOwner {
         guard let own = volume.nexuses[context.nexus], own.state == .open else {
             return refuse(ticket, .nexusClosed, current)
         }
+        own.lastSeen = now
         own.raiseLowWater(to: context.lowWater)
         if answerKnown(context.command, of: own, to: ticket, stamp: current) { return }
         // R1: its initiator may have gone to another port long ago.

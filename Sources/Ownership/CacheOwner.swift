@@ -24,6 +24,8 @@ public struct CacheOwner: ~Copyable {
         var ceilings: [Version?] = []
         /// The unit attention conditions that each part makes durable.
         var attentions: [[NexusAttentions]] = []
+        /// What nexuses know of the description with each part.
+        var told: [ToldDescription?] = []
     }
 
     enum Operation {
@@ -34,7 +36,7 @@ public struct CacheOwner: ~Copyable {
         case fillSlot(VolumeOwner, Extent)
         case takeOver(VolumeID, CacheServerID)
         case openNexus(VolumeOwner, Nexus, Ticket)
-        case closeNexus(VolumeOwner, Ticket?)
+        case closeNexus(VolumeOwner, NexusNumber, Ticket?)
         case objects(VolumeOwner)
         case moveCandidates(MoveSearch)
         case moveBytes(MoveSearch)
@@ -50,6 +52,7 @@ public struct CacheOwner: ~Copyable {
         case slot(VolumeOwner, Command, Extent)
         case takeOver(VolumeID)
         case release(VolumeOwner, Command)
+        case closeNexus(VolumeOwner, NexusNumber)
     }
 
     let configuration: OwnerConfiguration
@@ -239,6 +242,7 @@ public struct CacheOwner: ~Copyable {
             unmovedBytes += volume.unmovedBytes
             moveRound.append(volumeID)
             if volume.unit.erasure != nil { erasing.insert(volumeID) }
+            tellDescription(of: volume)
             for ticket in tickets {
                 actions.append(.answer(ticket, .volume(volume.description, stamp(volume, now))))
             }
@@ -284,9 +288,7 @@ public struct CacheOwner: ~Copyable {
         }
         let old = volume.description
         volume.description = description
-        if old.geometry != description.geometry { tellAll(.capacityChanged, of: volume) }
-        // WP stands in the header of the mode parameters.
-        if old.isReadOnly != description.isReadOnly { tellAll(.modeParametersChanged, of: volume) }
+        tellDescription(of: volume)
         if old.iqn != description.iqn { tellAll(.inquiryDataChanged, of: volume) }
         volume.nextMoveLook = now
         volume.nextEvictionLook = now
@@ -423,6 +425,7 @@ public struct CacheOwner: ~Copyable {
                     schedule(.takeOver(id), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
                 }
             case .release(let volume, let command): release(command, of: volume, now: now)
+            case .closeNexus(let volume, let number): recordClose(number, of: volume, for: nil)
             }
         }
     }
@@ -431,7 +434,8 @@ public struct CacheOwner: ~Copyable {
 extension CacheOwner.Retry {
     func belongs(to owner: VolumeOwner) -> Bool {
         switch self {
-        case .region(let volume, _), .bytes(let volume, _, _), .slot(let volume, _, _), .release(let volume, _):
+        case .region(let volume, _), .bytes(let volume, _, _), .slot(let volume, _, _), .release(let volume, _),
+            .closeNexus(let volume, _):
             volume === owner
         case .takeOver: false
         }

@@ -438,11 +438,14 @@ final class Nexus {
     var fencedBelow = CommandID(0)
     /// …and these.
     var fenced: Set<CommandID> = []
+    /// When a target last knew of it.
+    var lastSeen: MonotonicTime
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
     private(set) var abortedAt: MonotonicTime?
 
-    init(row: NexusRow, state: State) {
+    init(row: NexusRow, state: State, now: MonotonicTime) {
+        lastSeen = now
         number = row.number
         ports = row.ports
         node = row.node

@@ -25,13 +25,14 @@ final class VolumeOwner {
     /// Set when the epoch is over: whatever comes back for this object is ignored.
     var isLost = false
 
-    // Numbers. Zeroing regions that are not in memory makes the first two drift; the candidates' queries put them right.
+    // Numbers. Zeroing regions that are not in memory makes the first two drift; the candidates' queries put them right. It makes
+    // the third one drift as well, until the next takeover counts.
     /// Changed by ``CacheOwner/countUnmoved(_:of:)`` alone, which keeps the sum of all volumes.
     fileprivate(set) var unmovedItems: UInt64
     var cachedItems: UInt64
+    /// Data blocks with an item or an extent.
+    private(set) var mappedBlocks: UInt64 = 0
     var counters = UnitCounters()
-    /// Data blocks that extents referred to at the takeover.
-    private let objectBlocksAtTakeover: UInt64
     /// What this volume has in the memory image.
     var imageBytes = 0
 
@@ -45,6 +46,10 @@ final class VolumeOwner {
     var lingering: [Command] = []
     /// Nexuses whose unit attention conditions are not durable as they are.
     var changedAttentions: Set<NexusNumber> = []
+    /// What the nexuses know of the description, with the conditions that wait for them.
+    var told: ToldDescription?
+    /// Whether that is not durable as it is.
+    var isToldChanged = false
 
     // Moves.
     /// Blocks that are with agents, with the time at which they are given out again.
@@ -81,14 +86,25 @@ final class VolumeOwner {
         nextNexus = ownership.firstNexus
         unmovedItems = ownership.unmovedItems
         cachedItems = ownership.cachedBytes / UInt64(ownership.description.geometry.blockSizeBytes)
-        objectBlocksAtTakeover = ownership.objectBytes / UInt64(ownership.description.geometry.blockSizeBytes)
         unit = ownership.unit
+        told = ownership.told
         // R2: of nexuses between the same ports the newest counts; an older row is what a lost login left behind.
         var newest: [InitiatorTargetNexus: NexusRow] = [:]
         for row in ownership.nexuses where row.number > newest[row.ports]?.number ?? NexusNumber(0) {
             newest[row.ports] = row
         }
-        for row in newest.values { nexuses[row.number] = Nexus(row: row, state: .unresumed) }
+        for row in newest.values { nexuses[row.number] = Nexus(row: row, state: .unresumed, now: now) }
+        // Moved items lie in extents as well.
+        setMapped(ownership.objectBytes / blockBytes + ownership.unmovedItems)
+    }
+
+    /// Sets the number of mapped blocks, of which there are no more than blocks.
+    func setMapped(_ blocks: UInt64) { mappedBlocks = min(blocks, geometry.sizeBytes / blockBytes) }
+
+    /// Counts blocks that are zeros now: `known` of them were mapped; of others in the range that is not known.
+    func unmap(_ range: BlockRange, known: UInt64) {
+        let blocks = geometry.sizeBytes / blockBytes
+        mappedBlocks = min(mappedBlocks - min(known, mappedBlocks), blocks - min(range.count, blocks))
     }
 
     var id: VolumeID { description.id }
@@ -105,11 +121,10 @@ final class VolumeOwner {
         changedAttentions.filter { number in nexuses[number].map { $0.state != .opening } ?? false }
     }
 
-    /// The counters, with what is mapped: items come and go with the count, extents as they were at the takeover.
+    /// The counters, with what is mapped.
     var currentCounters: UnitCounters {
         var counters = counters
-        let blocks = min(cachedItems + objectBlocksAtTakeover, geometry.sizeBytes / blockBytes)
-        counters.mappedBytes = blocks * blockBytes
+        counters.mappedBytes = mappedBlocks * blockBytes
         return counters
     }
 
@@ -143,6 +158,26 @@ extension CacheOwner {
     mutating func tellAll(_ attention: UnitAttention, of volume: VolumeOwner) {
         for nexus in volume.nexuses.values { nexus.add(attention) }
         noteAttentions(of: Array(volume.nexuses.keys), volume)
+    }
+
+    /// Lets all nexuses know of what in the description differs from what they know, and has that made durable.
+    mutating func tellDescription(of volume: VolumeOwner) {
+        let current = ToldDescription(volume.description)
+        // Who logs in first knows it by that.
+        guard volume.told != current, volume.told != nil || !volume.nexuses.isEmpty else { return }
+        if let told = volume.told {
+            if told.sizeBytes != current.sizeBytes { tellAll(.capacityChanged, of: volume) }
+            // WP stands in the header of the mode parameters.
+            if told.isReadOnly != current.isReadOnly { tellAll(.modeParametersChanged, of: volume) }
+        }
+        noteTold(current, of: volume)
+    }
+
+    /// Has made durable with the next commit what the nexuses know of the description.
+    mutating func noteTold(_ told: ToldDescription, of volume: VolumeOwner) {
+        volume.told = told
+        volume.isToldChanged = true
+        untold.insert(volume.id)
     }
 
     /// Takes the oldest condition of a nexus out, to be reported.

@@ -30,6 +30,10 @@ final class Bench {
     /// What the next commits return instead of being made; `true`: they are made all the same.
     var commitFailures: [(StoreFailure, isMade: Bool)] = []
     private(set) var commits: [[VolumeCommit]] = []
+    /// Commits that wrote something.
+    var writeCommits: Int { commits.count { !$0.allSatisfy(\.writes.isEmpty) } }
+    /// Logouts that the store refuses to record.
+    var closeFailures = 0
 
     init(
         blocks: UInt64 = 2_048,
@@ -152,6 +156,9 @@ final class Bench {
             core.takeOverCompleted(id, .success(store.takeOver(volume, server: server, now: now)), now: now)
         case .openNexus(let id, let volume, let epoch, let row):
             core.nexusStored(id, .success(store.openNexus(volume, epoch, row)), now: now)
+        case .closeNexus(let id, _, _, _) where closeFailures > 0:
+            closeFailures -= 1
+            core.nexusStored(id, .failure(.refused("planted")), now: now)
         case .closeNexus(let id, let volume, let epoch, let nexus):
             core.nexusStored(id, .success(store.closeNexus(volume, epoch, nexus)), now: now)
         case .reserveObjects(let id, _, let count):

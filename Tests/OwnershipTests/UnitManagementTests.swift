@@ -88,7 +88,7 @@ struct UnitManagementTests {
             #expect(bench.refusal(after) == .attention(.deviceReset))
             if function == .targetColdReset {
                 #expect(bench.refusal(bench.check(other)) == .nexusClosed)
-                #expect(bench.core.closedNexuses(of: Bench.volume, among: [own, other]) == [other])
+                #expect(bench.core.closedNexuses(of: Bench.volume, among: [own, other], now: bench.now) == [other])
                 #expect(bench.store.state(of: Bench.volume)?.nexuses.map(\.number) == [own])
             } else {
                 #expect(bench.attentions(other) == [.deviceReset])

@@ -256,6 +256,114 @@ struct UnitRaceTests {
         }
     }
 
+    @Test("a size and a write protection that changed while nobody owned the volume are told by the next owner, once")
+    func changedUnowned() throws {
+        try Bench.checked { bench in
+            let nexus = try #require(bench.login())
+            bench.core.giveUp(Bench.volume, now: bench.now)
+            bench.run()
+            var description = try #require(bench.store.description(of: Bench.volume))
+            description.geometry = try Geometry(sizeBytes: 4_096 * 2_048, blockSizeBytes: 2_048)
+            description.isReadOnly = true
+            description.revision += 1
+            bench.store.describe(description)
+            for _ in 0..<2 {
+                bench.own()
+                bench.core.giveUp(Bench.volume, now: bench.now)
+                bench.run()
+            }
+            bench.own()
+            bench.resume(nexus)
+            #expect(bench.attentions(nexus) == [.capacityChanged, .modeParametersChanged])
+            bench.takeOver(nexus)
+            #expect(bench.attentions(nexus).isEmpty)
+            // A nexus that comes behind the change has nothing to be told.
+            let later = try #require(bench.login("l"))
+            #expect(bench.attentions(later).isEmpty)
+        }
+    }
+
+    @Test("a forced shrink ends the epoch and is told; without a nexus nothing is told to the next one")
+    func shrunk() throws {
+        try Bench.checked { bench in
+            let nexus = try #require(bench.login())
+            let geometry = try Geometry(sizeBytes: 1_024 * 2_048, blockSizeBytes: 2_048)
+            try bench.describe { $0.geometry = geometry }
+            bench.own()
+            bench.resume(nexus)
+            #expect(bench.attentions(nexus) == [.capacityChanged])
+            bench.close(nexus)
+            try bench.describe { $0.isReadOnly = true }
+            bench.takeOver()
+            let next = try #require(bench.login())
+            #expect(bench.attentions(next).isEmpty)
+        }
+    }
+
+    // MARK: RESERVE of who has gone
+
+    @Test("a logout that cannot be recorded is recorded later, so that its RESERVE does not come back with a takeover")
+    func unrecordedLogout() throws {
+        try Bench.checked { bench in
+            let holder = try #require(bench.login("a"))
+            let other = try #require(bench.login("b"))
+            #expect(bench.isDone(bench.submit(holder, .unit(.reserve))))
+            bench.closeFailures = 2
+            #expect(bench.isDone(bench.close(holder)))
+            bench.advance(500 * Bench.millisecond)
+            #expect(bench.store.state(of: Bench.volume)?.nexuses.map(\.number) == [other])
+            bench.takeOver(other)
+            #expect(bench.read(other, 0, 2_048) != nil)
+        }
+    }
+
+    @Test("RESERVE ends where no target has known its nexus for a minute", arguments: [false, true])
+    func forsakenReserve(isTakenOver: Bool) throws {
+        try Bench.checked { bench in
+            let holder = try #require(bench.login("a"))
+            let other = try #require(bench.login("b"))
+            #expect(bench.isDone(bench.submit(holder, .unit(.reserve))))
+            if isTakenOver { bench.takeOver(other) }
+            bench.advance(50_000 * Bench.millisecond)
+            #expect(bench.refusal(bench.check(other)) == .reservationConflict)
+            // An idle session is known to its target all the same.
+            #expect(bench.core.closedNexuses(of: Bench.volume, among: [holder], now: bench.now).isEmpty)
+            bench.advance(50_000 * Bench.millisecond)
+            #expect(bench.refusal(bench.check(other)) == .reservationConflict)
+            bench.advance(11_000 * Bench.millisecond)
+            #expect(bench.read(other, 0, 2_048) != nil)
+            #expect(bench.core.closedNexuses(of: Bench.volume, among: [holder], now: bench.now) == [holder])
+            #expect(bench.store.state(of: Bench.volume)?.nexuses.map(\.number) == [other])
+        }
+    }
+
+    // MARK: Counters
+
+    @Test("what is mapped is counted through writes, moves, evictions, UNMAP and erasures")
+    func mappedBlocks() throws {
+        try Bench.checked { bench in
+            let nexus = try #require(bench.login())
+            func mapped() -> UInt64? { bench.report(bench.check(nexus))?.counters.mappedBytes }
+            #expect(bench.isDone(bench.submit(nexus, bench.write(0, 8 * 2_048, 1))))
+            #expect(bench.isDone(bench.submit(nexus, bench.write(2_048, 2_048, 2))))
+            #expect(mapped() == 8 * 2_048)
+            let work = try #require(bench.moveWork())
+            bench.map(bench.put(work))
+            #expect(mapped() == 8 * 2_048)
+            bench.evict()
+            bench.takeOver(nexus)
+            #expect(mapped() == 8 * 2_048)
+            #expect(bench.isDone(bench.submit(nexus, bench.write(0, 2_048, 3))))
+            #expect(mapped() == 8 * 2_048)
+            #expect(bench.isDone(bench.submit(nexus, bench.zero((0, 3 * 2_048), (10 * 2_048, 2_048)))))
+            #expect(mapped() == 5 * 2_048)
+            #expect(bench.isDone(bench.submit(nexus, .unit(.erase(Erasure(kind: .format), isImmediate: false)))))
+            #expect(mapped() == 0)
+            #expect(bench.isDone(overwrite(bench, nexus)))
+            #expect(mapped() == 2_048 * 2_048)
+        }
+    }
+
     // MARK: Write protection
 
     @Test("MODE SELECT with SWP takes back writes that have not begun to be committed, and waits for those that have")
