@@ -22,6 +22,7 @@ extension CacheOwner {
         nexus.raiseLowWater(to: context.lowWater)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
+        nexus.noteArrival(number)
         guard nexus.hasRoom else {
             let refusal = Refusal.busy("too many commands of one session")
             if operation.isChange { nexus.keep(number, .refused(refusal)) }
@@ -115,6 +116,7 @@ extension CacheOwner {
     mutating func release(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .waiting, !volume.isLost else { return }
         if let context = command.context, !isFresh(context.proved, now: now) {
+            volume.nexuses[context.nexus]?.noteUnproved(context.command)
             answer(command, .refused(.unproved, stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }

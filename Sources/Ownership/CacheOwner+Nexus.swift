@@ -135,8 +135,7 @@ extension CacheOwner {
             return refuse(ticket, .nexusClosed, current)
         }
         guard isFresh(proved, now: now) else { return refuse(ticket, .unproved, current) }
-        nexus.state = .open
-        nexus.lastSeen = now
+        nexus.resume(now: now)
         actions.append(.answer(ticket, .nexusResumed(nexus.done.sorted(), current)))
     }
 

@@ -25,6 +25,7 @@ extension CacheOwner {
                     return cancel(command, of: volume, refusal: .taskAborted, now: now)
                 }
                 // Not kept: it comes again under the same id (R1).
+                if operation.isChange { nexus.noteUnproved(context.command) }
                 answer(command, .refused(.unproved, stamp(volume, now)))
                 return finish(command, of: volume, now: now)
             }

@@ -443,6 +443,8 @@ final class Nexus {
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
     private(set) var abortedAt: MonotonicTime?
+    /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.
+    private var unproved: Set<CommandID> = []
 
     init(row: NexusRow, state: State, now: MonotonicTime) {
         lastSeen = now
@@ -479,19 +481,40 @@ final class Nexus {
                 if !done.isEmpty { done.remove(id) }
                 if !kept.isEmpty { kept[id] = nil }
                 if !fenced.isEmpty { fenced.remove(id) }
+                if !unproved.isEmpty { unproved.remove(id) }
             }
         } else {
             done = done.filter { $0 >= mark }
             kept = kept.filter { $0.key >= mark }
             fenced = fenced.filter { $0 >= mark }
+            unproved = unproved.filter { $0 >= mark }
         }
     }
 
     /// Notes that another nexus aborts this one's commands, also those that are still on their way.
-    func abort(now: MonotonicTime) { abortedAt = now }
+    func abort(now: MonotonicTime) {
+        abortedAt = now
+        for id in unproved.sorted() { keep(id, .refused(.taskAborted)) }
+        unproved = []
+    }
 
-    /// Whether a change may have been on its way when another nexus aborted this one's commands. One that its target could not
-    /// send before its initiator had proved more counts as one that came later.
+    /// Notes that a command was refused as unproved.
+    func noteUnproved(_ id: CommandID) {
+        if id >= lowWater, unproved.count < OwnerLimits.answersPerNexusMaximum { unproved.insert(id) }
+    }
+
+    /// Notes that a command came, again or not.
+    func noteArrival(_ id: CommandID) { if !unproved.isEmpty { unproved.remove(id) } }
+
+    /// Takes the nexus up again. What its target brings along was on its way when it was aborted meanwhile.
+    func resume(now: MonotonicTime) {
+        if state == .unresumed, abortedAt != nil { abort(now: now) }
+        state = .open
+        lastSeen = now
+    }
+
+    /// Whether a change may have been on its way when another nexus aborted this one's commands: its target sends it with what was
+    /// proved when it came.
     func isAborted(_ operation: CommandOperation, proved: Stamp) -> Bool {
         guard let abortedAt, operation.isChange else { return false }
         return proved.time <= abortedAt

@@ -70,8 +70,9 @@ public struct NexusClient<Request, Answer> {
         var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
         var attempt: UInt32 = 0
-        /// The proof that it was last sent with.
-        var sentWith: Stamp?
+        /// The proof that it is sent with. A change keeps that of its arrival as long as the owner takes it: so the owner can tell
+        /// it from one that came behind a reset, however late it is sent.
+        var proof: Stamp
         /// Whether an earlier attempt in this epoch has no answer: then not even `unproved` says that nothing was done (R6).
         var mayHaveRun = false
     }
@@ -127,7 +128,7 @@ public struct NexusClient<Request, Answer> {
     public mutating func submit(_ request: Request, isChange: Bool, deadline: MonotonicTime) -> CommandID {
         let id = next
         next = CommandID(id.rawValue + 1)
-        outstanding[id] = Outstanding(request: request, isChange: isChange, deadline: deadline)
+        outstanding[id] = Outstanding(request: request, isChange: isChange, deadline: deadline, proof: proved)
         order.append(id)
         if state == .serving { sendNew() }
         return id
@@ -162,7 +163,7 @@ public struct NexusClient<Request, Answer> {
         guard var command = outstanding[id] else { return }
         if command.sentIn == epoch, !command.isUnproved { command.mayHaveRun = true }
         command.sentIn = epoch
-        command.sentWith = proved
+        if !command.isChange || command.isUnproved || command.proof.epoch != epoch { command.proof = proved }
         command.attempt += 1
         command.isUnproved = false
         outstanding[id] = command
@@ -171,7 +172,7 @@ public struct NexusClient<Request, Answer> {
             nexus: nexus,
             command: id,
             lowWater: lowWater(),
-            proved: proved
+            proved: command.proof
         )
         actions.append(.send(id, attempt: command.attempt, command.request, context))
     }
@@ -190,7 +191,7 @@ public struct NexusClient<Request, Answer> {
             if let stamp { stampArrived(stamp) }
             command.isUnproved = true
             outstanding[id] = command
-            if state == .serving, let sentWith = command.sentWith, proved.isNewer(than: sentWith) {
+            if state == .serving, proved.isNewer(than: command.proof) {
                 // The initiator has proved more while this was on its way.
                 send(id)
             } else {

@@ -58,7 +58,7 @@ struct ClusterTests {
         cluster.run(until: cluster.now + 2_000_000_000)
         rest(cluster)
         return cluster.operations[before...].filter {
-            $0.fate != .done && $0.expected == nil && $0.reservation == nil && !$0.isExcused
+            $0.fate != .done && $0.expected == nil && $0.reservation == nil && !$0.isReset && !$0.isExcused
         }
     }
 
@@ -89,7 +89,7 @@ struct ClusterTests {
             fate: .done
         )
         if cluster.counters["damaged read"] != nil { result.append("I11: a damaged block was returned") }
-        var operations = cluster.operations + [last]
+        var operations = cluster.operations.filter { !$0.isReset } + [last]
         result += ReservationChecker.violations(&operations)
         operations.removeAll { $0.reservation != nil }
         return result + LinearizabilityChecker.violations(operations, sectors: Cluster.sectors)

@@ -99,6 +99,28 @@ struct NexusClientTests {
         )
     }
 
+    @Test("a change goes out, and again, with what was proved when it came; a read with what is proved now")
+    func proofOfArrival() {
+        var client = Self.client()
+        _ = client.submit(1, isChange: true, deadline: Self.deadline)
+        client.ownerLost()
+        _ = client.submit(2, isChange: true, deadline: Self.deadline)
+        _ = client.submit(3, isChange: false, deadline: Self.deadline)
+        client.stampArrived(Self.stamp(1, 900))
+        _ = Self.drain(&client)
+        client.proved(token: 1)
+        client.ownerFound(Self.stamp(1, 910))
+        let old = Self.stamp(1, 100)
+        #expect(
+            Self.drain(&client) == [
+                .send(1, attempt: 2, proved: old), .send(2, attempt: 1, proved: old),
+                .send(3, attempt: 1, proved: Self.stamp(1, 900)),
+            ]
+        )
+        client.answered(CommandID(2), attempt: 1, .unproved(nil))
+        #expect(Self.drain(&client) == [.send(2, attempt: 2, proved: Self.stamp(1, 900))])
+    }
+
     @Test("R2 R6: in a new epoch changes are not sent again: they are committed, or aborted")
     func newEpoch() {
         var client = Self.client()

@@ -65,6 +65,43 @@ struct UnitRaceTests {
         }
     }
 
+    @Test("R6: a change that was refused as unproved before a reset is not done behind it, whatever is proved then")
+    func resetMeetsRefused() throws {
+        try Bench.checked { bench in
+            let other = try #require(bench.login("a"))
+            let own = try #require(bench.login("b"))
+            let proof = bench.stamp
+            bench.advance(5_000 * Bench.millisecond)
+            for command in [UInt64(1), 2] {
+                let write = bench.submit(other, bench.write(0, 2_048, 1), command: command, proved: proof)
+                #expect(bench.refusal(write) == .unproved)
+            }
+            // The first comes again in time.
+            #expect(bench.isDone(bench.submit(other, bench.write(0, 2_048, 1), command: 1)))
+            #expect(bench.isDone(bench.manage(own, .clearTaskSet)))
+            bench.advance(1_000 * Bench.millisecond)
+            #expect(bench.refusal(bench.submit(other, bench.write(0, 2_048, 2), command: 2)) == .taskAborted)
+            #expect(bench.isDone(bench.submit(other, bench.write(0, 2_048, 1), command: 1)))
+            #expect(bench.read(own, 0, 2_048)?.first == 1)
+        }
+    }
+
+    @Test("R6: what a nexus brings along when it is resumed behind a reset is aborted")
+    func resetMeetsUnresumed() throws {
+        try Bench.checked { bench in
+            let other = try #require(bench.login("a"))
+            let own = try #require(bench.login("b"))
+            bench.takeOver(own)
+            #expect(bench.isDone(bench.manage(own, .clearTaskSet)))
+            bench.advance(1_000 * Bench.millisecond)
+            let proof = bench.stamp
+            bench.resume(other)
+            #expect(bench.refusal(bench.submit(other, bench.write(0, 2_048, 1), proved: proof)) == .taskAborted)
+            bench.advance(1_000 * Bench.millisecond)
+            #expect(bench.isDone(bench.submit(other, bench.write(0, 2_048, 1))))
+        }
+    }
+
     @Test("R6: PREEMPT AND ABORT aborts what is still on its way, PREEMPT does not", arguments: [false, true])
     func preemptMeetsTransit(aborts: Bool) throws {
         try Bench.checked { bench in
