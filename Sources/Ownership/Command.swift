@@ -442,7 +442,7 @@ final class Nexus {
     var lastSeen: MonotonicTime
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
-    private(set) var abortedAt: MonotonicTime?
+    var abortedAt: MonotonicTime?
     /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.
     private var unproved: Set<CommandID> = []
 

@@ -291,6 +291,10 @@ extension Cluster {
                 let deadline = now.advanced(byNanoseconds: 20_000_000_000)
                 if let function = request.management {
                     server.core.manage(ticket, context: context, function: function, deadline: deadline, now: now)
+                    guard self.defect == .transitForgotten else { return }
+                    for nexus in server.core.owned(Self.volume)?.nexuses.values.map({ $0 }) ?? [] {
+                        nexus.abortedAt = nil
+                    }
                     return
                 }
                 server.core.submit(ticket, context: context, operation: command, deadline: deadline, now: now)
@@ -432,7 +436,7 @@ extension Cluster {
     }
 
     /// Aborts the commands of all initiators; after the answer none that began before happens any more (R6).
-    private func reset(_ session: ClusterSession) {
+    func reset(_ session: ClusterSession) {
         count("reset")
         var operation = ClusterOperation(isRead: false, firstSector: 0, count: 0, values: [], begun: now)
         operation.isReset = true
@@ -444,7 +448,7 @@ extension Cluster {
         )
     }
 
-    private func issue(_ session: ClusterSession) {
+    func issue(_ session: ClusterSession) {
         if hasReservations, mood == .rough, !isAlone(session), generator.chance(4) {
             return issueReservation(session)
         }
