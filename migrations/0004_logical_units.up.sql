@@ -14,7 +14,9 @@ CREATE TABLE logical_units (
     identifying_text bytea NOT NULL DEFAULT '' CHECK (length(identifying_text) <= 256),
     erasure_kind smallint CHECK (erasure_kind BETWEEN 1 AND 4),
     erasure_position bigint NOT NULL DEFAULT 0 CHECK (erasure_position >= 0),
-    erasure_pattern bytea NOT NULL DEFAULT ''
+    erasure_pattern bytea NOT NULL DEFAULT '',
+    told_size_bytes bigint,
+    told_read_only boolean
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 COMMENT ON TABLE logical_units IS
     'State of a volume''s logical unit, the same through every target. A volume without a row has that of a fresh one.';
@@ -31,11 +33,14 @@ COMMENT ON COLUMN logical_units.erasure_kind IS
     'What SANITIZE or FORMAT UNIT does now. 1: block erase, 2: cryptographic erase, 3: overwrite, 4: format. NULL: nothing.';
 COMMENT ON COLUMN logical_units.erasure_position IS 'All bytes of the volume below it are erased.';
 COMMENT ON COLUMN logical_units.erasure_pattern IS 'One logical block to overwrite with.';
+COMMENT ON COLUMN logical_units.told_size_bytes IS
+    'Size of the volume that its nexuses know of: by a login, or by a unit attention condition. NULL: nobody logged in yet.';
+COMMENT ON COLUMN logical_units.told_read_only IS 'Read-only, as its nexuses know of.';
 
 CREATE TABLE registrations (
     volume_id bigint NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
     initiator_name text NOT NULL,
-    isid bigint NOT NULL,
+    isid bigint NOT NULL CHECK (isid BETWEEN 0 AND 281474976710655),
     portal_group_tag integer NOT NULL,
     relative_port_identifier integer NOT NULL,
     reservation_key bigint NOT NULL CHECK (reservation_key <> 0),

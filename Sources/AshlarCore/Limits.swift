@@ -49,6 +49,13 @@ public enum Limits {
     /// Longest PERIPHERAL DEVICE TEXT IDENTIFYING INFORMATION.
     public static let identifyingTextMaximumBytes = 256
 
+    // MARK: Target nodes
+
+    /// A target that has told nothing for so many seconds counts as gone: three times the interval of its reports.
+    public static let targetLifeSeconds = 15
+    /// Target nodes that are told at once.
+    public static let targetNodesMaximum = 1_024
+
     // MARK: Wire
 
     /// Largest RPC frame: a transfer of the largest size with its checksums, and room for the fields.

@@ -56,6 +56,7 @@ public struct ModelStore {
         var nexuses: [NexusNumber: NexusRow] = [:]
         var usedVersions: Set<Version> = []
         var unit = LogicalUnitState()
+        var told: ToldDescription?
     }
 
     /// The planted defect.
@@ -120,7 +121,9 @@ public struct ModelStore {
                 unmovedBytes: UInt64(unmoved) * size,
                 unmovedItems: UInt64(unmoved),
                 cachedBytes: UInt64(volume.items.count) * size,
-                unit: volume.unit
+                objectBytes: volume.extents.extents.reduce(0) { $0 + $1.blocks.count } * size,
+                unit: volume.unit,
+                told: volume.told
             )
         )
     }
@@ -212,6 +215,7 @@ public struct ModelStore {
         }
         if let unit = commit.unit, defect != .reservationsIgnored { volume.unit = unit }
         for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
+        if let told = commit.told { volume.told = told }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail
     }
@@ -432,6 +436,21 @@ public struct ModelStore {
 
     /// The state of a logical unit as it is durable.
     public func unit(of id: VolumeID) -> LogicalUnitState? { volumes[id]?.unit }
+
+    /// A volume's row.
+    public func description(of id: VolumeID) -> VolumeDescription? { volumes[id]?.description }
+
+    /// Changes a volume as an administrator does; what lies beyond a new end goes.
+    public mutating func describe(_ description: VolumeDescription) {
+        guard var volume = volumes[description.id] else { return }
+        let size = UInt64(description.geometry.blockSizeBytes)
+        let end = BlockID(description.geometry.sizeBytes / size)
+        let old = BlockID(volume.description.geometry.sizeBytes / size)
+        volume.items = volume.items.filter { $0.key < end }
+        if end < old { volume.extents.cut(BlockRange(from: end, to: old)) }
+        volume.description = description
+        volumes[description.id] = volume
+    }
 
     /// Versions from this one on have never been handed out, by what is durable (M2).
     public func firstVersion(of id: VolumeID) -> Version? { volumes[id]?.firstVersion }

@@ -144,6 +144,7 @@ extension CacheService {
                 waiting(request, connection),
                 context: CommandContext(message.header),
                 function: message.function,
+                deadline: deadline(request),
                 now: now
             )
         case NexusStates.type:
@@ -152,7 +153,7 @@ extension CacheService {
                 connection.respond(to: request.handle, error: RPCError(.notOwner(nil), nil))
                 return true
             }
-            let closed = core.closedNexuses(of: message.volume, among: message.nexuses)
+            let closed = core.closedNexuses(of: message.volume, among: message.nexuses, now: now)
             connection.respond(to: request.handle, NexusStates(volume: message.volume, nexuses: closed))
         case TargetReport.type:
             let message = try body.readRPCWholeMessage(TargetReport.self)

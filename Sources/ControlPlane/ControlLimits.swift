@@ -24,8 +24,6 @@ public enum ControlLimits {
     public static let objectsDeadlineMilliseconds: UInt32 = 30_000
     /// How often object servers are asked for their numbers, in seconds.
     public static let objectServerPollSeconds = 10
-    /// A node that has not been heard of for this long counts as gone, in seconds.
-    public static let heartbeatAgeMaximumSeconds = 30
     /// Longest time of a statement of the API, in milliseconds.
     public static let statementMilliseconds = 30_000
     /// Initiators or credentials of one volume.

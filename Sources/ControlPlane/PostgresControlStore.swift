@@ -1,3 +1,4 @@
+import AshlarCore
 import Foundation
 import PostgresStore
 
@@ -402,7 +403,7 @@ extension PostgresControlStore {
             release: try required(row.string("release"), "release"),
             sessions: try required(row.int64("sessions"), "sessions"),
             heartbeatAgeSeconds: max(0, age),
-            alive: age <= Double(ControlLimits.heartbeatAgeMaximumSeconds),
+            alive: age <= Double(Limits.targetLifeSeconds),
             draining: try required(row.bool("draining"), "draining")
         )
     }

@@ -18,13 +18,12 @@ extension CacheOwner {
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
             return refuse(ticket, .nexusClosed, stamp(volume, now))
         }
+        nexus.lastSeen = now
         nexus.raiseLowWater(to: context.lowWater)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
-        guard
-            nexus.inFlight.count < OwnerLimits.commandsPerNexusMaximum,
-            nexus.done.count + nexus.kept.count < OwnerLimits.answersPerNexusMaximum
-        else {
+        nexus.noteArrival(number)
+        guard nexus.hasRoom else {
             let refusal = Refusal.busy("too many commands of one session")
             if operation.isChange { nexus.keep(number, .refused(refusal)) }
             return refuse(ticket, refusal, stamp(volume, now))
@@ -49,17 +48,20 @@ extension CacheOwner {
     ) {
         let ranges: [BlockRange]
         do throws(RefusedCommand) {
-            ranges = try check(operation, of: volume)
+            // What the owner does by itself was allowed when it was asked for.
+            ranges = try check(operation, isOwn: command.context == nil, of: volume)
         } catch {
             return cancel(command, of: volume, refusal: error.refusal, now: now)
         }
         guard !ranges.isEmpty else {
+            // The end of an erasure that has no blocks left, as in a volume that shrank, is made durable all the same.
+            if case .erase = command.kind { return makeReady(command, of: volume) }
             answer(command, operation.emptyAnswer(stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
         // What asks for the map keeps no block from others.
         if case .mapStatus = operation {} else { command.place(ranges) }
-        count(operation, of: volume)
+        if command.context != nil { count(operation, of: volume) }
         if command.isExclusive, !command.isBulk, let delay = slowdown() {
             // It keeps no place in the order while it waits: it has not been accepted yet.
             return schedule(.release(volume, command), at: now.advanced(byNanoseconds: delay))
@@ -84,7 +86,7 @@ extension CacheOwner {
     }
 
     /// Answers a command that came before, is in flight, or must not be executed any more (R4); `false` for a new one.
-    private mutating func answerKnown(
+    mutating func answerKnown(
         _ number: CommandID,
         of nexus: Nexus,
         to ticket: Ticket,
@@ -94,12 +96,8 @@ extension CacheOwner {
             refuse(ticket, .belowLowWater, stamp)
         } else if nexus.inFlight[number] == nil, nexus.done.contains(number) {
             actions.append(.answer(ticket, .done(stamp)))
-        } else if let kept = nexus.kept[number] {
-            switch kept {
-            case .done: actions.append(.answer(ticket, .done(stamp)))
-            case .refused(let refusal): refuse(ticket, refusal, stamp)
-            case .miscompare(let offset): actions.append(.answer(ticket, .miscompare(stamp, offset: offset)))
-            }
+        } else if let answer = nexus.kept[number]?.answer(stamp) {
+            actions.append(.answer(ticket, answer))
         } else if let known = nexus.inFlight[number] {
             // Sent again after its connection broke. Copies may overtake one another: all get the answer.
             if let old = known.ticket { known.earlierTickets.append(old) }
@@ -119,6 +117,7 @@ extension CacheOwner {
     mutating func release(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .waiting, !volume.isLost else { return }
         if let context = command.context, !isFresh(context.proved, now: now) {
+            volume.nexuses[context.nexus]?.noteUnproved(context.command)
             answer(command, .refused(.unproved, stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
@@ -134,7 +133,11 @@ extension CacheOwner {
     struct RefusedCommand: Error { var refusal: Refusal }
 
     /// Checks a command's bytes against the volume; returns its data blocks, ascending and without overlap.
-    private func check(_ operation: CommandOperation, of volume: VolumeOwner) throws(RefusedCommand) -> [BlockRange] {
+    private func check(
+        _ operation: CommandOperation,
+        isOwn: Bool,
+        of volume: VolumeOwner
+    ) throws(RefusedCommand) -> [BlockRange] {
         let geometry = volume.geometry
         let unit = UInt64(geometry.logicalBlockSizeBytes)
         func blocks(
@@ -157,7 +160,7 @@ extension CacheOwner {
             let blocks = geometry.blocks(touching: range)
             return blocks.isEmpty ? [] : [blocks]
         }
-        try checkWritable(volume)
+        if !isOwn { try checkWritable(volume) }
         switch operation {
         case .read, .mapStatus, .check, .unit: return []
         case .write(let offset, let checksums, let bytes), .orWrite(let offset, let checksums, let bytes):
@@ -255,8 +258,7 @@ extension CacheOwner {
         guard command.phase == .loading, command.outstanding == 0, !volume.isLost else { return }
         switch command.kind {
         case .client(let operation, _), .erase(let operation): proceed(command, operation, of: volume, now: now)
-        case .reset: makeReady(command, of: volume)
-        case .map, .evict: makeReady(command, of: volume)
+        case .manage, .map, .evict: makeReady(command, of: volume)
         case .fill(let extent, _):
             // A command before it may have zeroed, written or mapped the block anew since its bytes were fetched.
             guard stillLies(extent, in: volume) else { return finish(command, of: volume, now: now) }

@@ -8,7 +8,7 @@ extension CacheOwner {
     /// Sends a batch if something is ready and a commit slot is free.
     mutating func flush(now: MonotonicTime) {
         guard now >= noCommitBefore else { return }
-        while commitsInFlight < Limits.commitsInFlightMaximum, !ready.isEmpty {
+        while commitsInFlight < Limits.commitsInFlightMaximum, !ready.isEmpty || !untold.isEmpty {
             guard let (flight, commits) = makeBatch(now: now) else { return }
             commitsInFlight += 1
             self.commits += 1
@@ -60,9 +60,25 @@ extension CacheOwner {
             bytes += commandBytes
         }
         ready.insert(contentsOf: held, at: 0)
+        if !isAlone { addUntold(to: &commits, flight: flight, known: indices) }
         guard !commits.isEmpty else { return nil }
         for index in commits.indices { complete(&commits[index], flight: flight, index: index) }
         return (flight, commits)
+    }
+
+    /// Adds volumes of which nothing else is to be committed than unit attention conditions: what was told, or reported, is durable
+    /// soon, also on an idle volume.
+    private mutating func addUntold(to commits: inout [VolumeCommit], flight: Flight, known: [VolumeID: Int]) {
+        for id in untold.sorted() where known[id] == nil {
+            guard commits.count < Limits.batchMaximumBlocks else { return }
+            guard let volume = owned(id), volume.isToldChanged || !volume.changedAttentions.isEmpty else {
+                untold.remove(id)
+                continue
+            }
+            guard volume.isToldChanged || !volume.attentionsToCommit.isEmpty else { continue }
+            commits.append(VolumeCommit(volume: id, epoch: volume.epoch))
+            flight.parts.append((volume, []))
+        }
     }
 
     /// Whether a command has to wait at the hard limit: it makes more blocks unmoved, and no map that would make room waits
@@ -90,7 +106,7 @@ extension CacheOwner {
 
     private func add(_ command: Command, to commit: inout VolumeCommit) {
         switch command.kind {
-        case .client, .erase, .reset:
+        case .client, .erase, .manage:
             commit.zeros.append(contentsOf: command.zeros)
             commit.references.append(contentsOf: command.references)
             commit.writes.append(contentsOf: command.writes)
@@ -103,7 +119,7 @@ extension CacheOwner {
     }
 
     /// Puts the parts into the order that the store wants, and adds marks and the version ceiling.
-    private func complete(_ commit: inout VolumeCommit, flight: Flight, index: Int) {
+    private mutating func complete(_ commit: inout VolumeCommit, flight: Flight, index: Int) {
         let (volume, commands) = flight.parts[index]
         commit.zeros = Self.normalized(commit.zeros)
         commit.writes.sort { $0.block < $1.block }
@@ -123,7 +139,12 @@ extension CacheOwner {
         commit.marks = marks.values.sorted { $0.nexus < $1.nexus }.map {
             NexusMark(nexus: $0.nexus, lowWater: $0.lowWater, done: $0.done.sorted())
         }
-        var told = volume.changedAttentions
+        var told = volume.attentionsToCommit
+        volume.changedAttentions.subtract(told)
+        if volume.changedAttentions.isEmpty { untold.remove(volume.id) }
+        if volume.isToldChanged { commit.told = volume.told }
+        volume.isToldChanged = false
+        flight.told.append(commit.told)
         for command in commands { told.formUnion(command.change?.attentions.keys ?? [:].keys) }
         commit.attentions = told.sorted().compactMap { number in
             guard let nexus = volume.nexuses[number] else { return nil }
@@ -132,8 +153,6 @@ extension CacheOwner {
             return NexusAttentions(nexus: number, attentions: Array(attentions))
         }
         flight.attentions.append(commit.attentions)
-        flight.told.append(volume.changedAttentions.sorted())
-        volume.changedAttentions = []
         // M2: versions above what is durable may be used only in a transaction that makes them so.
         var ceiling: Version?
         if volume.nextVersion > volume.durableCeiling {
@@ -165,11 +184,12 @@ extension CacheOwner {
                     }
                     apply(commands, detail, to: volume, now: now)
                     // Of two commits under way either may be the last: what is durable is put right with the next one.
-                    for entry in flight.attentions[index] {
-                        guard let nexus = volume.nexuses[entry.nexus], nexus.attentions != entry.attentions else {
-                            continue
-                        }
-                        volume.changedAttentions.insert(entry.nexus)
+                    let differing = flight.attentions[index].filter { entry in
+                        volume.nexuses[entry.nexus].map { $0.attentions != entry.attentions } ?? false
+                    }
+                    noteAttentions(of: differing.map(\.nexus), volume)
+                    if let told = flight.told[index], let newest = volume.told, told != newest {
+                        noteTold(newest, of: volume)
                     }
                 case .fenced:
                     actions.append(.note("volume \(volume.id): epoch \(volume.epoch) is over, a batch was fenced (I3)"))
@@ -196,14 +216,17 @@ extension CacheOwner {
     }
 
     /// Nothing of a batch was changed: its commands go back to the head of what is ready, as they are. The owner's own are
-    /// dropped instead, so that no read waits behind them for a store that refuses.
+    /// dropped instead, so that no read waits behind them for a store that refuses; and so are those that were to be taken back.
     private mutating func returnToReady(_ flight: Flight, now: MonotonicTime) {
         noCommitBefore = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
-        for (part, told) in zip(flight.parts, flight.told) { part.volume.changedAttentions.formUnion(told) }
+        for (index, part) in flight.parts.enumerated() where !part.volume.isLost {
+            noteAttentions(of: flight.attentions[index].map(\.nexus), part.volume)
+            if flight.told[index] != nil, let newest = part.volume.told { noteTold(newest, of: part.volume) }
+        }
         var dropped: [(VolumeOwner, Command)] = []
         for (volume, commands) in flight.parts.reversed() where !volume.isLost {
             for command in commands.reversed() where command.phase == .committing {
-                if command.isInternal {
+                if command.isInternal || command.takenBack != nil {
                     command.phase = .loading
                     dropped.append((volume, command))
                 } else {
@@ -213,7 +236,8 @@ extension CacheOwner {
             }
         }
         for (volume, command) in dropped.reversed() {
-            cancel(command, of: volume, refusal: .busy("the store refused a commit"), now: now)
+            let refusal = command.takenBack ?? .busy("the store refused a commit")
+            cancel(command, of: volume, refusal: refusal, now: now)
         }
     }
 
@@ -240,7 +264,7 @@ extension CacheOwner {
 
         for command in commands {
             switch command.kind {
-            case .client, .erase, .reset:
+            case .client, .erase, .manage:
                 for range in command.zeros { applyZero(range, to: volume) }
                 for reference in command.references { applyReference(reference, to: volume) }
                 for write in command.writes { applyWrite(write, to: volume) }
@@ -281,6 +305,7 @@ extension CacheOwner {
             if old.isMoved { countUnmoved(1, of: volume) }
             if let bytes = old.bytes { account(-bytes.readableBytes, to: volume) }
         } else {
+            if region.extents.extent(holding: write.block) == nil { volume.setMapped(volume.mappedBlocks + 1) }
             countUnmoved(1, of: volume)
             volume.cachedItems += 1
             account(OwnerLimits.imageItemBytes, to: volume)
@@ -320,8 +345,11 @@ extension CacheOwner {
     }
 
     private mutating func applyZero(_ range: BlockRange, to volume: VolumeOwner) {
+        var mapped: UInt64 = 0
+        defer { volume.unmap(range, known: mapped) }
         for index in volume.image.indices(overlapping: [range]) {
             guard let region = volume.image.region(index), !region.isLoading else { continue }
+            mapped += region.mappedBlocks(in: range)
             region.extents.cut(range)
             accountExtents(of: region, volume)
             if range.count < UInt64(region.items.count) {
@@ -343,6 +371,7 @@ extension CacheOwner {
             region.extents.insert(reference.extent.clipped(to: region.range))
             accountExtents(of: region, volume)
         }
+        volume.setMapped(volume.mappedBlocks + reference.blocks.count)
     }
 
     private mutating func applyEviction(_ eviction: Eviction, to volume: VolumeOwner) {
@@ -371,6 +400,7 @@ extension CacheOwner {
             count += 1
             let region = volume.image.region(MemoryImage.regionIndex(of: slot.block))
             if let region, !region.isLoading {
+                if !volume.image.isMapped(slot.block) { volume.setMapped(volume.mappedBlocks + 1) }
                 region.extents.insert(
                     Extent(
                         blocks: BlockRange(first: slot.block, count: 1),

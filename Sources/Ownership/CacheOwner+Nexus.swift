@@ -25,7 +25,7 @@ extension CacheOwner {
         let mark = NexusMark(nexus: number, lowWater: CommandID(0), done: [])
         let row = NexusRow(number: number, ports: ports, node: node, mark: mark)
         // It stays closed until it is durable: a command cannot come before the login's answer.
-        let nexus = Nexus(row: row, state: .opening)
+        let nexus = Nexus(row: row, state: .opening, now: now)
         volume.nexuses[number] = nexus
         let id = operation(.openNexus(volume, nexus, ticket))
         actions.append(.openNexus(id, volume.id, volume.epoch, row))
@@ -43,13 +43,31 @@ extension CacheOwner {
     /// Closes a nexus, and has that recorded, though its target did not ask for it.
     mutating func closeForGood(_ nexus: Nexus, of volume: VolumeOwner, now: MonotonicTime) {
         close(nexus, of: volume, now: now)
-        actions.append(.closeNexus(operation(.closeNexus(volume, nil)), volume.id, volume.epoch, nexus.number))
+        recordClose(nexus.number, of: volume, for: nil)
+    }
+
+    mutating func recordClose(_ number: NexusNumber, of volume: VolumeOwner, for ticket: Ticket?) {
+        let id = operation(.closeNexus(volume, number, ticket))
+        actions.append(.closeNexus(id, volume.id, volume.epoch, number))
+    }
+
+    /// Closes the nexus that holds the unit by RESERVE (6), where no target has known it for long: the node that it came through
+    /// has ended, and its initiator has not come back. A target that lives asks for its nexuses every second.
+    mutating func endForsakenReserve(of volume: VolumeOwner, now: MonotonicTime) {
+        guard
+            let holder = volume.reserveHolder.flatMap({ volume.nexuses[$0] }),
+            now.nanoseconds(since: holder.lastSeen) >= OwnerLimits.unresumedGrace
+        else { return }
+        closeForGood(holder, of: volume, now: now)
     }
 
     /// Which of the nexuses are closed: for a target whose sessions are idle, and so would not notice (R3).
-    public func closedNexuses(of id: VolumeID, among numbers: [NexusNumber]) -> [NexusNumber] {
+    public func closedNexuses(of id: VolumeID, among numbers: [NexusNumber], now: MonotonicTime) -> [NexusNumber] {
         guard let volume = owned(id) else { return [] }
-        return numbers.filter { volume.nexuses[$0] == nil }
+        return numbers.filter { number in
+            volume.nexuses[number]?.lastSeen = now
+            return volume.nexuses[number] == nil
+        }
     }
 
     /// Logs an initiator port out; answered with `done`.
@@ -61,7 +79,7 @@ extension CacheOwner {
     ) {
         guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
         if let nexus = volume.nexuses[number] { close(nexus, of: volume, now: now) }
-        actions.append(.closeNexus(operation(.closeNexus(volume, ticket)), id, volume.epoch, number))
+        recordClose(number, of: volume, for: ticket)
     }
 
     /// The store recorded a login or a logout; `false`: the epoch is over.
@@ -74,6 +92,9 @@ extension CacheOwner {
                 // A newer login between the same ports may have closed it meanwhile.
                 guard nexus.state == .opening else { return refuse(ticket, .nexusClosed) }
                 nexus.state = .open
+                tellDescription(of: volume)
+                // What it was told of meanwhile had no row to be written to.
+                if !nexus.attentions.isEmpty { noteAttentions(of: [nexus.number], volume) }
                 actions.append(.answer(ticket, .nexusOpened(nexus.number, stamp(volume, now))))
             case .success(false):
                 refuse(ticket, .notOwner(nil))
@@ -84,10 +105,15 @@ extension CacheOwner {
                 actions.append(.note("login to volume \(volume.id) could not be recorded: \(failure)"))
                 refuse(ticket, .busy("the login could not be recorded"))
             }
-        case .closeNexus(let volume, let ticket):
+        case .closeNexus(let volume, let number, let ticket):
             if case .success(false) = result { lose(volume, retake: true, now: now) }
             if case .failure(let failure) = result {
                 actions.append(.note("logout from volume \(volume.id) could not be recorded: \(failure)"))
+                if case .broken = failure {
+                } else if !volume.isLost {
+                    // Else the next owner would find it, and with it what it had reserved.
+                    schedule(.closeNexus(volume, number), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
+                }
             }
             if let ticket { actions.append(.answer(ticket, .done(stamp(volume, now)))) }
         default: return
@@ -109,7 +135,7 @@ extension CacheOwner {
             return refuse(ticket, .nexusClosed, current)
         }
         guard isFresh(proved, now: now) else { return refuse(ticket, .unproved, current) }
-        nexus.state = .open
+        nexus.resume(now: now)
         actions.append(.answer(ticket, .nexusResumed(nexus.done.sorted(), current)))
     }
 
@@ -122,6 +148,7 @@ extension CacheOwner {
     mutating func close(_ nexus: Nexus, of volume: VolumeOwner, now: MonotonicTime) {
         nexus.state = .closed
         volume.nexuses[nexus.number] = nil
+        volume.changedAttentions.remove(nexus.number)
         for (_, command) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where command.phase != .committing {
             cancel(command, of: volume, refusal: .nexusClosed, now: now)
         }
@@ -149,8 +176,9 @@ extension CacheOwner {
             hit = Set(commands).sorted().compactMap { nexus.inFlight[$0] }
         }
         var committing: [Command] = []
-        for command in hit {
+        for command in hit where !command.isManagement {
             if command.phase == .committing {
+                command.takenBack = .aborted
                 committing.append(command)
             } else {
                 cancel(command, of: volume, refusal: .aborted, now: now)
@@ -185,7 +213,8 @@ extension CacheOwner {
 
     /// Lets a command wait for the lease; it goes on from where it was.
     mutating func park(_ command: Command, of volume: VolumeOwner) {
-        guard !parkedReads.contains(where: { $0.1 === command }) else { return }
+        guard !command.isParked else { return }
+        command.isParked = true
         parkedReads.append((volume, command))
     }
 
@@ -203,14 +232,12 @@ extension CacheOwner {
             command.fences = []
             for fence in fences { settle(fence, of: volume, now: now) }
         }
-        if !volume.heldByChange.isEmpty { volume.heldByChange.removeAll { $0 === command } }
         if !volume.surveysWaiting.isEmpty { volume.surveysWaiting.removeAll { $0 === command } }
         if !volume.lingering.isEmpty { volume.lingering.removeAll { $0 === command } }
-        if !parkedReads.isEmpty { parkedReads.removeAll { $0.1 === command } }
         switch command.kind {
         case .fill(_, let list): volume.fillsInFlight -= list.count
         case .evict: volume.isLookingForEvictions = false
-        case .client, .erase, .reset, .map: break
+        case .client, .erase, .manage, .map: break
         }
         if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {
             volume.bulk.remove(at: index)
@@ -238,14 +265,18 @@ extension CacheOwner {
 
     /// Fails commands that have waited as long as they may; those in a commit are not touched.
     mutating func expireWaiting(now: MonotonicTime) {
+        // Those that have ended meanwhile are left in these lists, so that none is searched for each command that ends.
+        parkedReads.removeAll { $0.1.phase == .finished }
+        let parked = Dictionary(grouping: parkedReads) { $0.0.id }
         let busy = volumes.values.compactMap { slot -> VolumeOwner? in
             guard case .owned(let volume) = slot else { return nil }
-            let isBusy = !volume.order.isEmpty || volume.unitChange != nil || !parkedReads.isEmpty
+            let isBusy = !volume.order.isEmpty || volume.unitChange != nil || parked[volume.id] != nil
             return isBusy ? volume : nil
         }
         for volume in busy.sorted(by: { $0.id < $1.id }) {
+            volume.heldByChange.removeAll { $0.phase == .finished }
             let changes = [volume.unitChange].compactMap { $0 } + volume.heldByChange
-            let parked = parkedReads.filter { $0.0 === volume }.map(\.1)
+            let parked = (parked[volume.id] ?? []).map(\.1)
             let expired = (volume.order.waiting + volume.order.active + changes + parked).filter {
                 $0.deadline <= now && $0.phase != .committing && $0.phase != .lingering && $0.phase != .finished
                     && $0.ticket != nil

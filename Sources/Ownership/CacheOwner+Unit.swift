@@ -5,7 +5,8 @@ import NIOCore
 // The logical unit: what keeps commands out (reservations, erasures, unit attention conditions), and what changes its state.
 //
 // Changes of the state go one after the other. While one is under way, commands that arrive wait: what they meet depends on
-// it. So a command is ordered either before a change, and then ends before it is answered or is taken back by it, or behind it.
+// it. So a command is ordered either before a change or behind it. Changes that keep others out (reservations, RESERVE, SWP) take
+// back what was let in before them and has not begun to be committed, and are answered behind what has.
 extension CacheOwner {
     /// Lets a command in, if nothing keeps it out.
     mutating func admit(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
@@ -15,11 +16,16 @@ extension CacheOwner {
         }
         switch command.kind {
         case .client(let operation, let context):
+            endForsakenReserve(of: volume, now: now)
             guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
                 return cancel(command, of: volume, refusal: .nexusClosed, now: now)
             }
             guard isFresh(context.proved, now: now) else {
+                if nexus.isAborted(operation, proved: context.proved) {
+                    return cancel(command, of: volume, refusal: .taskAborted, now: now)
+                }
                 // Not kept: it comes again under the same id (R1).
+                if operation.isChange { nexus.noteUnproved(context.command) }
                 answer(command, .refused(.unproved, stamp(volume, now)))
                 return finish(command, of: volume, now: now)
             }
@@ -28,10 +34,13 @@ extension CacheOwner {
             if refusal != nil || !operation.touchesBlocks, !holdsLease(now: now) { return park(command, of: volume) }
             if let refusal {
                 if case .attention = refusal {
-                    _ = volume.takeAttention(of: nexus)
+                    _ = takeAttention(of: nexus, volume)
                     nexus.keep(context.command, .refused(refusal))
                 }
                 return cancel(command, of: volume, refusal: refusal, now: now)
+            }
+            if nexus.isAborted(operation, proved: context.proved) {
+                return cancel(command, of: volume, refusal: .taskAborted, now: now)
             }
             switch operation {
             case .check(let rules, let reservations):
@@ -42,10 +51,13 @@ extension CacheOwner {
         case .erase(let operation):
             volume.unitChange = command
             admitBlocks(command, operation, of: volume, now: now)
-        case .reset:
+        case .manage(let function, _):
             var change = UnitChange(state: volume.unit)
-            change.state.reservedBy = nil
-            change.state.mode = change.state.savedMode
+            if function.isReset {
+                change.state.reservedBy = nil
+                change.state.mode = change.state.savedMode
+                for number in volume.nexuses.keys { change.attentions[number] = .deviceReset }
+            }
             begin(change, command, of: volume)
         case .map, .evict, .fill: preconditionFailure("what agents and the owner do meets no reservation")
         }
@@ -54,6 +66,7 @@ extension CacheOwner {
     /// Lets commands in that waited for a change of the state, in their order, up to the next change.
     private mutating func admitHeld(of volume: VolumeOwner, now: MonotonicTime) {
         while volume.unitChange == nil, let next = volume.heldByChange.popFirst() {
+            guard next.phase != .finished else { continue }
             admit(next, of: volume, now: now)
         }
     }
@@ -89,10 +102,19 @@ extension CacheOwner {
         var state = volume.unit
         if !wantsReservations { state.reservations = PersistentReservations() }
         state.reservedBy = volume.reserveHolder
+        var attention: UnitAttention?
+        if rules.attention == .deliver, let context = command.context {
+            if case .delivered(let known)? = nexus.kept[context.command] {
+                attention = known
+            } else if let taken = takeAttention(of: nexus, volume) {
+                nexus.keep(context.command, .delivered(taken))
+                attention = taken
+            }
+        }
         let report = UnitReport(
             revision: volume.description.revision,
             state: state,
-            attention: rules.attention == .deliver ? volume.takeAttention(of: nexus) : nil,
+            attention: attention,
             counters: volume.currentCounters
         )
         answer(command, .checked(stamp(volume, now), report))
@@ -165,7 +187,11 @@ extension CacheOwner {
             if bytes != old { tellOthers(.deviceIdentifierChanged) }
         case .erase(let erasure, _):
             try checkWritable(volume)
-            change.state.erasure = erasure
+            let length = erasure.kind == .overwrite ? Int(volume.geometry.logicalBlockSizeBytes) : 0
+            guard erasure.pattern.count == length else {
+                throw RefusedCommand(refusal: .invalid("a pattern is as long as a logical block, where there is one"))
+            }
+            change.state.erasure = erasure.moved(to: 0)
         }
         return change
     }
@@ -209,11 +235,15 @@ extension CacheOwner {
 
     /// A change has become durable: puts it in force, takes back what it forbids, and answers.
     mutating func apply(_ change: UnitChange, of command: Command, to volume: VolumeOwner, now: MonotonicTime) {
+        if let erasure = volume.unit.erasure, change.state.erasure == nil {
+            volume.setMapped(erasure.kind == .overwrite ? .max : 0)
+        }
         volume.unit = change.state
         for (number, attention) in change.attentions { volume.nexuses[number]?.add(attention) }
         let committing = takeBack(by: command, change, of: volume, now: now)
         if volume.unit.erasure == nil { endErasure(of: volume, now: now) } else { erasing.insert(volume.id) }
-        guard !committing.isEmpty || command.isWholeErasure else {
+        let isAwaiting = command.awaited.map { $0.remaining > 0 } ?? false
+        guard !committing.isEmpty || isAwaiting || command.isWholeErasure else {
             answer(command, .done(stamp(volume, now)))
             return finish(command, of: volume, now: now)
         }
@@ -226,7 +256,8 @@ extension CacheOwner {
         endChange(command, of: volume, now: now)
     }
 
-    /// Takes back what has not begun to be committed of the nexuses that a change aborts, and of those that it keeps out now.
+    /// Takes back what has not begun to be committed of the nexuses that a change aborts, and of those that it keeps out now; all
+    /// writes, where it sets SWP.
     ///
     /// - Returns: what is being committed of them: the change is answered behind it, so that who hears that another nexus is kept
     ///   out sees no more of its writes.
@@ -239,22 +270,31 @@ extension CacheOwner {
         var committing: [Command] = []
         switch command.kind {
         case .client(.unit(.reservation), _), .client(.unit(.reserve), _): break
+        case .client(.unit(.modeSelect(let mode, _)), _) where mode.isSoftwareWriteProtected: break
         default: return committing
         }
+        let isProtected = volume.unit.mode.isSoftwareWriteProtected
         for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) {
             let isAborted = change.aborted.contains(nexus.number)
+            if isAborted { nexus.abort(now: now) }
             for (_, other) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where other !== command {
                 guard let operation = other.operation else { continue }
-                let isKeptOut = isReserved(volume, against: operation.rules, of: nexus)
+                let refusal: Refusal
+                if isAborted {
+                    refusal = .taskAborted
+                } else if isReserved(volume, against: operation.rules, of: nexus) {
+                    refusal = .reservationConflict
+                } else if isProtected, operation.touchesBlocks, operation.isChange {
+                    refusal = .softwareWriteProtected
+                } else {
+                    continue
+                }
                 switch other.phase {
                 case .committing:
-                    if isAborted || isKeptOut { committing.append(other) }
-                case .waiting, .loading, .ready, .lingering:
-                    if isAborted {
-                        cancel(other, of: volume, refusal: .taskAborted, now: now)
-                    } else if other.phase != .lingering, isKeptOut {
-                        cancel(other, of: volume, refusal: .reservationConflict, now: now)
-                    }
+                    other.takenBack = refusal
+                    committing.append(other)
+                case .waiting, .loading, .ready: cancel(other, of: volume, refusal: refusal, now: now)
+                case .lingering: if isAborted { cancel(other, of: volume, refusal: refusal, now: now) }
                 case .finished: break
                 }
             }
@@ -280,11 +320,16 @@ extension CacheOwner {
     // MARK: Task management of all nexuses
 
     /// CLEAR TASK SET and resets: takes back what has not begun to be committed, of all nexuses, and answers `done` once what is
-    /// in a commit has finished. The commands of the own nexus are those below the context's.
+    /// in a commit has finished and the function is durable.
+    ///
+    /// It has a number of its own among the commands of its nexus, and is done once however often it comes (R4). Those of the own
+    /// nexus that it hits have lower ones. Commands of others that are still on their way are refused as they come: what their
+    /// initiators have proved is older than the function.
     public mutating func manage(
         _ ticket: Ticket,
         context: CommandContext,
         function: UnitManagement,
+        deadline: MonotonicTime,
         now: MonotonicTime
     ) {
         guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
@@ -293,47 +338,63 @@ extension CacheOwner {
         guard let own = volume.nexuses[context.nexus], own.state == .open else {
             return refuse(ticket, .nexusClosed, current)
         }
+        own.lastSeen = now
         own.raiseLowWater(to: context.lowWater)
+        if answerKnown(context.command, of: own, to: ticket, stamp: current) { return }
+        // R1: its initiator may have gone to another port long ago.
+        guard isFresh(context.proved, now: now) else { return refuse(ticket, .unproved, current) }
+        guard own.hasRoom else { return refuse(ticket, .busy("too many commands of one session"), current) }
+        let command = Command(
+            kind: .manage(function, context),
+            ticket: ticket,
+            ranges: [],
+            isExclusive: true,
+            deadline: deadline
+        )
+        own.inFlight[context.command] = command
         own.fencedBelow = max(own.fencedBelow, context.command)
-        var committing: [Command] = []
-        for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) {
-            let isOwn = nexus === own
-            var isHit = false
-            for (id, command) in nexus.inFlight.sorted(by: { $0.key < $1.key }) where !isOwn || id < context.command {
-                isHit = true
-                if command.phase == .committing {
-                    committing.append(command)
-                } else {
-                    cancel(command, of: volume, refusal: isOwn ? .aborted : .taskAborted, now: now)
-                }
-            }
-            switch function {
-            case .clearTaskSet: if isHit, !isOwn { volume.tell(nexus, .commandsCleared) }
-            case .logicalUnitReset, .targetWarmReset, .targetColdReset: volume.tell(nexus, .deviceReset)
-            }
-        }
+        let committing = takeBack(by: function, context, own, of: volume, now: now)
         if function == .targetColdReset {
             for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) where nexus !== own {
                 closeForGood(nexus, of: volume, now: now)
             }
         }
-        var needsReset = volume.reserveHolder != nil || volume.unit.mode != volume.unit.savedMode
-        // What is being changed just now is not known yet.
-        needsReset = (needsReset || volume.unitChange != nil) && function != .clearTaskSet
-        let remaining = committing.count + (needsReset ? 1 : 0)
-        guard remaining > 0 else { return actions.append(.answer(ticket, .done(current))) }
-        let fence = Fence(.request(ticket), remaining: remaining)
-        for command in committing { command.fences.append(fence) }
-        guard needsReset else { return }
-        let reset = Command(
-            kind: .reset,
-            ticket: nil,
-            ranges: [],
-            isExclusive: true,
-            deadline: MonotonicTime(.max)
-        )
-        reset.fences.append(fence)
-        admit(reset, of: volume, now: now)
+        if !committing.isEmpty {
+            let fence = Fence(.command(command), remaining: committing.count)
+            command.awaited = fence
+            for other in committing { other.fences.append(fence) }
+        }
+        admit(command, of: volume, now: now)
+    }
+
+    /// Takes back what has not begun to be committed, of all nexuses; returns what has.
+    private mutating func takeBack(
+        by function: UnitManagement,
+        _ context: CommandContext,
+        _ own: Nexus,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) -> [Command] {
+        var committing: [Command] = []
+        for nexus in volume.nexuses.values.sorted(by: { $0.number < $1.number }) {
+            let isOwn = nexus === own
+            let refusal: Refusal = isOwn ? .aborted : .taskAborted
+            var isHit = false
+            for (id, other) in nexus.inFlight.sorted(by: { $0.key < $1.key })
+            where !other.isManagement && (!isOwn || id < context.command) {
+                isHit = true
+                if other.phase == .committing {
+                    other.takenBack = refusal
+                    committing.append(other)
+                } else {
+                    cancel(other, of: volume, refusal: refusal, now: now)
+                }
+            }
+            guard !isOwn else { continue }
+            nexus.abort(now: now)
+            if function == .clearTaskSet, isHit { tell(nexus, .commandsCleared, of: volume) }
+        }
+        return committing
     }
 
     // MARK: Erasures
@@ -365,7 +426,10 @@ extension CacheOwner {
     }
 
     private func step(of erasure: Erasure, of volume: VolumeOwner) -> (CommandOperation, end: UInt64) {
-        let rest = volume.geometry.sizeBytes - erasure.position
+        let size = volume.geometry.sizeBytes
+        // The volume may have shrunk below what is done.
+        guard erasure.position < size else { return (.zero([]), size) }
+        let rest = size - erasure.position
         guard erasure.kind == .overwrite, !erasure.pattern.isEmpty else {
             let count = min(rest, OwnerLimits.erasureStepMaximumBytes)
             return (.zero([ByteRange(offset: erasure.position, count: count)]), erasure.position + count)
@@ -387,6 +451,11 @@ extension CacheOwner {
             if case .client(.unit(.erase), _) = command.kind { endLingering(command, of: volume, now: now) }
         }
     }
+}
+
+extension UnitManagement {
+    /// Whether it puts back what does not outlive a reset.
+    fileprivate var isReset: Bool { self != .clearTaskSet }
 }
 
 extension Erasure {

@@ -22,10 +22,10 @@ public struct CacheOwner: ~Copyable {
     final class Flight {
         var parts: [(volume: VolumeOwner, commands: [Command])] = []
         var ceilings: [Version?] = []
-        /// Nexuses whose unit attention conditions each part makes durable.
-        var told: [[NexusNumber]] = []
         /// The unit attention conditions that each part makes durable.
         var attentions: [[NexusAttentions]] = []
+        /// What nexuses know of the description with each part.
+        var told: [ToldDescription?] = []
     }
 
     enum Operation {
@@ -37,7 +37,7 @@ public struct CacheOwner: ~Copyable {
         case fillSlot(VolumeOwner, Extent)
         case takeOver(VolumeID, CacheServerID)
         case openNexus(VolumeOwner, Nexus, Ticket)
-        case closeNexus(VolumeOwner, Ticket?)
+        case closeNexus(VolumeOwner, NexusNumber, Ticket?)
         case objects(VolumeOwner)
         case moveCandidates(MoveSearch)
         case moveBytes(MoveSearch)
@@ -54,6 +54,7 @@ public struct CacheOwner: ~Copyable {
         case slot(VolumeOwner, Command, Extent)
         case takeOver(VolumeID)
         case release(VolumeOwner, Command)
+        case closeNexus(VolumeOwner, NexusNumber)
     }
 
     let configuration: OwnerConfiguration
@@ -102,6 +103,9 @@ public struct CacheOwner: ~Copyable {
 
     // Moves.
     var moveRound: Deque<VolumeID> = []
+
+    /// Owned volumes with unit attention conditions that are not durable as they are.
+    var untold: Set<VolumeID> = []
 
     /// Owned volumes that are being erased.
     var erasing: Set<VolumeID> = []
@@ -178,6 +182,7 @@ public struct CacheOwner: ~Copyable {
             nextLeaseRequest = now.advanced(byNanoseconds: configuration.lease / 4)
             let parked = parkedReads
             parkedReads = []
+            for (_, command) in parked { command.isParked = false }
             for (volume, command) in parked where !volume.isLost {
                 if command.phase == .waiting {
                     admit(command, of: volume, now: now)
@@ -239,6 +244,7 @@ public struct CacheOwner: ~Copyable {
             unmovedBytes += volume.unmovedBytes
             moveRound.append(volumeID)
             if volume.unit.erasure != nil { erasing.insert(volumeID) }
+            tellDescription(of: volume)
             for ticket in tickets {
                 actions.append(.answer(ticket, .volume(volume.description, stamp(volume, now))))
             }
@@ -284,10 +290,8 @@ public struct CacheOwner: ~Copyable {
         }
         let old = volume.description
         volume.description = description
-        if old.geometry != description.geometry { volume.tellAll(.capacityChanged) }
-        // WP stands in the header of the mode parameters.
-        if old.isReadOnly != description.isReadOnly { volume.tellAll(.modeParametersChanged) }
-        if old.iqn != description.iqn { volume.tellAll(.inquiryDataChanged) }
+        tellDescription(of: volume)
+        if old.iqn != description.iqn { tellAll(.inquiryDataChanged, of: volume) }
         volume.nextMoveLook = now
         volume.nextEvictionLook = now
         volume.nextCompactionLook = now
@@ -316,6 +320,7 @@ public struct CacheOwner: ~Copyable {
         volume.lingering = []
         volume.unitChange = nil
         erasing.remove(volume.id)
+        untold.remove(volume.id)
         for nexus in volume.nexuses.values { nexus.inFlight = [:] }
         volume.order = RangeOrder()
         volume.bulk = []
@@ -424,6 +429,7 @@ public struct CacheOwner: ~Copyable {
                     schedule(.takeOver(id), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
                 }
             case .release(let volume, let command): release(command, of: volume, now: now)
+            case .closeNexus(let volume, let number): recordClose(number, of: volume, for: nil)
             }
         }
     }
@@ -433,7 +439,7 @@ extension CacheOwner.Retry {
     func belongs(to owner: VolumeOwner) -> Bool {
         switch self {
         case .region(let volume, _), .survey(let volume, _), .bytes(let volume, _, _), .slot(let volume, _, _),
-            .release(let volume, _):
+            .release(let volume, _), .closeNexus(let volume, _):
             volume === owner
         case .takeOver: false
         }

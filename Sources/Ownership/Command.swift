@@ -221,8 +221,8 @@ final class Command {
         case client(CommandOperation, CommandContext)
         /// The next step of an erasure.
         case erase(CommandOperation)
-        /// LOGICAL UNIT RESET, as far as it changes what is durable.
-        case reset
+        /// Task management of all nexuses, as far as it is durable.
+        case manage(UnitManagement, CommandContext)
         case map(ObjectMap)
         case evict([Eviction])
         /// Copies of a block that was read from an object, and the place that it was read from.
@@ -268,8 +268,14 @@ final class Command {
     var references: [Reference] = []
     /// What it makes of the unit's state.
     var change: UnitChange?
-    /// Task management requests that wait for this command to finish.
+    /// What waits for this command to finish.
     var fences: [Fence] = []
+    /// How it ends if it is not committed after all: it was to be taken back while it was being committed.
+    var takenBack: Refusal?
+    /// What its own answer waits for, beside its commit.
+    var awaited: Fence?
+    /// Whether it waits for the lease.
+    var isParked = false
 
     init(
         kind: Kind,
@@ -302,15 +308,7 @@ final class Command {
     var operation: CommandOperation? {
         switch kind {
         case .client(let operation, _), .erase(let operation): operation
-        case .reset, .map, .evict, .fill: nil
-        }
-    }
-
-    /// Whether it changes the unit's state: such commands go one after the other, and others wait meanwhile.
-    var isUnitChange: Bool {
-        switch kind {
-        case .client(.unit, _), .erase, .reset: true
-        case .client, .map, .evict, .fill: false
+        case .manage, .map, .evict, .fill: nil
         }
     }
 
@@ -325,18 +323,30 @@ final class Command {
     }
 
     var context: CommandContext? {
-        if case .client(_, let context) = kind { context } else { nil }
+        switch kind {
+        case .client(_, let context), .manage(_, let context): context
+        case .erase, .map, .evict, .fill: nil
+        }
+    }
+
+    /// Whether it is task management, which no other task management takes back.
+    var isManagement: Bool {
+        if case .manage = kind { true } else { false }
     }
 
     /// Whether the command is an initiator's and changes something, so that its answer has to be kept (R4).
     var isClientChange: Bool {
-        if case .client(let operation, _) = kind { operation.isChange } else { false }
+        switch kind {
+        case .client(let operation, _): operation.isChange
+        case .manage: true
+        case .erase, .map, .evict, .fill: false
+        }
     }
 
     /// Rows that a commit of the command may touch: what a batch is measured by.
     var weight: Int {
         switch kind {
-        case .client, .erase, .reset: writes.count + zeros.count + references.count + (change == nil ? 0 : 1)
+        case .client, .erase, .manage: writes.count + zeros.count + references.count + (change == nil ? 0 : 1)
         case .map(let map): map.slots.count
         case .evict(let list): list.count
         case .fill(_, let list): list.count
@@ -347,7 +357,7 @@ final class Command {
     var isInternal: Bool {
         switch kind {
         case .evict, .fill: true
-        case .client, .erase, .reset, .map: false
+        case .client, .erase, .manage, .map: false
         }
     }
 
@@ -356,7 +366,7 @@ final class Command {
     var isBulk: Bool {
         switch kind {
         case .client(.zero, _), .erase(.zero), .map, .evict, .fill: true
-        case .client, .erase, .reset: false
+        case .client, .erase, .manage: false
         }
     }
 }
@@ -397,11 +407,23 @@ final class Nexus {
         case closed
     }
 
-    /// The answer to a change that did nothing.
+    /// The answer to a change that did nothing, or what a command took along.
     enum Kept {
         case done
         case refused(Refusal)
         case miscompare(offset: UInt64)
+        /// A unit attention condition; the command is done again, with it.
+        case delivered(UnitAttention)
+
+        /// What a copy of the command is answered at once; nil where it is done again.
+        func answer(_ stamp: Stamp) -> OwnerAnswer? {
+            switch self {
+            case .done: .done(stamp)
+            case .refused(let refusal): .refused(refusal, stamp)
+            case .miscompare(let offset): .miscompare(stamp, offset: offset)
+            case .delivered: nil
+            }
+        }
     }
 
     let number: NexusNumber
@@ -421,8 +443,16 @@ final class Nexus {
     var fencedBelow = CommandID(0)
     /// …and these.
     var fenced: Set<CommandID> = []
+    /// When a target last knew of it.
+    var lastSeen: MonotonicTime
+    /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
+    /// their way then, and are aborted as well.
+    var abortedAt: MonotonicTime?
+    /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.
+    private var unproved: Set<CommandID> = []
 
-    init(row: NexusRow, state: State) {
+    init(row: NexusRow, state: State, now: MonotonicTime) {
+        lastSeen = now
         number = row.number
         ports = row.ports
         node = row.node
@@ -439,6 +469,12 @@ final class Nexus {
         attentions.append(attention)
     }
 
+    /// Whether it may have one more command under way, and one more answer kept.
+    var hasRoom: Bool {
+        inFlight.count < OwnerLimits.commandsPerNexusMaximum
+            && done.count + kept.count < OwnerLimits.answersPerNexusMaximum
+    }
+
     func raiseLowWater(to mark: CommandID) {
         guard mark > lowWater else { return }
         let old = lowWater
@@ -450,12 +486,43 @@ final class Nexus {
                 if !done.isEmpty { done.remove(id) }
                 if !kept.isEmpty { kept[id] = nil }
                 if !fenced.isEmpty { fenced.remove(id) }
+                if !unproved.isEmpty { unproved.remove(id) }
             }
         } else {
             done = done.filter { $0 >= mark }
             kept = kept.filter { $0.key >= mark }
             fenced = fenced.filter { $0 >= mark }
+            unproved = unproved.filter { $0 >= mark }
         }
+    }
+
+    /// Notes that another nexus aborts this one's commands, also those that are still on their way.
+    func abort(now: MonotonicTime) {
+        abortedAt = now
+        for id in unproved.sorted() { keep(id, .refused(.taskAborted)) }
+        unproved = []
+    }
+
+    /// Notes that a command was refused as unproved.
+    func noteUnproved(_ id: CommandID) {
+        if id >= lowWater, unproved.count < OwnerLimits.answersPerNexusMaximum { unproved.insert(id) }
+    }
+
+    /// Notes that a command came, again or not.
+    func noteArrival(_ id: CommandID) { if !unproved.isEmpty { unproved.remove(id) } }
+
+    /// Takes the nexus up again. What its target brings along was on its way when it was aborted meanwhile.
+    func resume(now: MonotonicTime) {
+        if state == .unresumed, abortedAt != nil { abort(now: now) }
+        state = .open
+        lastSeen = now
+    }
+
+    /// Whether a change may have been on its way when another nexus aborted this one's commands: its target sends it with what was
+    /// proved when it came.
+    func isAborted(_ operation: CommandOperation, proved: Stamp) -> Bool {
+        guard let abortedAt, operation.isChange else { return false }
+        return proved.time <= abortedAt
     }
 
     /// Notes that a command is durable.

@@ -28,6 +28,19 @@ final class Region {
     var waiters: [Command] = []
 
     init(range: BlockRange) { self.range = range }
+
+    /// How many of the blocks in `run` have an item or an extent.
+    func mappedBlocks(in run: BlockRange) -> UInt64 {
+        func isOnlyItem(_ block: BlockID) -> Bool { items[block] != nil && extents.extent(holding: block) == nil }
+        let part = run.intersection(range)
+        let others =
+            part.count < UInt64(items.count)
+            ? (0..<part.count).count { isOnlyItem(part.first + $0) }
+            : items.keys.count { part.contains($0) && isOnlyItem($0) }
+        return extents.extents.reduce(UInt64(others)) { sum, extent in
+            extent.blocks.overlaps(part) ? sum + extent.blocks.intersection(part).count : sum
+        }
+    }
 }
 
 /// Where a block's bytes are.

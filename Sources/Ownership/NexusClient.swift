@@ -33,6 +33,9 @@ public enum NexusAction<Request, Answer> {
 public enum NexusDisposition<Answer> {
     /// A last word, with the stamp that came along.
     case final(Answer, Stamp?)
+    /// A last word, too, that nothing was done. Its stamp is proved without delay: commands that carry an older proof may be
+    /// refused for the same reason.
+    case refused(Answer, Stamp?)
     /// Too old a proof: nothing was done (R1).
     case unproved(Stamp?)
     /// Another epoch serves, or another server, or the connection broke: find the owner.
@@ -67,8 +70,9 @@ public struct NexusClient<Request, Answer> {
         var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
         var attempt: UInt32 = 0
-        /// The proof that it was last sent with.
-        var sentWith: Stamp?
+        /// The proof that it is sent with. A change keeps that of its arrival as long as the owner takes it: so the owner can tell
+        /// it from one that came behind a reset, however late it is sent.
+        var proof: Stamp
         /// Whether an earlier attempt in this epoch has no answer: then not even `unproved` says that nothing was done (R6).
         var mayHaveRun = false
     }
@@ -124,7 +128,7 @@ public struct NexusClient<Request, Answer> {
     public mutating func submit(_ request: Request, isChange: Bool, deadline: MonotonicTime) -> CommandID {
         let id = next
         next = CommandID(id.rawValue + 1)
-        outstanding[id] = Outstanding(request: request, isChange: isChange, deadline: deadline)
+        outstanding[id] = Outstanding(request: request, isChange: isChange, deadline: deadline, proof: proved)
         order.append(id)
         if state == .serving { sendNew() }
         return id
@@ -150,10 +154,7 @@ public struct NexusClient<Request, Answer> {
         sendNew()
     }
 
-    /// The id of the next command: task management of the whole nexus names all below it.
-    public var nextCommand: CommandID { next }
-
-    /// What a message about the nexus itself carries (task management).
+    /// What a message about commands of the nexus carries (task management).
     public mutating func context() -> CommandContext {
         CommandContext(volume: volume, nexus: nexus, command: next, lowWater: lowWater(), proved: proved)
     }
@@ -162,7 +163,7 @@ public struct NexusClient<Request, Answer> {
         guard var command = outstanding[id] else { return }
         if command.sentIn == epoch, !command.isUnproved { command.mayHaveRun = true }
         command.sentIn = epoch
-        command.sentWith = proved
+        if !command.isChange || command.isUnproved || command.proof.epoch != epoch { command.proof = proved }
         command.attempt += 1
         command.isUnproved = false
         outstanding[id] = command
@@ -171,7 +172,7 @@ public struct NexusClient<Request, Answer> {
             nexus: nexus,
             command: id,
             lowWater: lowWater(),
-            proved: proved
+            proved: command.proof
         )
         actions.append(.send(id, attempt: command.attempt, command.request, context))
     }
@@ -182,14 +183,15 @@ public struct NexusClient<Request, Answer> {
         switch disposition {
         case .final(let answer, let stamp):
             if let stamp { stampArrived(stamp) }
-            outstanding[id] = nil
-            actions.append(.complete(command.request, .answered(answer)))
-            sendNew()
+            complete(id, command.request, answer)
+        case .refused(let answer, let stamp):
+            if let stamp, stamp.isNewer(than: latest) { take(stamp) }
+            complete(id, command.request, answer)
         case .unproved(let stamp):
             if let stamp { stampArrived(stamp) }
             command.isUnproved = true
             outstanding[id] = command
-            if state == .serving, let sentWith = command.sentWith, proved.isNewer(than: sentWith) {
+            if state == .serving, proved.isNewer(than: command.proof) {
                 // The initiator has proved more while this was on its way.
                 send(id)
             } else {
@@ -198,6 +200,12 @@ public struct NexusClient<Request, Answer> {
         case .ownerLost: ownerLost()
         case .nexusClosed: end("the nexus was closed by its owner")
         }
+    }
+
+    private mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
+        outstanding[id] = nil
+        actions.append(.complete(request, .answered(answer)))
+        sendNew()
     }
 
     /// Forgets a command that task management has ended; its answer, if one comes, goes nowhere.
@@ -216,6 +224,10 @@ public struct NexusClient<Request, Answer> {
         guard isOtherEpoch || stamp.time.nanoseconds(since: latest.time) >= NexusClientLimits.stampInterval else {
             return
         }
+        take(stamp)
+    }
+
+    private mutating func take(_ stamp: Stamp) {
         latest = stamp
         if evidence.count >= NexusClientLimits.evidenceMaximum { evidence.removeLast() }
         evidence.append((nextToken, stamp))

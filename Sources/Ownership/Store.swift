@@ -176,11 +176,33 @@ public struct VolumeCommit: Sendable {
     public var unit: LogicalUnitState?
     /// The unit attention conditions that now wait for these nexuses, in place of those that did; ascending by nexus.
     public var attentions: [NexusAttentions] = []
+    /// What the nexuses know of the volume's description from now on, with these conditions.
+    public var told: ToldDescription?
 
     /// An empty commit.
     public init(volume: VolumeID, epoch: Epoch) {
         self.volume = volume
         self.epoch = epoch
+    }
+}
+
+/// What nexuses know of a volume's description: by a login, or by a unit attention condition. What differs from it when a volume
+/// is taken over has changed while nobody could tell.
+public struct ToldDescription: Sendable, Hashable {
+    /// Size of the volume.
+    public var sizeBytes: UInt64
+    /// Whether it is read-only.
+    public var isReadOnly: Bool
+
+    /// A description with each part named.
+    public init(sizeBytes: UInt64, isReadOnly: Bool) {
+        self.sizeBytes = sizeBytes
+        self.isReadOnly = isReadOnly
+    }
+
+    /// What of a description is told.
+    public init(_ description: VolumeDescription) {
+        self.init(sizeBytes: description.geometry.sizeBytes, isReadOnly: description.isReadOnly)
     }
 }
 
@@ -392,6 +414,8 @@ public struct Ownership: Sendable {
     public var objectBytes: UInt64
     /// The state of the logical unit.
     public var unit: LogicalUnitState
+    /// What the nexuses know of the description; nil: nobody logged in yet.
+    public var told: ToldDescription?
 
     /// What was read in the transaction that bumped the epoch.
     public init(
@@ -404,7 +428,8 @@ public struct Ownership: Sendable {
         unmovedItems: UInt64,
         cachedBytes: UInt64,
         objectBytes: UInt64 = 0,
-        unit: LogicalUnitState = LogicalUnitState()
+        unit: LogicalUnitState = LogicalUnitState(),
+        told: ToldDescription? = nil
     ) {
         self.description = description
         self.epoch = epoch
@@ -416,6 +441,7 @@ public struct Ownership: Sendable {
         self.cachedBytes = cachedBytes
         self.objectBytes = objectBytes
         self.unit = unit
+        self.told = told
     }
 }
 

@@ -29,13 +29,14 @@ final class VolumeOwner {
     /// Set when the epoch is over: whatever comes back for this object is ignored.
     var isLost = false
 
-    // Numbers. Zeroing regions that are not in memory makes the first two drift; the candidates' queries put them right.
+    // Numbers. Zeroing regions that are not in memory makes the first two drift; the candidates' queries put them right. It makes
+    // the third one drift as well, until the next takeover counts.
     /// Changed by ``CacheOwner/countUnmoved(_:of:)`` alone, which keeps the sum of all volumes.
     fileprivate(set) var unmovedItems: UInt64
     var cachedItems: UInt64
+    /// Data blocks with an item or an extent.
+    private(set) var mappedBlocks: UInt64 = 0
     var counters = UnitCounters()
-    /// Data blocks that extents referred to at the takeover.
-    private let objectBlocksAtTakeover: UInt64
     /// What this volume has in the memory image.
     var imageBytes = 0
 
@@ -49,6 +50,10 @@ final class VolumeOwner {
     var lingering: [Command] = []
     /// Nexuses whose unit attention conditions are not durable as they are.
     var changedAttentions: Set<NexusNumber> = []
+    /// What the nexuses know of the description, with the conditions that wait for them.
+    var told: ToldDescription?
+    /// Whether that is not durable as it is.
+    var isToldChanged = false
 
     // Moves.
     /// Blocks that are with agents, with the time at which they are given out again.
@@ -85,14 +90,25 @@ final class VolumeOwner {
         nextNexus = ownership.firstNexus
         unmovedItems = ownership.unmovedItems
         cachedItems = ownership.cachedBytes / UInt64(ownership.description.geometry.blockSizeBytes)
-        objectBlocksAtTakeover = ownership.objectBytes / UInt64(ownership.description.geometry.blockSizeBytes)
         unit = ownership.unit
+        told = ownership.told
         // R2: of nexuses between the same ports the newest counts; an older row is what a lost login left behind.
         var newest: [InitiatorTargetNexus: NexusRow] = [:]
         for row in ownership.nexuses where row.number > newest[row.ports]?.number ?? NexusNumber(0) {
             newest[row.ports] = row
         }
-        for row in newest.values { nexuses[row.number] = Nexus(row: row, state: .unresumed) }
+        for row in newest.values { nexuses[row.number] = Nexus(row: row, state: .unresumed, now: now) }
+        // Moved items lie in extents as well.
+        setMapped(ownership.objectBytes / blockBytes + ownership.unmovedItems)
+    }
+
+    /// Sets the number of mapped blocks, of which there are no more than blocks.
+    func setMapped(_ blocks: UInt64) { mappedBlocks = min(blocks, geometry.sizeBytes / blockBytes) }
+
+    /// Counts blocks that are zeros now: `known` of them were mapped; of others in the range that is not known.
+    func unmap(_ range: BlockRange, known: UInt64) {
+        let blocks = geometry.sizeBytes / blockBytes
+        mappedBlocks = min(mappedBlocks - min(known, mappedBlocks), blocks - min(range.count, blocks))
     }
 
     var id: VolumeID { description.id }
@@ -103,29 +119,16 @@ final class VolumeOwner {
     /// The nexus that holds the unit by RESERVE (6), as long as it is there.
     var reserveHolder: NexusNumber? { unit.reservedBy.flatMap { nexuses[$0]?.number } }
 
-    /// Lets a nexus know of something with its next command.
-    func tell(_ nexus: Nexus, _ attention: UnitAttention) {
-        nexus.add(attention)
-        changedAttentions.insert(nexus.number)
+    /// The nexuses whose unit attention conditions the next commit makes durable; those of a login that is not yet durable wait
+    /// for it.
+    var attentionsToCommit: Set<NexusNumber> {
+        changedAttentions.filter { number in nexuses[number].map { $0.state != .opening } ?? false }
     }
 
-    /// Lets all nexuses know of something, but for one.
-    func tellAll(_ attention: UnitAttention, except number: NexusNumber? = nil) {
-        for nexus in nexuses.values where nexus.number != number { tell(nexus, attention) }
-    }
-
-    /// Takes the oldest condition of a nexus out, to be reported.
-    func takeAttention(of nexus: Nexus) -> UnitAttention? {
-        guard !nexus.attentions.isEmpty else { return nil }
-        changedAttentions.insert(nexus.number)
-        return nexus.attentions.removeFirst()
-    }
-
-    /// The counters, with what is mapped: items come and go with the count, extents as they were at the takeover.
+    /// The counters, with what is mapped.
     var currentCounters: UnitCounters {
         var counters = counters
-        let blocks = min(cachedItems + objectBlocksAtTakeover, geometry.sizeBytes / blockBytes)
-        counters.mappedBytes = blocks * blockBytes
+        counters.mappedBytes = mappedBlocks * blockBytes
         return counters
     }
 
@@ -149,6 +152,52 @@ final class VolumeOwner {
 }
 
 extension CacheOwner {
+    /// Lets a nexus know of something with its next command.
+    mutating func tell(_ nexus: Nexus, _ attention: UnitAttention, of volume: VolumeOwner) {
+        nexus.add(attention)
+        noteAttentions(of: [nexus.number], volume)
+    }
+
+    /// Lets all nexuses know of something.
+    mutating func tellAll(_ attention: UnitAttention, of volume: VolumeOwner) {
+        for nexus in volume.nexuses.values { nexus.add(attention) }
+        noteAttentions(of: Array(volume.nexuses.keys), volume)
+    }
+
+    /// Lets all nexuses know of what in the description differs from what they know, and has that made durable.
+    mutating func tellDescription(of volume: VolumeOwner) {
+        let current = ToldDescription(volume.description)
+        // Who logs in first knows it by that.
+        guard volume.told != current, volume.told != nil || !volume.nexuses.isEmpty else { return }
+        if let told = volume.told {
+            if told.sizeBytes != current.sizeBytes { tellAll(.capacityChanged, of: volume) }
+            // WP stands in the header of the mode parameters.
+            if told.isReadOnly != current.isReadOnly { tellAll(.modeParametersChanged, of: volume) }
+        }
+        noteTold(current, of: volume)
+    }
+
+    /// Has made durable with the next commit what the nexuses know of the description.
+    mutating func noteTold(_ told: ToldDescription, of volume: VolumeOwner) {
+        volume.told = told
+        volume.isToldChanged = true
+        untold.insert(volume.id)
+    }
+
+    /// Takes the oldest condition of a nexus out, to be reported.
+    mutating func takeAttention(of nexus: Nexus, _ volume: VolumeOwner) -> UnitAttention? {
+        guard !nexus.attentions.isEmpty else { return nil }
+        noteAttentions(of: [nexus.number], volume)
+        return nexus.attentions.removeFirst()
+    }
+
+    /// Has the conditions of nexuses made durable as they are now, with the next commit.
+    mutating func noteAttentions(of numbers: [NexusNumber], _ volume: VolumeOwner) {
+        guard !volume.isLost, !numbers.isEmpty else { return }
+        volume.changedAttentions.formUnion(numbers)
+        untold.insert(volume.id)
+    }
+
     /// Sets the number of unmoved items of a volume, and with it the sum.
     mutating func setUnmoved(_ count: UInt64, of volume: VolumeOwner) {
         guard !volume.isLost else { return }

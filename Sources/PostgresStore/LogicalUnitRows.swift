@@ -5,9 +5,12 @@ import Ownership
 // The state of logical units as rows.
 
 extension CommitPlan {
+    /// Parts in the order of their volumes: two commits that are under way lock rows in the same order.
+    private static func sorted(_ commits: [VolumeCommit]) -> [VolumeCommit] { commits.sorted { $0.volume < $1.volume } }
+
     /// The parts of a commit that change a logical unit.
     private static func changed(_ commits: [VolumeCommit]) -> [(part: VolumeCommit, unit: LogicalUnitState)] {
-        commits.compactMap { part in part.unit.map { (part, $0) } }
+        sorted(commits).compactMap { part in part.unit.map { (part, $0) } }
     }
 
     static func units(_ commits: [VolumeCommit]) -> Call {
@@ -65,7 +68,7 @@ extension CommitPlan {
     static func attentions(_ commits: [VolumeCommit]) -> Call {
         var columns = [[Int64]](repeating: [], count: 5)
         var codes: [Int64] = []
-        for part in commits {
+        for part in sorted(commits) {
             for entry in part.attentions {
                 let first = Int64(codes.count) + 1
                 codes += entry.attentions.map { Int64($0.rawValue) }
@@ -77,6 +80,18 @@ extension CommitPlan {
         for column in columns { call.add(array: column) }
         call.add(array: codes)
         return call
+    }
+}
+
+extension CommitPlan {
+    static func told(_ commits: [VolumeCommit]) -> Call {
+        var columns = [[Int64]](repeating: [], count: 4)
+        for part in sorted(commits) {
+            guard let told = part.told else { continue }
+            let row = [Int64(part.volume), Int64(part.epoch), Int64(told.sizeBytes), told.isReadOnly ? 1 : 0]
+            for (index, value) in row.enumerated() { columns[index].append(value) }
+        }
+        return Call(Statements.setTold, arrays: columns[0], columns[1], columns[2], columns[3])
     }
 }
 
@@ -115,6 +130,12 @@ extension QueryResult {
             if try registrations.bool(row, 5) { unit.reservations.holder = registration.ports }
         }
         return unit
+    }
+
+    /// What nexuses know of the description, from the row of ``Statements/logicalUnit``.
+    func told() throws(StoreFailure) -> ToldDescription? {
+        guard count == 1, !isNull(0, 16) else { return nil }
+        return ToldDescription(sizeBytes: try unsigned(0, 16), isReadOnly: try bool(0, 17))
     }
 
     private func mode(at column: Int) throws(StoreFailure) -> ModeParameters {

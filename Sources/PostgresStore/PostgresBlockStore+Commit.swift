@@ -31,7 +31,7 @@ struct CommitPlan: Sendable {
         case mapObjects
         case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
         case evictions, fills, marks, versions
-        case units, droppedRegistrations, registrations, attentions
+        case units, droppedRegistrations, registrations, attentions, told
     }
 
     /// A map by its place in the commit.
@@ -97,6 +97,7 @@ struct CommitPlan: Sendable {
         if commits.contains(where: { $0.versionCeiling != nil }) { steps.append(.versions) }
         if commits.contains(where: { $0.unit != nil }) { steps += [.units, .droppedRegistrations, .registrations] }
         if commits.contains(where: { !$0.attentions.isEmpty }) { steps.append(.attentions) }
+        if commits.contains(where: { $0.told != nil }) { steps.append(.told) }
         return steps
     }
 
@@ -141,6 +142,7 @@ struct CommitPlan: Sendable {
         case .droppedRegistrations: return Self.droppedRegistrations(commits)
         case .registrations: return Self.registrations(commits)
         case .attentions: return Self.attentions(commits)
+        case .told: return Self.told(commits)
         }
     }
 
@@ -332,6 +334,7 @@ struct CommitPlan: Sendable {
         case .evictions: try readEvictions(result, into: &details)
         case .fills: try readFills(result, into: &details)
         case .units: try check(result, rows: zip(commits, current).count { $1 && $0.unit != nil })
+        case .told: try check(result, rows: zip(commits, current).count { $1 && $0.told != nil })
         case .registrations:
             let rows = zip(commits, current).reduce(0) { sum, element in
                 sum + (element.1 ? element.0.unit?.reservations.registrations.count ?? 0 : 0)

@@ -258,7 +258,8 @@ private struct Takeover: Sendable {
             unmovedItems: unmoved,
             cachedBytes: try results[7].unsigned(0, 1) * blockBytes,
             objectBytes: try results[7].unsigned(0, 2) * blockBytes,
-            unit: try results[4].logicalUnit(registrations: results[5])
+            unit: try results[4].logicalUnit(registrations: results[5]),
+            told: try results[4].told()
         )
     }
 }

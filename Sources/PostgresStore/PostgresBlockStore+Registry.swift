@@ -65,9 +65,7 @@ extension PostgresBlockStore {
             ) { _ in }
         )
     }
-}
 
-extension PostgresBlockStore {
     /// See ``BlockStore/report(_:completion:)``.
     public func report(
         _ node: TargetNodeState,

@@ -2,10 +2,6 @@
 enum PostgresStoreLimits {
     /// Requests that wait for one connection; more are refused.
     static let mailboxRequestsMaximum = 16_384
-    /// Seconds after which a target that has told nothing counts as gone: three times the interval of its reports.
-    static let targetLifeSeconds = 15
-    /// Living targets that are told at once.
-    static let targetNodesMaximum = 1_024
     /// Reads in flight on one connection.
     static let readsInFlightMaximum = 64
     /// How often a transaction that lost a deadlock or a serialization conflict is tried.

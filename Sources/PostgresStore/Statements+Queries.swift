@@ -1,3 +1,5 @@
+import AshlarCore
+
 extension Statements {
     // MARK: Reads
 
@@ -322,11 +324,11 @@ extension Statements {
                 SELECT * FROM own
                 UNION ALL
                 SELECT * FROM target_nodes t WHERE t.node <> $1::text
-                    AND t.last_seen > now() - \(PostgresStoreLimits.targetLifeSeconds) * interval '1 s'
+                    AND t.last_seen > now() - \(Limits.targetLifeSeconds) * interval '1 s'
             )
             SELECT n.node, n.portal, n.portal_group_tag::int8, n.relative_port_identifier::int8, n.release, n.sessions,
                 n.receives_logins, n.draining
-            FROM living n ORDER BY n.node LIMIT \(PostgresStoreLimits.targetNodesMaximum)
+            FROM living n ORDER BY n.node LIMIT \(Limits.targetNodesMaximum)
             """
     )
 

@@ -57,7 +57,20 @@ extension Statements {
             """
     )
 
-    static let units: [Statement] = [writeUnits, dropRegistrations, writeRegistrations, setAttentions]
+    /// $1 volumes, $2 epochs, $3 sizes, $4 read-only (0 or 1).
+    static let setTold = Statement(
+        name: "set_told",
+        sql: """
+            INSERT INTO logical_units (volume_id, told_size_bytes, told_read_only)
+            SELECT k.v, k.size, k.read_only = 1
+            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS k (v, e, size, read_only)
+            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            ON CONFLICT (volume_id) DO UPDATE SET told_size_bytes = excluded.told_size_bytes,
+                told_read_only = excluded.told_read_only
+            """
+    )
+
+    static let units: [Statement] = [writeUnits, dropRegistrations, writeRegistrations, setAttentions, setTold]
 
     // MARK: Takeover
 
@@ -67,7 +80,8 @@ extension Statements {
         sql: """
             SELECT u.generation, coalesce(u.reservation_type, 0)::int8, coalesce(u.reserved_by, 0),
                 \(mode("u.mode")), \(mode("u.saved_mode")), u.identifying_information, u.identifying_text,
-                coalesce(u.erasure_kind, 0)::int8, u.erasure_position, u.erasure_pattern
+                coalesce(u.erasure_kind, 0)::int8, u.erasure_position, u.erasure_pattern, u.told_size_bytes,
+                coalesce(u.told_read_only, false)
             FROM logical_units u WHERE u.volume_id = $1::int8
             """
     )

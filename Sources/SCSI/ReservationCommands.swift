@@ -109,7 +109,8 @@ enum ReservationCommands {
                     new: serviceActionKey,
                     ignoresExisting: action == .registerAndIgnoreExistingKey,
                     others: others,
-                    targetPorts: isForAllPorts ? context.unit.targetPorts : [context.unit.targetPort]
+                    targetPorts: isForAllPorts ? context.unit.targetPorts : [context.unit.targetPort],
+                    isForAllPorts: isForAllPorts
                 )
             )
         }

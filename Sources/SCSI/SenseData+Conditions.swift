@@ -82,9 +82,7 @@ extension UnitAttention {
     public var additional: AdditionalSense {
         switch self {
         case .powerOnOrReset: .powerOnOrReset
-        case .powerOn: .powerOn
         case .deviceReset: .deviceReset
-        case .nexusLoss: .nexusLoss
         case .modeParametersChanged: .modeParametersChanged
         case .reservationsPreempted: .reservationsPreempted
         case .reservationsReleased: .reservationsReleased
@@ -92,7 +90,6 @@ extension UnitAttention {
         case .capacityChanged: .capacityChanged
         case .commandsCleared: .commandsCleared
         case .inquiryDataChanged: .inquiryDataChanged
-        case .reportedLUNsChanged: .reportedLUNsChanged
         case .asymmetricAccessChanged: .asymmetricAccessChanged
         case .deviceIdentifierChanged: .deviceIdentifierChanged
         }

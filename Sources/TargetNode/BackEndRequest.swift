@@ -17,17 +17,19 @@ final class BackEndRequest {
         case mapStatus(ByteRange, runsMaximum: Int)
         case check(CommandRules, wantsReservations: Bool)
         case unit(UnitAction)
+        case manage(UnitManagement)
 
         var isChange: Bool {
             switch self {
             case .read, .mapStatus, .check: false
-            case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit: true
+            case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit, .manage: true
             }
         }
 
         /// How long the outcome is waited for, in milliseconds: an erasure that is not immediate takes as long as it takes.
         var deadlineMilliseconds: UInt32 {
             if case .unit(.erase(_, isImmediate: false)) = self { return TargetLimits.erasureDeadlineMilliseconds }
+            if case .manage = self { return TargetLimits.taskManagementDeadlineMilliseconds }
             return Limits.commandDeadlineMilliseconds
         }
     }

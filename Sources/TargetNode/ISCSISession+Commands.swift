@@ -106,6 +106,20 @@ extension ISCSISession {
     /// Plans that are about the logical unit, not its blocks.
     private func performOfUnit(_ plan: SCSICommandPlan, _ task: SessionTask, _ unit: LogicalUnit) {
         switch plan {
+        case .reservationOut(.register(let key, let new, let ignoresExisting, let others, _, isForAllPorts: true)):
+            // All target ports are those of all nodes that live, also of one that came just now.
+            service.refreshNodes { [self] in
+                let action = ReservationAction.register(
+                    key,
+                    new: new,
+                    ignoresExisting: ignoresExisting,
+                    others: others,
+                    targetPorts: service.targetPorts,
+                    isForAllPorts: true
+                )
+                change(.reservation(action), task)
+                drain()
+            }
         case .reservationOut(let action): change(.reservation(action), task)
         case .reserveUnit: change(.reserve, task)
         case .releaseUnit: change(.release, task)

@@ -17,58 +17,70 @@ extension ISCSISession {
         let deadline = service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
         endCopies(of: management == nil ? request.tasks : nil, deadline: deadline) { [self] isDone in
             guard isDone else { return terminate(.reset) }
-            guard nexus != nil, management != nil || !ids.isEmpty else {
-                machine.taskManagementCompleted(tag: request.tag, .functionComplete)
-                return drain()
+            if let management {
+                carryOut(management, request, ids: ids, deadline: deadline)
+            } else if nexus != nil, !ids.isEmpty {
+                fence(request, ids: ids, deadline: deadline)
+            } else {
+                complete(request, ids)
             }
-            fence(request, management, ids: ids, deadline: deadline)
+            drain()
         }
     }
 
-    /// Has the owner take commands back; asked again until the owner has answered or the deadline has passed. Then the session
-    /// ends: so the initiator knows that nothing of it is done any more, whatever keeps the owner from saying so.
-    private func fence(
+    /// Has the owner carry out what concerns all nexuses, as a command of this one: it waits for a proof (R1), and is done once
+    /// however often it is sent (R4). Where it was not, it is made anew until the deadline has passed.
+    private func carryOut(
+        _ management: UnitManagement,
         _ request: TaskManagementRequest,
-        _ management: UnitManagement?,
         ids: [CommandID],
         deadline: MonotonicTime
     ) {
         guard service.now < deadline else { return terminate(.reset) }
+        guard nexus != nil else { return }
+        let command = BackEndRequest(task: nil, operation: .manage(management)) { [self] outcome in
+            guard case .done = outcome else {
+                return later { $0.carryOut(management, request, ids: ids, deadline: deadline) }
+            }
+            complete(request, ids)
+        }
+        submit(command, until: deadline)
+    }
+
+    /// Has the owner take commands back; asked again until the owner has answered or the deadline has passed. Then the session
+    /// ends: so the initiator knows that nothing of it is done any more, whatever keeps the owner from saying so.
+    private func fence(_ request: TaskManagementRequest, ids: [CommandID], deadline: MonotonicTime) {
+        guard service.now < deadline else { return terminate(.reset) }
         guard let context = nexus?.context() else { return }
         guard let owner = backend?.owner?.client else {
-            return fenceLater(request, management, ids: ids, deadline: deadline)
+            return later { $0.fence(request, ids: ids, deadline: deadline) }
         }
-        let completion: (Result<RPCAnswer, RPCFailure>) -> Void = { [self] result in
+        owner.send(
+            FenceCommand(header: CommandHeader(context), commands: ids),
+            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+        ) { [self] result in
             defer { drain() }
             guard case .success(let answer) = result, answer.isOK else {
                 if case .success(let answer) = result, answer.status == .nexusClosed { return terminate(.reset) }
-                return fenceLater(request, management, ids: ids, deadline: deadline)
+                return later { $0.fence(request, ids: ids, deadline: deadline) }
             }
-            for id in ids { nexus?.forget(id) }
-            machine.taskManagementCompleted(tag: request.tag, .functionComplete)
-        }
-        let header = CommandHeader(context)
-        let milliseconds = TargetLimits.controlDeadlineMilliseconds
-        if let management {
-            let message = ManageUnit(header: header, function: management)
-            owner.send(message, deadlineMilliseconds: milliseconds, completion: completion)
-        } else {
-            let message = FenceCommand(header: header, commands: ids)
-            owner.send(message, deadlineMilliseconds: milliseconds, completion: completion)
+            complete(request, ids)
         }
     }
 
-    private func fenceLater(
-        _ request: TaskManagementRequest,
-        _ management: UnitManagement?,
-        ids: [CommandID],
-        deadline: MonotonicTime
-    ) {
+    private func complete(_ request: TaskManagementRequest, _ ids: [CommandID]) {
+        for id in ids { nexus?.forget(id) }
+        machine.taskManagementCompleted(tag: request.tag, .functionComplete)
+    }
+
+    /// Tries again in a moment.
+    private func later(_ attempt: @escaping (ISCSISession) -> Void) {
         guard let loop = context?.eventLoop else { return }
-        let bound = NIOLoopBound(self, eventLoop: loop)
+        let bound = NIOLoopBound((self, attempt), eventLoop: loop)
         loop.scheduleTask(in: TargetLimits.locateInterval) {
-            bound.value.fence(request, management, ids: ids, deadline: deadline)
-            bound.value.drain()
+            let (session, attempt) = bound.value
+            attempt(session)
+            session.drain()
         }
     }
 }

@@ -465,9 +465,11 @@ final class ISCSISession: ChannelInboundHandler {
     }
 
     /// Hands a command to the nexus's client.
-    func submit(_ request: BackEndRequest) {
+    ///
+    /// - Parameter limit: when its outcome has to be known; nil: as its kind allows.
+    func submit(_ request: BackEndRequest, until limit: MonotonicTime? = nil) {
         let milliseconds = UInt64(request.operation.deadlineMilliseconds)
-        let deadline = service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
+        let deadline = limit ?? service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
         guard let id = nexus?.submit(request, isChange: request.operation.isChange, deadline: deadline) else {
             return request.completion(.failed(.unreachable))
         }
@@ -548,6 +550,12 @@ final class ISCSISession: ChannelInboundHandler {
                 deadlineMilliseconds: deadline,
                 completion: completion
             )
+        case .manage(let function):
+            client.send(
+                ManageUnit(header: header, function: function),
+                deadlineMilliseconds: deadline,
+                completion: completion
+            )
         }
     }
 
@@ -585,7 +593,7 @@ final class ISCSISession: ChannelInboundHandler {
                 case .mapStatus:
                     let mapped = try answer.decode(MapStatusCommand.Answer.self)
                     return .final(.mapped(mapped.runs), mapped.stamp)
-                case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit:
+                case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit, .manage:
                     let done = try answer.decode(CommandAnswer.self)
                     return .final(.done, done.stamp)
                 }
@@ -597,13 +605,14 @@ final class ISCSISession: ChannelInboundHandler {
 
     private func disposition(of error: RPCError) -> NexusDisposition<BackEndAnswer> {
         var detail = error.detail
+        let stamp = (try? CommandAnswer(decoding: &detail))?.stamp
         switch error.status {
-        case .unproved: return .unproved((try? CommandAnswer(decoding: &detail))?.stamp)
+        case .unproved: return .unproved(stamp)
         case .wrongEpoch, .notOwner: return .ownerLost
         case .nexusClosed: return .nexusClosed
         default:
             guard let geometry = unit?.volume.geometry else { return .final(.failed(.internalError), nil) }
-            return .final(.failed(BackEndFailure(error, geometry: geometry)), nil)
+            return .refused(.failed(BackEndFailure(error, geometry: geometry)), stamp)
         }
     }
 

@@ -65,9 +65,17 @@ enum ReservationFixture {
         new: ReservationKey,
         ignoring: Bool = false,
         others: [InitiatorPort] = [],
-        through ports: [TargetPort] = [first]
+        through ports: [TargetPort] = [first],
+        isForAll: Bool = false
     ) -> ReservationAction {
-        .register(key, new: new, ignoresExisting: ignoring, others: others, targetPorts: ports)
+        .register(
+            key,
+            new: new,
+            ignoresExisting: ignoring,
+            others: others,
+            targetPorts: ports,
+            isForAllPorts: isForAll
+        )
     }
 
     static func told(
@@ -213,6 +221,40 @@ struct PersistentReservationsTests {
         #expect(keys(one.reservations) == [other: Key(5)])
         let gone = Fixture.register(Key(5), new: Fixture.none, through: ports)
         #expect(try Fixture.run(gone, from: other, on: state).get().reservations.registrations.isEmpty)
+    }
+
+    @Test("ALL_TG_PT also means registrations through target ports that are not known just now")
+    func unknownTargetPorts() throws {
+        let other = Fixture.nexus("s", 2)
+        let foreign = Fixture.nexus("t", 2)
+        var state = PersistentReservations()
+        for (nexus, port) in [(Fixture.stranger, Fixture.first), (other, Fixture.second), (foreign, Fixture.second)] {
+            let register = Fixture.register(new: Key(5), through: [port])
+            state = try Fixture.run(register, from: nexus, on: state).get().reservations
+        }
+        let replaced = Fixture.register(Key(5), new: Key(6), isForAll: true)
+        state = try Fixture.run(replaced, from: Fixture.stranger, on: state).get().reservations
+        #expect(keys(state) == [Fixture.stranger: Key(6), other: Key(6), foreign: Key(5)])
+        let gone = Fixture.register(Key(6), new: Fixture.none, isForAll: true)
+        state = try Fixture.run(gone, from: Fixture.stranger, on: state).get().reservations
+        #expect(keys(state) == [foreign: Key(5)])
+    }
+
+    @Test("I10: SPEC_I_PT with as many names as a message takes costs little, and is refused beyond the registrations")
+    func manySpecifiedPorts() throws {
+        let open = (0..<4_096).map {
+            InitiatorTargetNexus(initiatorName: "i\($0 % 8)", isid: UInt64($0), portalGroupTag: 1)
+        }
+        let ports = (1...1_024).map { TargetPort(portalGroupTag: UInt16($0), relativePortIdentifier: UInt16($0)) }
+        let others = (0..<1_024).map { InitiatorPort(name: "i\($0 % 8)", isid: nil) }
+        let action = Fixture.register(new: Key(5), others: others, through: ports)
+        let outcome = Fixture.run(action, from: Fixture.stranger, on: PersistentReservations(), open: open)
+        #expect(outcome == .failure(.noRoom))
+        // A name that is given twice is registered once.
+        let twice = Fixture.register(new: Key(5), others: [others[0], others[8]])
+        let few = Array(open.prefix(16))
+        let change = try Fixture.run(twice, from: Fixture.stranger, on: PersistentReservations(), open: few).get()
+        #expect(change.reservations.registrations.count == 3)
     }
 
     @Test("SPEC_I_PT registers the ports named, by their ISID or all that are logged in")

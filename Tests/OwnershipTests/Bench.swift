@@ -34,6 +34,10 @@ final class Bench {
     /// What the next commits return instead of being made; `true`: they are made all the same.
     var commitFailures: [(StoreFailure, isMade: Bool)] = []
     private(set) var commits: [[VolumeCommit]] = []
+    /// Commits that wrote something.
+    var writeCommits: Int { commits.count { !$0.allSatisfy(\.writes.isEmpty) } }
+    /// Logouts that the store refuses to record.
+    var closeFailures = 0
 
     init(
         blocks: UInt64 = 2_048,
@@ -166,6 +170,9 @@ final class Bench {
             core.takeOverCompleted(id, .success(store.takeOver(volume, server: server, now: now)), now: now)
         case .openNexus(let id, let volume, let epoch, let row):
             core.nexusStored(id, .success(store.openNexus(volume, epoch, row)), now: now)
+        case .closeNexus(let id, _, _, _) where closeFailures > 0:
+            closeFailures -= 1
+            core.nexusStored(id, .failure(.refused("planted")), now: now)
         case .closeNexus(let id, let volume, let epoch, let nexus):
             core.nexusStored(id, .success(store.closeNexus(volume, epoch, nexus)), now: now)
         case .reserveObjects(let id, _, let count):
@@ -227,8 +234,7 @@ final class Bench {
         proved: Stamp? = nil,
         deadline: UInt64 = 20_000
     ) -> Ticket {
-        let number = command ?? nextCommand[nexus, default: 1]
-        nextCommand[nexus] = max(number + 1, nextCommand[nexus, default: 1])
+        let number = takeCommand(nexus, command)
         let ticket = self.ticket()
         if case .read(let range) = operation { reads[ticket] = Int(range.offset) }
         core.submit(
@@ -240,6 +246,13 @@ final class Bench {
         )
         run()
         return ticket
+    }
+
+    /// The number of the next command of a nexus, or of one that is given it.
+    func takeCommand(_ nexus: NexusNumber, _ command: UInt64?) -> UInt64 {
+        let number = command ?? nextCommand[nexus, default: 1]
+        nextCommand[nexus] = max(number + 1, nextCommand[nexus, default: 1])
+        return number
     }
 
     func fence(_ nexus: NexusNumber, below command: UInt64, commands: [UInt64] = []) -> Ticket {

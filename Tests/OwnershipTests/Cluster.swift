@@ -26,6 +26,8 @@ final class Cluster {
         case commitForgotten
         /// A new owner starts without registrations and reservation.
         case registrationsForgotten
+        /// A reset aborts only what has come to the owner (R6).
+        case transitForgotten
     }
 
     final class Server {

@@ -32,6 +32,8 @@ struct ClusterOperation {
     var isOfCopy = false
     /// What it does to reservations, in place of blocks.
     var reservation: ClusterReservation?
+    /// It resets the unit, in place of all that.
+    var isReset = false
     /// It was not done because it reported a unit attention condition.
     var isExcused = false
 }
@@ -39,6 +41,8 @@ struct ClusterOperation {
 struct ClusterRequest {
     var operation: Int
     var command: CommandOperation
+    /// What it does in place of the command.
+    var management: UnitManagement?
 }
 
 enum ClusterAnswer {
@@ -293,6 +297,14 @@ extension Cluster {
                     context.proved = current
                 }
                 let deadline = now.advanced(byNanoseconds: 20_000_000_000)
+                if let function = request.management {
+                    server.core.manage(ticket, context: context, function: function, deadline: deadline, now: now)
+                    guard self.defect == .transitForgotten else { return }
+                    for nexus in server.core.owned(Self.volume)?.nexuses.values.map({ $0 }) ?? [] {
+                        nexus.abortedAt = nil
+                    }
+                    return
+                }
                 server.core.submit(ticket, context: context, operation: command, deadline: deadline, now: now)
             }
         }
@@ -350,7 +362,7 @@ extension Cluster {
         case .refused(.unproved, let stamp): .unproved(stamp)
         case .refused(.wrongEpoch, _), .refused(.notOwner, _): .ownerLost
         case .refused(.nexusClosed, _): .nexusClosed
-        case .refused(let refusal, let stamp): .final(.failed(refusal), stamp)
+        case .refused(let refusal, let stamp): .refused(.failed(refusal), stamp)
         default: .final(.failed(.invalid("unexpected answer")), nil)
         }
     }
@@ -382,6 +394,7 @@ extension Cluster {
             // The path breaks and the initiator comes back, with what was in flight unanswered (R3).
             count("relogin")
             login(initiator)
+        case 6, 7: reset(session)
         case 18..<24:
             goToOtherPort(session, isTargetSlow: generator.chance(50))
             if generator.chance(50) { breakConnection(session) }
@@ -430,7 +443,20 @@ extension Cluster {
         }
     }
 
-    private func issue(_ session: ClusterSession) {
+    /// Aborts the commands of all initiators; after the answer none that began before happens any more (R6).
+    func reset(_ session: ClusterSession) {
+        count("reset")
+        var operation = ClusterOperation(isRead: false, firstSector: 0, count: 0, values: [], begun: now)
+        operation.isReset = true
+        submit(
+            operation,
+            .check(CommandRules(access: .any), reservations: false),
+            session,
+            management: generator.chance(50) ? .logicalUnitReset : .clearTaskSet
+        )
+    }
+
+    func issue(_ session: ClusterSession) {
         if hasReservations, mood == .rough, !isAlone(session), generator.chance(4) {
             return issueReservation(session)
         }
@@ -507,13 +533,18 @@ extension Cluster {
         return true
     }
 
-    func submit(_ operation: ClusterOperation, _ command: CommandOperation, _ session: ClusterSession) {
+    func submit(
+        _ operation: ClusterOperation,
+        _ command: CommandOperation,
+        _ session: ClusterSession,
+        management: UnitManagement? = nil
+    ) {
         operations.append(operation)
         let number = operations.count - 1
         operations[number].ports = session.ports
         owners[number] = session.initiator.index
         let id = session.client.submit(
-            ClusterRequest(operation: number, command: command),
+            ClusterRequest(operation: number, command: command, management: management),
             isChange: !operation.isRead,
             deadline: MonotonicTime(now + 20_000_000_000)
         )
@@ -612,6 +643,12 @@ extension Cluster {
         operations[index].fate = .done
         operations[index].latest = min(operations[index].latest, now)
         if let reservation = operations[index].reservation { done(reservation, session) }
+        guard operations[index].isReset else { return }
+        count("reset done")
+        for other in operations.indices
+        where operations[other].fate == .open && operations[other].begun <= operations[index].begun {
+            operations[other].latest = min(operations[other].latest, now)
+        }
     }
 
     /// Puts a read's blocks together; an object that has gone makes it fail, as a repeat would (I7).

@@ -58,7 +58,7 @@ struct ClusterTests {
         cluster.run(until: cluster.now + 2_000_000_000)
         rest(cluster)
         return cluster.operations[before...].filter {
-            $0.fate != .done && $0.expected == nil && $0.reservation == nil && !$0.isExcused
+            $0.fate != .done && $0.expected == nil && $0.reservation == nil && !$0.isReset && !$0.isExcused
         }
     }
 
@@ -90,7 +90,7 @@ struct ClusterTests {
         )
         if cluster.counters["damaged read"] != nil { result.append("I11: a damaged block was returned") }
         if cluster.counters["slot of another block"] != nil { result.append("M11: a slot holds another block") }
-        var operations = cluster.operations + [last] + copies(cluster, &result)
+        var operations = cluster.operations.filter { !$0.isReset } + [last] + copies(cluster, &result)
         result += ReservationChecker.violations(&operations)
         operations.removeAll { $0.reservation != nil || $0.isOfCopy && !$0.isRead }
         return result + LinearizabilityChecker.violations(operations, sectors: Cluster.sectors)
@@ -158,6 +158,7 @@ struct ClusterTests {
         try Self.find("\(defect)") { seed in
             switch defect {
             case .leaseOverrated: try Self.runIsolations(seed, defect: defect)
+            case .transitForgotten: try Self.runResets(seed, defect: defect)
             case .proofsNeverAge, .proofsWithoutInitiator, .epochsRewritten: try Self.runPorts(seed, defect: defect)
             case .halfCommitted, .commitForgotten, .registrationsForgotten:
                 try Self.run(seed, seconds: 25, defect: defect)
@@ -179,6 +180,35 @@ struct ClusterTests {
         }
         cluster.run(until: cluster.now + 10_000_000_000)
         return cluster
+    }
+
+    /// R6 shows where an initiator resets the unit while what another sent is late, and goes on.
+    private static func runResets(_ seed: UInt64, defect: Cluster.Defect?) throws -> Cluster {
+        let cluster = try Cluster(seed: seed, defect: defect)
+        cluster.start()
+        cluster.mood = .healthy
+        for round in 0..<8 {
+            cluster.run(until: cluster.now + 1_000_000_000)
+            guard let late = cluster.initiators[round % 3].session,
+                let own = cluster.initiators[(round + 1) % 3].session
+            else { continue }
+            late.extraDelay = 1_000_000_000
+            for _ in 0..<6 { cluster.issue(late) }
+            cluster.run(until: cluster.now + 100_000_000)
+            cluster.reset(own)
+            cluster.run(until: cluster.now + 1_500_000_000)
+            late.extraDelay = 0
+        }
+        cluster.run(until: cluster.now + 5_000_000_000)
+        return cluster
+    }
+
+    @Test("R6: nothing from before a reset happens behind it", arguments: seeds)
+    func resets(seed: UInt64) throws {
+        let cluster = try Self.runResets(seed, defect: nil)
+        #expect(Self.violations(cluster).isEmpty, "seed \(seed)")
+        #expect(cluster.counters["reset done", default: 0] >= 4)
+        #expect(cluster.counters["failed taskAborted", default: 0] > 0)
     }
 
     /// R8 shows where a server is cut off from the store while it has a reader, and others write through its successor.

@@ -47,6 +47,19 @@ struct NexusClientTests {
         Client(volume: VolumeID(1), nexus: NexusNumber(1), opened: stamp(1, 100))
     }
 
+    @Test("the stamp of a refusal is proved at once, however shortly it follows another")
+    func refusalProved() {
+        var client = Self.client()
+        let first = client.submit(1, isChange: true, deadline: Self.deadline)
+        _ = client.submit(2, isChange: true, deadline: Self.deadline)
+        _ = Self.drain(&client)
+        client.answered(first, attempt: 1, .refused("aborted", Self.stamp(1, 101)))
+        #expect(Self.drain(&client) == [.stamp(1), .complete(1, "aborted")])
+        client.proved(token: 1)
+        _ = client.submit(3, isChange: true, deadline: Self.deadline)
+        #expect(Self.drain(&client) == [.send(3, attempt: 1, proved: Self.stamp(1, 101))])
+    }
+
     @Test("R1: a stamp is used once it is proved, and a refused command goes out again with it")
     func proof() {
         var client = Self.client()
@@ -84,6 +97,28 @@ struct NexusClientTests {
                 .send(4, attempt: 1, proved: proof),
             ]
         )
+    }
+
+    @Test("a change goes out, and again, with what was proved when it came; a read with what is proved now")
+    func proofOfArrival() {
+        var client = Self.client()
+        _ = client.submit(1, isChange: true, deadline: Self.deadline)
+        client.ownerLost()
+        _ = client.submit(2, isChange: true, deadline: Self.deadline)
+        _ = client.submit(3, isChange: false, deadline: Self.deadline)
+        client.stampArrived(Self.stamp(1, 900))
+        _ = Self.drain(&client)
+        client.proved(token: 1)
+        client.ownerFound(Self.stamp(1, 910))
+        let old = Self.stamp(1, 100)
+        #expect(
+            Self.drain(&client) == [
+                .send(1, attempt: 2, proved: old), .send(2, attempt: 1, proved: old),
+                .send(3, attempt: 1, proved: Self.stamp(1, 900)),
+            ]
+        )
+        client.answered(CommandID(2), attempt: 1, .unproved(nil))
+        #expect(Self.drain(&client) == [.send(2, attempt: 2, proved: Self.stamp(1, 900))])
     }
 
     @Test("R2 R6: in a new epoch changes are not sent again: they are committed, or aborted")

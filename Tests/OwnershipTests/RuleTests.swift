@@ -15,7 +15,7 @@ struct RuleTests {
         bench.advance(4_000 * Bench.millisecond)
         let first = bench.submit(nexus, bench.write(0, 2_048, 1), command: 1, proved: old)
         #expect(bench.refusal(first) == .unproved)
-        #expect(bench.commits.isEmpty)
+        #expect(bench.writeCommits == 0)
         let second = bench.submit(nexus, bench.write(0, 2_048, 1), command: 1)
         #expect(bench.isDone(second))
     }
@@ -98,7 +98,7 @@ struct RuleTests {
         let old = bench.stamp
         bench.advance(5_000 * Bench.millisecond)
         #expect(bench.isDone(bench.submit(nexus, bench.write(0, 2_048, 1), command: 1, proved: old)))
-        #expect(bench.commits.count == 1)
+        #expect(bench.writeCommits == 1)
         #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 2), command: 1, lowWater: 2)) == .belowLowWater)
     }
 
@@ -325,7 +325,7 @@ struct RuleTests {
         #expect(bench.answers[write] == nil)
         bench.advance(1_000 * Bench.millisecond)
         #expect(bench.isDone(write))
-        #expect(bench.commits.count == 4)
+        #expect(bench.writeCommits == 4)
         bench.commitFailures = Array(repeating: (.refused("disk full"), isMade: false), count: 1_000)
         let failing = bench.submit(nexus, bench.write(0, 2_048, 2), deadline: 2_000)
         bench.advance(2_100 * Bench.millisecond)

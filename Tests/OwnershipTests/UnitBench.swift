@@ -96,6 +96,7 @@ extension Bench {
     }
 
     /// The unit attention conditions that a nexus is told of, all at once.
+    @discardableResult
     func attentions(_ nexus: NexusNumber) -> [UnitAttention] {
         var result: [UnitAttention] = []
         while let attention = report(check(nexus, CommandRules(access: .any, attention: .deliver)))?.attention {
@@ -132,9 +133,24 @@ extension Bench {
         for nexus in nexuses { resume(nexus) }
     }
 
-    func manage(_ nexus: NexusNumber, _ function: UnitManagement, below command: UInt64 = 1_000) -> Ticket {
+    /// Task management under a number of its own; later commands have higher ones.
+    @discardableResult
+    func manage(
+        _ nexus: NexusNumber,
+        _ function: UnitManagement,
+        command: UInt64? = nil,
+        proved: Stamp? = nil,
+        deadline: UInt64 = 20_000
+    ) -> Ticket {
+        let number = takeCommand(nexus, command)
         let ticket = self.ticket()
-        core.manage(ticket, context: context(nexus, command), function: function, now: now)
+        core.manage(
+            ticket,
+            context: context(nexus, number, proved: proved),
+            function: function,
+            deadline: now.advanced(byNanoseconds: deadline * Bench.millisecond),
+            now: now
+        )
         run()
         return ticket
     }
@@ -143,6 +159,7 @@ extension Bench {
         var description = try #require(owner?.description)
         change(&description)
         description.revision += 1
+        store.describe(description)
         core.describe(description, now: now)
         run()
     }

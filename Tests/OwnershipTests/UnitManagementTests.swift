@@ -19,7 +19,7 @@ struct UnitManagementTests {
             let committing = bench.submit(hit, bench.write(0, 2_048, 1))
             let waiting = bench.submit(hit, bench.write(0, 2_048, 2), command: 7)
             let mine = bench.submit(own, bench.write(0, 2_048, 3))
-            let clear = bench.manage(own, .clearTaskSet, below: 10)
+            let clear = bench.manage(own, .clearTaskSet, command: 10)
             #expect(bench.refusal(waiting) == .taskAborted && bench.refusal(mine) == .aborted)
             #expect(bench.answers[clear] == nil)
             bench.holdsCommits = false
@@ -34,7 +34,7 @@ struct UnitManagementTests {
                     bench.submit(
                         own,
                         .check(CommandRules(access: .any, attention: .deliver), reservations: false),
-                        command: 10
+                        command: 11
                     )
                 )
             )
@@ -51,7 +51,7 @@ struct UnitManagementTests {
             mode.isSenseInDescriptorFormat = true
             #expect(bench.isDone(bench.submit(own, .unit(.modeSelect(mode, isSaved: false)))))
             #expect(bench.isDone(bench.submit(own, .unit(.reserve))))
-            #expect(bench.isDone(bench.manage(own, .clearTaskSet, below: 3)))
+            #expect(bench.isDone(bench.manage(own, .clearTaskSet)))
             #expect(bench.durable.mode == mode && bench.durable.reservedBy == own)
         }
     }
@@ -75,7 +75,7 @@ struct UnitManagementTests {
             bench.holdsCommits = true
             let committing = bench.submit(other, bench.write(0, 2_048, 1))
             let waiting = bench.submit(other, bench.readOperation(0, 2_048))
-            let reset = bench.manage(own, function, below: 10)
+            let reset = bench.manage(own, function, command: 10)
             #expect(bench.refusal(waiting) == .taskAborted)
             #expect(bench.held.count == 2)
             bench.release(at: 1)
@@ -84,11 +84,11 @@ struct UnitManagementTests {
             bench.holdsCommits = false
             bench.releaseHeld()
             #expect(bench.isDone(committing) && bench.isDone(reset))
-            let after = bench.submit(own, bench.readOperation(0, 2_048), command: 10)
+            let after = bench.submit(own, bench.readOperation(0, 2_048), command: 11)
             #expect(bench.refusal(after) == .attention(.deviceReset))
             if function == .targetColdReset {
                 #expect(bench.refusal(bench.check(other)) == .nexusClosed)
-                #expect(bench.core.closedNexuses(of: Bench.volume, among: [own, other]) == [other])
+                #expect(bench.core.closedNexuses(of: Bench.volume, among: [own, other], now: bench.now) == [other])
                 #expect(bench.store.state(of: Bench.volume)?.nexuses.map(\.number) == [own])
             } else {
                 #expect(bench.attentions(other) == [.deviceReset])
@@ -97,15 +97,19 @@ struct UnitManagementTests {
         }
     }
 
-    @Test("persistent reservations outlive a reset, and one with nothing to put back needs no commit")
+    @Test("persistent reservations outlive a reset, which is durable with what it tells before it is answered")
     func resetKeeps() throws {
         try Bench.checked { bench in
             let (holder, _) = try bench.reserved()
             let stranger = try #require(bench.login("s"))
             let before = bench.durable
-            let commits = bench.commits.count
-            #expect(bench.isDone(bench.manage(stranger, .logicalUnitReset, below: 1)))
-            #expect(bench.commits.count == commits && bench.durable == before)
+            bench.holdsCommits = true
+            let reset = bench.manage(stranger, .logicalUnitReset)
+            #expect(bench.answers[reset] == nil)
+            bench.holdsCommits = false
+            bench.releaseHeld()
+            #expect(bench.isDone(reset) && bench.durable == before)
+            bench.takeOver(holder, stranger)
             #expect(bench.refusal(bench.submit(stranger, bench.write(0, 2_048, 1))) == .reservationConflict)
             #expect(bench.attentions(holder) == [.deviceReset])
         }
@@ -121,7 +125,7 @@ struct UnitManagementTests {
             bench.holdsCommits = true
             let change = bench.submit(other, .unit(.modeSelect(mode, isSaved: false)))
             let held = bench.check(other)
-            let reset = bench.manage(own, .logicalUnitReset, below: 10)
+            let reset = bench.manage(own, .logicalUnitReset, command: 10)
             #expect(bench.refusal(held) == .taskAborted && bench.answers[reset] == nil)
             bench.releaseHeld()
             #expect(bench.isDone(change) && bench.answers[reset] == nil)
@@ -145,7 +149,8 @@ struct UnitManagementTests {
             let old = bench.context(other, 1)
             bench.takeOver(other)
             let ticket = bench.ticket()
-            bench.core.manage(ticket, context: old, function: .logicalUnitReset, now: bench.now)
+            let deadline = bench.now.advanced(byNanoseconds: 1)
+            bench.core.manage(ticket, context: old, function: .logicalUnitReset, deadline: deadline, now: bench.now)
             bench.run()
             #expect(bench.refusal(ticket) == .wrongEpoch)
         }
@@ -307,7 +312,7 @@ struct UnitManagementTests {
             let fence = bench.fence(nexus, below: 5, commands: [1])
             #expect(bench.refusal(erase) == .aborted && bench.isDone(fence))
             bench.releaseHeld()
-            let reset = bench.manage(other, .logicalUnitReset, below: 5)
+            let reset = bench.manage(other, .logicalUnitReset)
             bench.releaseHeld()
             #expect(bench.durable.erasure != nil)
             bench.holdsCommits = false
@@ -326,7 +331,7 @@ struct UnitManagementTests {
             bench.holdsCommits = true
             let erase = overwrite(bench, nexus, isImmediate: false, command: 1)
             bench.releaseHeld()
-            let reset = bench.manage(other, .logicalUnitReset, below: 5)
+            let reset = bench.manage(other, .logicalUnitReset)
             #expect(bench.refusal(erase) == .taskAborted)
             bench.close(nexus)
             bench.holdsCommits = false

@@ -10,7 +10,7 @@ struct LogicalUnitTests {
     {
         InitiatorTargetNexus(
             initiatorName: name,
-            isid: 0xFFFF_FFFF_0000 + UInt64(number),
+            isid: 0xFFFF_FFFE_0000 + UInt64(number),
             portalGroupTag: 0xFFFF
         )
     }
@@ -81,6 +81,39 @@ struct LogicalUnitTests {
         let state = Self.fullState()
         try await fixture.commit { $0.unit = state }
         #expect(try await takeOver(fixture).unit == state)
+    }
+
+    @Test func whatWasToldIsKeptBesideTheState() async throws {
+        let fixture = try await Fixture()
+        #expect(try await takeOver(fixture).told == nil)
+        var part = fixture.part()
+        for told in [
+            ToldDescription(sizeBytes: 1 << 50, isReadOnly: true), ToldDescription(sizeBytes: 512, isReadOnly: false),
+        ] {
+            let ownership = try await takeOver(fixture)
+            part.epoch = ownership.epoch
+            part.told = told
+            let change = part
+            try await fixture.commit { $0 = change }
+            let unit = try await takeOver(fixture)
+            #expect(unit.told == told && unit.unit == LogicalUnitState())
+        }
+        part.epoch = try await takeOver(fixture).epoch
+        part.told = nil
+        part.unit = Self.fullState()
+        let change = part
+        try await fixture.commit { $0 = change }
+        let ownership = try await takeOver(fixture)
+        #expect(ownership.unit == Self.fullState() && ownership.told?.sizeBytes == 512)
+    }
+
+    @Test func anISIDHasFortyEightBits() async throws {
+        let fixture = try await Fixture()
+        var unit = Self.fullState()
+        unit.reservations.registrations[0].ports.isid = 1 << 48
+        let change = unit
+        await #expect(throws: (any Error).self) { try await fixture.commit { $0.unit = change } }
+        #expect(try await takeOver(fixture).unit == LogicalUnitState())
     }
 
     @Test func aStateIsReplacedWhole() async throws {
@@ -168,13 +201,13 @@ struct LogicalUnitTests {
         try await fixture.commit {
             $0.attentions = [
                 NexusAttentions(nexus: NexusNumber(1), attentions: all),
-                NexusAttentions(nexus: NexusNumber(2), attentions: [.deviceReset, .powerOn]),
+                NexusAttentions(nexus: NexusNumber(2), attentions: [.deviceReset, .commandsCleared]),
                 // A nexus that has been closed leaves nothing behind.
                 NexusAttentions(nexus: NexusNumber(77), attentions: [.deviceReset]),
             ]
         }
         let first = try await takeOver(fixture)
-        #expect(first.nexuses.map(\.attentions) == [all, [.deviceReset, .powerOn], []])
+        #expect(first.nexuses.map(\.attentions) == [all, [.deviceReset, .commandsCleared], []])
         var next = VolumeCommit(volume: fixture.volume, epoch: first.epoch)
         next.attentions = [
             NexusAttentions(nexus: NexusNumber(1), attentions: []),
@@ -183,7 +216,7 @@ struct LogicalUnitTests {
         try await fixture.commit { $0 = next }
         #expect(
             try await takeOver(fixture).nexuses.map(\.attentions) == [
-                [], [.deviceReset, .powerOn], [.capacityChanged],
+                [], [.deviceReset, .commandsCleared], [.capacityChanged],
             ]
         )
     }

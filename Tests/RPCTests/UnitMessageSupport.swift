@@ -131,7 +131,8 @@ extension MessageVector {
                     new: key,
                     ignoresExisting: false,
                     others: [otherInitiator, InitiatorPort(name: "iqn.1993-08.org.debian:01:c", isid: nil)],
-                    targetPorts: [port, otherPort]
+                    targetPorts: [port, otherPort],
+                    isForAllPorts: true
                 )
             )
         ),

@@ -145,7 +145,7 @@ private struct SeededGenerator: RandomNumberGenerator {
             )
             return fits(query.response(record), query.allocationLength)
                 && fits(query.response(nil), query.allocationLength)
-        case .reservationOut(.register(_, _, _, let others, let ports)):
+        case .reservationOut(.register(_, _, _, let others, let ports, _)):
             return !ports.isEmpty && others.count <= SCSILimits.transportIDsMaximum
                 && others.allSatisfy { !$0.name.isEmpty && $0.isid ?? 0 < 1 << 48 }
         case .reservationOut(.move(_, let key, _, let port, let through)):

@@ -155,7 +155,8 @@ private func registrations(_ type: ReservationType? = nil) -> PersistentReservat
                 new: new,
                 ignoresExisting: ignoresExisting,
                 others: others,
-                targetPorts: ports ?? [unit.targetPort]
+                targetPorts: ports ?? [unit.targetPort],
+                isForAllPorts: ports != nil
             )
         )
     }

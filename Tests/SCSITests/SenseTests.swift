@@ -124,8 +124,7 @@ private func descriptors(_ sense: SenseData) -> [UInt8] {
         let codes = UnitAttention.allCases.map { hexadecimal([$0.additional.code, $0.additional.qualifier]) }
         #expect(
             codes == [
-                "2900", "2901", "2903", "2907", "2a01", "2a03", "2a04", "2a05", "2a09", "2f00", "3f03", "3f0e",
-                "2a06", "3f05",
+                "2900", "2903", "2a01", "2a03", "2a04", "2a05", "2a09", "2f00", "3f03", "2a06", "3f05",
             ]
         )
         for attention in UnitAttention.allCases {

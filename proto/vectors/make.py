@@ -196,12 +196,12 @@ write("check-unit-answer-all", "0x27 check unit, answer: a unit with everything 
       .flag(True, "erasure?").erasure(3, bytes([0xA5]) * 512, 1 << 20).flag(True, "attention?").u8(7, "attention")
       .counters(70, 80, 71_680, 81_920, 4_096_000))
 write("change-unit-register", "0x28 change unit, request: REGISTER with SPEC_I_PT and ALL_TG_PT.",
-      M().action(0, 0).u64(KEY, "new key").flag(False, "ignores existing").count(2, "others")
+      M().action(0, 0).u64(KEY, "new key").flag(False, "ignores existing").flag(True, "all ports").count(2, "others")
       .initiator_port("iqn.1993-08.org.debian:01:b", 0x00023D000002).initiator_port("iqn.1993-08.org.debian:01:c")
       .count(2, "target ports").target_port(1, 7).target_port(2, 8))
 write("change-unit-unregister", "0x28 change unit, request: REGISTER AND IGNORE EXISTING KEY with key 0.",
-      M().action(0, 5).u64(0, "new key").flag(True, "ignores existing").count(0, "others").count(1, "target ports")
-      .target_port(1, 7))
+      M().action(0, 5).u64(0, "new key").flag(True, "ignores existing").flag(False, "all ports").count(0, "others")
+      .count(1, "target ports").target_port(1, 7))
 write("change-unit-reserve", "0x28 change unit, request: PERSISTENT RESERVE OUT, RESERVE.",
       M().action(1, KEY).u8(5, "reservation type"))
 write("change-unit-release", "0x28 change unit, request: PERSISTENT RESERVE OUT, RELEASE.",

@@ -54,7 +54,7 @@ extension PersistentReservations {
     ) throws(ReservationRefusal) -> ReservationChange {
         var change = ReservationChange(reservations: self)
         switch action {
-        case .register(let key, let new, let ignoresExisting, let others, let targetPorts):
+        case .register(let key, let new, let ignoresExisting, let others, let targetPorts, let isForAllPorts):
             if !ignoresExisting {
                 guard (registration(of: ports)?.key ?? ReservationKey(0)) == key else { throw .conflict }
             }
@@ -63,9 +63,10 @@ extension PersistentReservations {
                 throw .invalidParameter(byte: 20)
             }
             if new == ReservationKey(0) {
-                change.unregister(ports, through: targetPorts)
+                change.unregister(ports, through: isForAllPorts ? nil : targetPorts)
             } else {
                 let others = try Self.initiators(others, open: open)
+                if isForAllPorts { change.replaceKeys(of: ports, by: new) }
                 try change.register(ports, others, through: targetPorts, key: new)
             }
         case .reserve(let key, let type):
@@ -105,20 +106,22 @@ extension PersistentReservations {
         guard let registration = registration(of: ports), registration.key == key else { throw .conflict }
     }
 
-    /// Initiator ports by name and ISID; a name alone stands for the ports that are logged in.
+    /// Initiator ports by name and ISID; a name alone stands for the ports that are logged in, however often it is given.
     private static func initiators(
         _ list: [InitiatorPort],
         open: [InitiatorTargetNexus]
     ) throws(ReservationRefusal) -> [(name: String, isid: UInt64)] {
+        guard !list.isEmpty else { return [] }
+        let loggedIn = Dictionary(grouping: open, by: \.initiatorName).mapValues { Set($0.map(\.isid)).sorted() }
         var result: [(name: String, isid: UInt64)] = []
-        for port in list {
+        var seen: Set<InitiatorPort> = []
+        for port in list where seen.insert(port).inserted {
             if let isid = port.isid {
                 result.append((port.name, isid))
                 continue
             }
-            let known = Set(open.filter { $0.initiatorName == port.name }.map(\.isid)).sorted()
             // Offset of the TransportID list (SPC-5, table 228).
-            guard !known.isEmpty else { throw .invalidParameter(byte: 28) }
+            guard let known = loggedIn[port.name] else { throw .invalidParameter(byte: 28) }
             result += known.map { (port.name, $0) }
         }
         return result
@@ -143,6 +146,12 @@ extension PersistentReservations {
     }
 }
 
+extension InitiatorTargetNexus {
+    fileprivate func isOfSameInitiatorPort(as other: InitiatorTargetNexus) -> Bool {
+        isid == other.isid && initiatorName == other.initiatorName
+    }
+}
+
 extension ReservationChange {
     fileprivate init(reservations: PersistentReservations) { self.reservations = reservations }
 
@@ -154,6 +163,8 @@ extension ReservationChange {
         through targetPorts: [TargetPort],
         key: ReservationKey
     ) throws(ReservationRefusal) {
+        var places: [InitiatorTargetNexus: Int] = [:]
+        for (place, known) in reservations.registrations.enumerated() { places[known.ports] = place }
         for (name, isid) in [(ports.initiatorName, ports.isid)] + others {
             let isOwn = name == ports.initiatorName && isid == ports.isid
             for target in targetPorts {
@@ -162,26 +173,37 @@ extension ReservationChange {
                     isid: isid,
                     portalGroupTag: target.portalGroupTag
                 )
-                guard isOwn || reservations.registration(of: nexus) == nil else { continue }
-                reservations.put(
-                    Registration(
-                        ports: nexus,
-                        relativePortIdentifier: target.relativePortIdentifier,
-                        key: key
-                    )
+                let registration = Registration(
+                    ports: nexus,
+                    relativePortIdentifier: target.relativePortIdentifier,
+                    key: key
                 )
+                if let place = places[nexus] {
+                    if isOwn { reservations.registrations[place] = registration }
+                    continue
+                }
+                guard reservations.registrations.count < Limits.registrationsMaximum else { throw .noRoom }
+                places[nexus] = reservations.registrations.count
+                reservations.registrations.append(registration)
             }
         }
-        guard reservations.registrations.count <= Limits.registrationsMaximum else { throw .noRoom }
     }
 
-    /// REGISTER with key 0: the nexus, and its initiator port's registrations through the other target ports named, go
-    /// (SPC-5, 5.14.11.3).
-    fileprivate mutating func unregister(_ ports: InitiatorTargetNexus, through targetPorts: [TargetPort]) {
-        for target in targetPorts {
-            var nexus = ports
-            nexus.portalGroupTag = target.portalGroupTag
-            remove(nexus, by: ports)
+    /// ALL_TG_PT: an initiator port's registrations get a new key, through whatever target port they were made; nodes that are down
+    /// just now are among them.
+    fileprivate mutating func replaceKeys(of ports: InitiatorTargetNexus, by key: ReservationKey) {
+        for (place, known) in reservations.registrations.enumerated() where known.ports.isOfSameInitiatorPort(as: ports)
+        {
+            reservations.registrations[place].key = key
+        }
+    }
+
+    /// REGISTER with key 0: the initiator port's registrations through the target ports named go, the nexus' own among them, or
+    /// through all target ports (SPC-5, 5.14.11.3).
+    fileprivate mutating func unregister(_ ports: InitiatorTargetNexus, through targetPorts: [TargetPort]?) {
+        let tags = targetPorts.map { Set($0.map(\.portalGroupTag)) }
+        for known in reservations.registrations.map(\.ports) where known.isOfSameInitiatorPort(as: ports) {
+            if tags?.contains(known.portalGroupTag) ?? true { remove(known, by: ports) }
         }
     }
 

@@ -68,12 +68,14 @@ public struct InitiatorPort: Sendable, Hashable {
 public enum ReservationAction: Sendable, Hashable {
     /// REGISTER, or REGISTER AND IGNORE EXISTING KEY. A new key of 0 unregisters. Through each of `targetPorts` (that of the
     /// command alone, or all with ALL_TG_PT), for the port of the command and with SPEC_I_PT for `others` as well.
+    /// `isForAllPorts`: ALL_TG_PT; then the port's registrations through target ports that are not known now count, too.
     case register(
         ReservationKey,
         new: ReservationKey,
         ignoresExisting: Bool,
         others: [InitiatorPort],
-        targetPorts: [TargetPort]
+        targetPorts: [TargetPort],
+        isForAllPorts: Bool = false
     )
     /// RESERVE.
     case reserve(ReservationKey, ReservationType)

@@ -1,15 +1,13 @@
 /// Conditions that an initiator learns of with its next command (SAM-6, 5.14; SPC-5, annex F.2).
 ///
-/// The raw value is what PostgreSQL and the wire carry; it never changes its meaning.
+/// The raw value is what PostgreSQL and the wire carry; it never changes its meaning. There is none for a nexus that was lost, for it
+/// ends with its session, none for the unit that comes up, for it keeps its state, and none for the list of logical units, for
+/// every target has one.
 public enum UnitAttention: UInt8, Sendable, Hashable, CaseIterable {
-    /// First command of a nexus, or after a reset.
+    /// Anything may have happened: what a target says of a condition that it does not know.
     case powerOnOrReset = 1
-    /// The logical unit came up.
-    case powerOn = 2
     /// A logical unit or target reset was done.
     case deviceReset = 3
-    /// The nexus was lost and made again.
-    case nexusLoss = 4
     /// Another nexus changed mode pages.
     case modeParametersChanged = 5
     /// A reservation was taken away.
@@ -22,10 +20,8 @@ public enum UnitAttention: UInt8, Sendable, Hashable, CaseIterable {
     case capacityChanged = 9
     /// Another nexus cleared the task set.
     case commandsCleared = 10
-    /// INQUIRY data or VPD pages changed.
+    /// INQUIRY data or VPD pages changed: the volume has another iSCSI name.
     case inquiryDataChanged = 11
-    /// The list of logical units changed.
-    case reportedLUNsChanged = 12
     /// The asymmetric access state of a target port group changed.
     case asymmetricAccessChanged = 13
     /// Another nexus set identifying information.

@@ -62,11 +62,11 @@ public enum RPCMessageLimits {
     /// Slots asked of an object at once.
     public static let slotsMaximum = Int(Limits.objectSlotsMaximum)
     /// Target nodes told at once.
-    public static let targetNodesMaximum = 1_024
+    public static let targetNodesMaximum = Limits.targetNodesMaximum
     /// Runs in the answer to a question for what is mapped.
     public static let mapRunsMaximum = 4_096
     /// Initiator ports named by one registration, and target ports that it goes through.
-    public static let registrationPortsMaximum = 1_024
+    public static let registrationPortsMaximum = Limits.registrationsMaximum
     /// Longest pattern of an erasure: a logical block.
     public static let patternMaximumBytes = 4_096
     /// Credentials and initiators in a volume's access rules.

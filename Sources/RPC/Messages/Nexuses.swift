@@ -5,9 +5,16 @@ extension ByteBuffer {
     mutating func readRPCNexusPorts() throws(RPCDecodingError) -> InitiatorTargetNexus {
         InitiatorTargetNexus(
             initiatorName: try readRPCString(maximumBytes: 255),
-            isid: try readRPC(),
+            isid: try readRPCISID(),
             portalGroupTag: try readRPC()
         )
+    }
+
+    /// An ISID, which has 48 bits (RFC 7143, 11.12.5).
+    mutating func readRPCISID() throws(RPCDecodingError) -> UInt64 {
+        let isid = try readRPC(UInt64.self)
+        guard isid >> 48 == 0 else { throw RPCDecodingError.invalidValue(field: "ISID") }
+        return isid
     }
 
     mutating func writeRPCNexusPorts(_ ports: InitiatorTargetNexus) {

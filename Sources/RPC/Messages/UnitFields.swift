@@ -102,7 +102,7 @@ extension ByteBuffer {
     private mutating func readRPCInitiatorPort() throws(RPCDecodingError) -> InitiatorPort {
         InitiatorPort(
             name: try readRPCString(maximumBytes: 255),
-            isid: try readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPC() }
+            isid: try readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCISID() }
         )
     }
 
@@ -125,10 +125,13 @@ extension ByteBuffer {
         let key = try readRPCIdentifier(ReservationKey.self)
         switch kind {
         case 0:
+            let new = try readRPCIdentifier(ReservationKey.self)
+            let ignoresExisting = try readRPCBool()
+            let isForAllPorts = try readRPCBool()
             return .register(
                 key,
-                new: try readRPCIdentifier(),
-                ignoresExisting: try readRPCBool(),
+                new: new,
+                ignoresExisting: ignoresExisting,
                 others: try readRPCArray(
                     minimumElementBytes: 3,
                     maximumCount: RPCMessageLimits.registrationPortsMaximum
@@ -136,7 +139,8 @@ extension ByteBuffer {
                 targetPorts: try readRPCArray(
                     minimumElementBytes: 4,
                     maximumCount: RPCMessageLimits.registrationPortsMaximum
-                ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCTargetPort() }
+                ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCTargetPort() },
+                isForAllPorts: isForAllPorts
             )
         case 1: return .reserve(key, try readRPCReservationType())
         case 2: return .release(key, try readRPCReservationType())
@@ -166,10 +170,11 @@ extension ByteBuffer {
             writeRPCIdentifier(key)
         }
         switch action {
-        case .register(let key, let new, let ignoresExisting, let others, let targetPorts):
+        case .register(let key, let new, let ignoresExisting, let others, let targetPorts, let isForAllPorts):
             begin(0, key)
             writeRPCIdentifier(new)
             writeRPCBool(ignoresExisting)
+            writeRPCBool(isForAllPorts)
             writeRPCArray(others) { $0.writeRPCInitiatorPort($1) }
             writeRPCArray(targetPorts) { $0.writeRPCTargetPort($1) }
         case .reserve(let key, let type):
