@@ -458,7 +458,10 @@ struct UnitRaceTests {
         }
     }
 
-    @Test("an erasure ends, and durably, where the volume shrinks below what is done of it", arguments: [2 * step, step])
+    @Test(
+        "an erasure ends, and durably, where the volume shrinks below what is done of it",
+        arguments: [2 * step, step]
+    )
     func shrinks(to blocks: UInt64) throws {
         try Bench.checked(blocks: Self.blocks) { bench in
             let nexus = try #require(bench.login())
