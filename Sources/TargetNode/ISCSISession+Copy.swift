@@ -162,7 +162,11 @@ extension ISCSISession {
         let request = BackEndRequest(task: task(of: job, at: session)?.tag, operation: operation) { [self] outcome in
             defer { drain() }
             job.step = nil
-            guard job.isRunning else { return }
+            guard job.isRunning else {
+                // What the owner has told once is reported all the same.
+                if case .failed(.attention(let attention)) = outcome { session.tell(attention) }
+                return
+            }
             switch outcome {
             case .done:
                 job.record.bytesWritten += count
