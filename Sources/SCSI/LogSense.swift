@@ -91,8 +91,8 @@ enum LogSense {
     // MARK: Parameters
 
     /// Logical block provisioning (SBC-4, 6.4.5): mapping resources, available and used, in threshold sets; a count that
-    /// does not fit is the largest that does. A set that is used in part is not available. The space that blocks not yet mapped will take is common to all
-    /// volumes, so that only what is used has a SCOPE, dedicated to the logical unit (01b).
+    /// does not fit is the largest that does. A set that is used in part is not available. The space that blocks not yet
+    /// mapped will take is common to all volumes, so that only what is used has a SCOPE, dedicated to the logical unit (01b).
     static func provisioning(_ statistics: UnitStatistics, _ unit: LogicalUnit) -> [Parameter] {
         let setBytes = unit.logicalBlockBytes << unit.thresholdExponent
         let sizeBytes = unit.volume.geometry.sizeBytes
