@@ -1,3 +1,4 @@
+import AshlarCore
 import AshlarTestSupport
 import Foundation
 import ISCSI
@@ -30,13 +31,14 @@ extension IntegrationTests {
             }
         }
 
-        /// WRITE (16) of 8 MiB, of which MAXIMUM TRANSFER LENGTH allows half.
+        /// WRITE (16) of twice what MAXIMUM TRANSFER LENGTH allows.
         @Test func writesThatAreTooLong() async throws {
             try await TestCluster.with(volumes: ["demo:16M"]) { cluster in
                 let initiator = try await cluster.session("writes")
                 let other = try await cluster.session("reserves", target: 2)
-                let data = [UInt8](repeating: 0xEE, count: 8 << 20)
-                func write(_ address: UInt64, _ blocks: UInt32 = 16_384) throws -> RawInitiator.Outcome {
+                let blocks = 2 * Limits.transferMaximumBytes / 512
+                let data = [UInt8](repeating: 0xEE, count: Int(blocks) * 512)
+                func write(_ address: UInt64, _ blocks: UInt32 = blocks) throws -> RawInitiator.Outcome {
                     try initiator.run(RawInitiator.write16(address, blocks), write: data)
                 }
                 #expect(try other.manage(.logicalUnitReset) == .functionComplete)

@@ -153,10 +153,11 @@ final class RawInitiator {
         close()
     }
 
-    /// The names of all targets that the portal offers, however many PDUs they take (RFC 7143, appendix C).
-    func discover() throws -> [String] {
+    /// The names of the targets that the portal offers, all or the one asked for, however many PDUs they take (RFC 7143,
+    /// appendix C).
+    func discover(_ target: String = "All") throws -> [String] {
         var text: [UInt8] = []
-        var request = machine.text(ByteBuffer(string: "SendTargets=All\0"))
+        var request = machine.text(ByteBuffer(string: "SendTargets=\(target)\0"))
         let tag = request.tag
         while true {
             send(Array(request.bytes.readableBytesView))

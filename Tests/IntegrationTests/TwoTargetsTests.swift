@@ -114,7 +114,22 @@ extension IntegrationTests {
                     )
                 }
                 #expect(pages[0] == pages[1], "a volume has one serial number through every target")
+                try await listsByName(cluster)
             }
+        }
+
+        /// A target that is asked for by its name is listed as all are: where it is there, and where the initiator may see it.
+        private func listsByName(_ cluster: TestCluster) async throws {
+            let (demo, other) = try await (cluster.iqn(), cluster.iqn("other"))
+            let discovery = try RawInitiator(port: cluster.port, iqn: nil, name: "discovers")
+            try discovery.logIn()
+            #expect(try discovery.discover().sorted() == [demo, other].sorted())
+            #expect(try discovery.discover(other) == [other])
+            #expect(try discovery.discover(other + "x").isEmpty)
+            try await cluster.change(#"{"initiators":["iqn.2026-01.org.example:nobody"]}"#, volume: "other")
+            #expect(try discovery.discover(other).isEmpty)
+            #expect(try discovery.discover() == [demo])
+            try discovery.logOut()
         }
     }
 }
