@@ -22,7 +22,7 @@ extension CacheOwner {
             }
             guard isFresh(context.proved, now: now) else {
                 if nexus.isAborted(operation, proved: context.proved) {
-                    return cancel(command, of: volume, refusal: .taskAborted, now: now)
+                    return cancelOnItsWay(command, nexus, of: volume, now: now)
                 }
                 // Not kept: it comes again under the same id (R1).
                 if operation.isChange { nexus.noteUnproved(context.command) }
@@ -40,7 +40,7 @@ extension CacheOwner {
                 return cancel(command, of: volume, refusal: refusal, now: now)
             }
             if nexus.isAborted(operation, proved: context.proved) {
-                return cancel(command, of: volume, refusal: .taskAborted, now: now)
+                return cancelOnItsWay(command, nexus, of: volume, now: now)
             }
             switch operation {
             case .check(let rules, let reservations):
@@ -61,6 +61,20 @@ extension CacheOwner {
             begin(change, command, of: volume)
         case .map, .evict, .fill: preconditionFailure("what agents and the owner do meets no reservation")
         }
+    }
+
+    /// Aborts a command that was on its way when another nexus aborted those of this one.
+    private mutating func cancelOnItsWay(
+        _ command: Command,
+        _ nexus: Nexus,
+        of volume: VolumeOwner,
+        now: MonotonicTime
+    ) {
+        if nexus.isOwedClearing {
+            nexus.isOwedClearing = false
+            tell(nexus, .commandsCleared, of: volume)
+        }
+        cancel(command, of: volume, refusal: .taskAborted, now: now)
     }
 
     /// Lets commands in that waited for a change of the state, in their order, up to the next change.
@@ -391,8 +405,10 @@ extension CacheOwner {
                 }
             }
             guard !isOwn else { continue }
+            isHit = isHit || nexus.expectsUnproved
             nexus.abort(now: now)
             if function == .clearTaskSet, isHit { tell(nexus, .commandsCleared, of: volume) }
+            nexus.isOwedClearing = function == .clearTaskSet && !isHit
         }
         return committing
     }

@@ -448,6 +448,8 @@ final class Nexus {
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
     var abortedAt: MonotonicTime?
+    /// CLEAR TASK SET found nothing of it: it is told of it with the first command that turns out to have been on its way.
+    var isOwedClearing = false
     /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.
     private var unproved: Set<CommandID> = []
 
@@ -502,6 +504,9 @@ final class Nexus {
         for id in unproved.sorted() { keep(id, .refused(.taskAborted)) }
         unproved = []
     }
+
+    /// Whether changes may come again that were refused as unproved.
+    var expectsUnproved: Bool { !unproved.isEmpty }
 
     /// Notes that a command was refused as unproved.
     func noteUnproved(_ id: CommandID) {

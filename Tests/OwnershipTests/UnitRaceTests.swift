@@ -62,8 +62,10 @@ struct UnitRaceTests {
             #expect(bench.refusal(write) == .taskAborted)
             let read = bench.submit(other, bench.readOperation(0, 2_048), proved: proof)
             #expect(bench.refusal(read) == .unproved)
-            // Nothing of the nexus was known at the time.
-            #expect(bench.attentions(other).isEmpty)
+            // Nothing of the nexus was known at the time: it is told once something has come.
+            #expect(bench.attentions(other) == [.commandsCleared])
+            let late = bench.submit(other, bench.write(0, 2_048, 1), proved: proof)
+            #expect(bench.refusal(late) == .taskAborted && bench.attentions(other).isEmpty, "once")
         }
     }
 
@@ -99,6 +101,7 @@ struct UnitRaceTests {
             let proof = bench.stamp
             bench.resume(other)
             #expect(bench.refusal(bench.submit(other, bench.write(0, 2_048, 1), proved: proof)) == .taskAborted)
+            #expect(bench.attentions(other) == [.commandsCleared])
             bench.advance(1_000 * Bench.millisecond)
             #expect(bench.isDone(bench.submit(other, bench.write(0, 2_048, 1))))
         }
