@@ -58,7 +58,7 @@ struct CompactionPlan: Sendable, Hashable {
                         block: block,
                         source: run.source,
                         sourceSlot: slot,
-                        origin: run.copy.map { $0.origin + UInt64(offset) } ?? block,
+                        origin: run.copy?.dropped(UInt64(offset)).origin ?? block,
                         copyVersion: run.copy?.version
                     )
                 )

@@ -164,3 +164,17 @@ public enum GeometryError: Error, Hashable, CustomStringConvertible {
         }
     }
 }
+
+/// A run of data blocks that are all mapped or all unmapped.
+public struct MappedRun: Sendable, Hashable {
+    /// The blocks.
+    public var blocks: BlockRange
+    /// Whether each has an item or an extent.
+    public var isMapped: Bool
+
+    /// A run with its state.
+    public init(blocks: BlockRange, isMapped: Bool) {
+        self.blocks = blocks
+        self.isMapped = isMapped
+    }
+}

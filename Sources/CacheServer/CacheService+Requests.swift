@@ -416,11 +416,7 @@ extension CacheService {
         case .checked(let stamp, let report):
             connection.respond(to: handle, CheckUnit.Answer(stamp: stamp, report: report))
         case .mapped(let stamp, let runs):
-            let answer = MapStatusCommand.Answer(
-                stamp: stamp,
-                runs: runs.map { MapStatusCommand.Run(blocks: $0.blocks, isMapped: $0.isMapped) }
-            )
-            connection.respond(to: handle, answer)
+            connection.respond(to: handle, MapStatusCommand.Answer(stamp: stamp, runs: runs))
         case .moveWork(let work): connection.respond(to: handle, MoveWork.Answer(work), payload: work?.payload ?? [])
         case .compactionWork(let work): connection.respond(to: handle, CompactionWork.Answer(work))
         case .count(let count, let left): connection.respond(to: handle, CountAnswer(count: count, left: left))

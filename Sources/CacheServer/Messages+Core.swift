@@ -109,7 +109,7 @@ extension CompactionWork.Answer {
                     source: $0.object,
                     server: $0.server,
                     firstSlot: $0.firstSlot,
-                    copy: $0.copy.map { CompactionWork.LiveRun.Copy(origin: $0.origin, version: $0.version) }
+                    copy: $0.copy
                 )
             }
         )

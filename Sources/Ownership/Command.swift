@@ -62,20 +62,6 @@ public enum CommandOperation: Sendable {
     case unit(UnitAction)
 }
 
-/// A run of data blocks that are all mapped or all unmapped.
-public struct MappedRun: Sendable, Hashable {
-    /// The blocks.
-    public var blocks: BlockRange
-    /// Whether each has an item or an extent.
-    public var isMapped: Bool
-
-    /// A run with its state.
-    public init(blocks: BlockRange, isMapped: Bool) {
-        self.blocks = blocks
-        self.isMapped = isMapped
-    }
-}
-
 extension CommandOperation {
     /// What reservations, erasures and unit attention conditions do to it.
     var rules: CommandRules {

@@ -129,7 +129,7 @@ public struct Reference: Sendable, Hashable {
             object: source.object,
             server: source.server,
             firstSlot: source.firstSlot,
-            copy: Extent.Copy(origin: source.origin, version: version)
+            copy: BlockCopy(origin: source.origin, version: version)
         )
     }
 }
@@ -287,21 +287,7 @@ public struct Extent: Sendable, Hashable {
     /// The slot of the first block.
     public var firstSlot: SlotIndex
     /// What made it, where that was a copy by reference; else nil.
-    public var copy: Copy?
-
-    /// A copy by reference.
-    public struct Copy: Sendable, Hashable {
-        /// The block that the slot of the first block was written as; the others follow.
-        public var origin: BlockID
-        /// The version of the copy, which is newer than those in the slots.
-        public var version: Version
-
-        /// A copy of blocks from `origin` on.
-        public init(origin: BlockID, version: Version) {
-            self.origin = origin
-            self.version = version
-        }
-    }
+    public var copy: BlockCopy?
 
     /// A run of blocks and where it lies.
     public init(
@@ -309,7 +295,7 @@ public struct Extent: Sendable, Hashable {
         object: ObjectID,
         server: ObjectServerID,
         firstSlot: SlotIndex,
-        copy: Copy? = nil
+        copy: BlockCopy? = nil
     ) {
         self.blocks = blocks
         self.object = object
@@ -330,7 +316,7 @@ public struct Extent: Sendable, Hashable {
             object: object,
             server: server,
             firstSlot: SlotIndex(firstSlot.rawValue + UInt32(skipped)),
-            copy: copy.map { Copy(origin: $0.origin + skipped, version: $0.version) }
+            copy: copy?.dropped(skipped)
         )
     }
 }

@@ -112,10 +112,10 @@ extension PostgresBlockStore {
 
 extension QueryResult {
     /// What made an extent, from its origin and, in the next column, the version of the copy; 0 where it is no copy.
-    func copy(_ row: Int, _ column: Int) throws(StoreFailure) -> Extent.Copy? {
+    func copy(_ row: Int, _ column: Int) throws(StoreFailure) -> BlockCopy? {
         let version = Version(try unsigned(row, column + 1))
         guard version != Version(0) else { return nil }
-        return Extent.Copy(origin: BlockID(try unsigned(row, column)), version: version)
+        return BlockCopy(origin: BlockID(try unsigned(row, column)), version: version)
     }
 
     /// An item from the first four columns: block, version, checksum, whether it is moved.

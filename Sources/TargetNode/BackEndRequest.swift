@@ -52,7 +52,7 @@ final class BackEndRequest {
         case done
         case read(ReadCommand.Answer, payload: ByteBuffer)
         case checked(UnitReport)
-        case mapped([MapStatusCommand.Run])
+        case mapped([MappedRun])
         case failed(BackEndFailure)
     }
 }

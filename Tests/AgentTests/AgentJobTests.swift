@@ -188,7 +188,7 @@ struct AgentJobTests {
                             source: shared.object,
                             server: answer.runs[0].server,
                             firstSlot: shared.slot,
-                            copy: CompactionWork.LiveRun.Copy(origin: BlockID(13), version: Version(5_000))
+                            copy: BlockCopy(origin: BlockID(13), version: Version(5_000))
                         )
                     )
                 }

@@ -22,7 +22,7 @@ struct CompactionPlanTests {
         source: UInt64 = 1,
         slot: UInt32 = 0,
         server: Int32 = 1,
-        copy: CompactionWork.LiveRun.Copy? = nil
+        copy: BlockCopy? = nil
     ) -> CompactionWork.LiveRun {
         CompactionWork.LiveRun(
             blocks: BlockRange(first: BlockID(block), count: count),
@@ -35,14 +35,14 @@ struct CompactionPlanTests {
 
     @Test("Blocks that share slots get each its own, under the version of the copy (M11)")
     func copies() throws {
-        let copy = CompactionWork.LiveRun.Copy(origin: BlockID(4), version: Version(9))
+        let copy = BlockCopy(origin: BlockID(4), version: Version(9))
         let plan = try CompactionPlan(work([run(3, 3, slot: 7), run(20, 2, slot: 8, copy: copy)]))
         #expect(plan.items.map(\.block) == [3, 4, 5, 20, 21].map { BlockID($0) })
         #expect(plan.items.map(\.origin) == [3, 4, 5, 4, 5].map { BlockID($0) })
         #expect(plan.items.map(\.sourceSlot) == [7, 8, 9, 8, 9].map { SlotIndex($0) })
         #expect(plan.items.map(\.copyVersion) == [nil, nil, nil, Version(9), Version(9)])
         #expect(plan.windows.map(\.count) == [3])
-        let beyond = CompactionWork.LiveRun.Copy(origin: BlockID(.max), version: Version(9))
+        let beyond = BlockCopy(origin: BlockID(.max), version: Version(9))
         #expect(throws: AgentError.self) { try CompactionPlan(work([run(20, 2, copy: beyond)])) }
     }
 

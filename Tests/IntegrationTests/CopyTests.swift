@@ -21,12 +21,14 @@ extension IntegrationTests {
             through session: RawInitiator,
             identifier: UInt8,
             _ devices: [[UInt8]],
-            _ segments: [Segment]
+            _ segments: [Segment],
+            blockLength: UInt64 = 512
         ) -> UInt32 {
             let deviceBytes = devices.flatMap { designator -> [UInt8] in
                 // Identification descriptor: binary, NAA, and the logical block's size.
                 [0xE4, 0, 0, 0, 0x01, 0x03, 0, UInt8(designator.count)] + designator
-                    + [UInt8](repeating: 0, count: 20 - designator.count) + [0, 0, 0x02, 0]
+                    + [UInt8](repeating: 0, count: 20 - designator.count) + [0]
+                    + RawInitiator.bigEndian(blockLength, 3)
             }
             let segmentBytes = segments.flatMap { segment -> [UInt8] in
                 [0x02, 0, 0, 0x18, 0, 0, 0, 1, 0, 0] + RawInitiator.bigEndian(UInt64(segment.blocks), 2)
@@ -188,6 +190,34 @@ extension IntegrationTests {
                 }
                 // Its own session is there as before.
                 #expect(try other.run([0, 0, 0, 0, 0, 0]).sense?.key != 0xA)
+            }
+        }
+
+        /// I10: as many copies of a session run at once as RECEIVE COPY OPERATING PARAMETERS says; one more gets BUSY, and a reset
+        /// ends them all.
+        @Test func copiesOfASessionAreBounded_I10() async throws {
+            try await TestCluster.with(volumes: ["demo:64M", "other:64M"]) { cluster in
+                let session = try await cluster.session("copies")
+                let other = try await cluster.session("copies", volume: "other")
+                for initiator in [session, other] { _ = try initiator.attentions() }
+                let parameters = try session.run([0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], read: 256)
+                try #require(parameters.isGood && parameters.data.count > 36, "\(parameters)")
+                let most = parameters.data[36]
+                #expect(most > 0 && RawInitiator.bigEndian(UInt64(most), 2) == Array(parameters.data[34...35]))
+                let devices = try [session, other].map { try $0.networkAddressIdentifier() }
+                // DISK BLOCK LENGTH of another device.
+                let wrong = begin(through: session, identifier: 0, devices, [], blockLength: 4_096)
+                #expect(try session.finish([wrong])[0].sense == RawInitiator.Sense(key: 0xA, code: 0x0D03))
+                let segments = (0..<3).map { Segment(from: 0, to: $0 * 32_768, blocks: 32_768) }
+                let tags = (1...most).map { begin(through: session, identifier: $0, devices, segments) }
+                let tooMany = begin(through: session, identifier: most + 1, devices, segments)
+                #expect(try session.finish([tooMany])[0].status == 0x08, "BUSY")
+                #expect(tags.allSatisfy { session.outcome($0) == nil }, "they had ended")
+                #expect(try session.manage(.logicalUnitReset) == .functionComplete)
+                _ = try session.attentions()
+                for initiator in [session, other] { try initiator.writeAndRead(0, fill: 3) }
+                let again = try copy(through: session, identifier: 1, devices, [segments[0]], keeping: [other])
+                #expect(again.isGood, "\(again)")
             }
         }
 

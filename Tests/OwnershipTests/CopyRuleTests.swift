@@ -55,7 +55,7 @@ struct CopyRuleTests {
         let extent = try #require(rows.extents.last)
         #expect(rows.extents.count == 2 && extent.blocks == BlockRange(first: BlockID(8), count: 3))
         #expect(extent.firstSlot == SlotIndex(1))
-        #expect(extent.copy == Extent.Copy(origin: BlockID(1), version: next))
+        #expect(extent.copy == BlockCopy(origin: BlockID(1), version: next))
         #expect(Self.content(bench, nexus, 7, 5) == [0, 2, 3, 4, 0])
         // A copy of the copy names the first origin.
         #expect(bench.isDone(bench.submit(nexus, Self.copy(9, 20, 2))))

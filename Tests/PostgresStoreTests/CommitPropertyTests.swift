@@ -253,7 +253,7 @@ struct CommitPropertyTests {
                 places[extent.blocks.first + offset] = .init(
                     object: extent.object,
                     slot: extent.firstSlot.rawValue + UInt32(offset),
-                    copy: extent.copy.map { .init(origin: $0.origin + offset, version: $0.version) }
+                    copy: extent.copy?.dropped(offset)
                 )
             }
         }

@@ -129,7 +129,7 @@ struct MappingRuleTests {
         #expect(region.items.map(\.block) == [BlockID(40)])
         #expect(region.extents.map(\.blocks.first.rawValue) == [0, 20, 21])
         #expect(region.extents.last == copy.extent)
-        #expect(copy.extent.copy == Extent.Copy(origin: BlockID(2), version: Version(30)))
+        #expect(copy.extent.copy == BlockCopy(origin: BlockID(2), version: Version(30)))
         func live(_ object: ObjectID) throws -> Int64 {
             try fixture.number("SELECT live_slots FROM block_objects WHERE object_id = \(object)")
         }

@@ -16,7 +16,7 @@ struct StoreModel {
     struct Place: Equatable {
         var object: ObjectID
         var slot: UInt32
-        var copy: Extent.Copy?
+        var copy: BlockCopy?
     }
 
     struct Object: Equatable {
@@ -85,7 +85,7 @@ struct StoreModel {
             places[block] = Place(
                 object: reference.source.object,
                 slot: reference.source.firstSlot.rawValue + UInt32(offset),
-                copy: Extent.Copy(origin: reference.source.origin + offset, version: reference.version)
+                copy: BlockCopy(origin: reference.source.origin + offset, version: reference.version)
             )
         }
     }

@@ -334,7 +334,7 @@ extension MessageVector {
                         source: ObjectID(98),
                         server: ObjectServerID(2),
                         firstSlot: SlotIndex(7),
-                        copy: CompactionWork.LiveRun.Copy(origin: BlockID(32), version: Version(1_003))
+                        copy: BlockCopy(origin: BlockID(32), version: Version(1_003))
                     ),
                 ]
             )

@@ -35,8 +35,8 @@ extension MessageVector {
             MapStatusCommand.Answer(
                 stamp: stamp,
                 runs: [
-                    MapStatusCommand.Run(blocks: BlockRange(first: BlockID(256), count: 3), isMapped: true),
-                    MapStatusCommand.Run(blocks: BlockRange(first: BlockID(259), count: 1 << 20), isMapped: false),
+                    MappedRun(blocks: BlockRange(first: BlockID(256), count: 3), isMapped: true),
+                    MappedRun(blocks: BlockRange(first: BlockID(259), count: 1 << 20), isMapped: false),
                 ]
             )
         ),

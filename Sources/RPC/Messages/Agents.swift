@@ -304,22 +304,8 @@ public struct CompactionWork: RPCMessage {
         public var server: ObjectServerID
         /// The slot of the first.
         public var firstSlot: SlotIndex
-        /// Where the run is a copy by reference: as which block the first slot was written, and the version of the copy.
-        public var copy: Copy?
-
-        /// What a copy by reference adds.
-        public struct Copy: Sendable, Hashable {
-            /// The block that the first slot was written as; the others follow.
-            public var origin: BlockID
-            /// The version that the blocks have.
-            public var version: Version
-
-            /// A copy of blocks from `origin` on.
-            public init(origin: BlockID, version: Version) {
-                self.origin = origin
-                self.version = version
-            }
-        }
+        /// Where a copy made the run share slots: as which block the first was written, and the version that its blocks have.
+        public var copy: BlockCopy?
 
         /// A run of live slots.
         public init(
@@ -327,7 +313,7 @@ public struct CompactionWork: RPCMessage {
             source: ObjectID,
             server: ObjectServerID,
             firstSlot: SlotIndex,
-            copy: Copy? = nil
+            copy: BlockCopy? = nil
         ) {
             self.blocks = blocks
             self.source = source
@@ -377,7 +363,7 @@ public struct CompactionWork: RPCMessage {
                     server: try b.readRPCIdentifier(),
                     firstSlot: try b.readRPCIdentifier(),
                     copy: try b.readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in
-                        LiveRun.Copy(origin: try b.readRPCIdentifier(), version: try b.readRPCIdentifier())
+                        BlockCopy(origin: try b.readRPCIdentifier(), version: try b.readRPCIdentifier())
                     }
                 )
             }

@@ -52,20 +52,6 @@ public struct MapStatusCommand: RPCMessage {
         buffer.writeRPC(runsMaximum)
     }
 
-    /// A run of data blocks in the answer.
-    public struct Run: Sendable, Hashable {
-        /// The blocks.
-        public var blocks: BlockRange
-        /// Whether each of them has an item or an extent.
-        public var isMapped: Bool
-
-        /// A run with its state.
-        public init(blocks: BlockRange, isMapped: Bool) {
-            self.blocks = blocks
-            self.isMapped = isMapped
-        }
-    }
-
     /// Runs from the first block that the range touches on.
     public struct Answer: RPCMessage {
         /// 0x26.
@@ -73,10 +59,10 @@ public struct MapStatusCommand: RPCMessage {
         /// The owner's time.
         public var stamp: Stamp
         /// The runs, in block order, without gaps.
-        public var runs: [Run]
+        public var runs: [MappedRun]
 
         /// An answer with its runs.
-        public init(stamp: Stamp, runs: [Run]) {
+        public init(stamp: Stamp, runs: [MappedRun]) {
             self.stamp = stamp
             self.runs = runs
         }
@@ -88,7 +74,7 @@ public struct MapStatusCommand: RPCMessage {
                 minimumElementBytes: 17,
                 maximumCount: RPCMessageLimits.mapRunsMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in
-                Run(blocks: try b.readRPCBlockRange(), isMapped: try b.readRPCBool())
+                MappedRun(blocks: try b.readRPCBlockRange(), isMapped: try b.readRPCBool())
             }
         }
 
