@@ -85,13 +85,12 @@ extension CommitPlan {
 
 extension CommitPlan {
     static func told(_ commits: [VolumeCommit]) -> Call {
-        var columns = [[Int64]](repeating: [], count: 4)
+        var columns = Columns(4)
         for part in sorted(commits) {
             guard let told = part.told else { continue }
-            let row = [Int64(part.volume), Int64(part.epoch), Int64(told.sizeBytes), told.isReadOnly ? 1 : 0]
-            for (index, value) in row.enumerated() { columns[index].append(value) }
+            columns.add(part, Int64(told.sizeBytes), told.isReadOnly ? 1 : 0)
         }
-        return Call(Statements.setTold, arrays: columns[0], columns[1], columns[2], columns[3])
+        return columns.call(Statements.setTold)
     }
 }
 

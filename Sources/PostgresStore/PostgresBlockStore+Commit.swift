@@ -391,7 +391,7 @@ struct CommitPlan: Sendable {
 }
 
 /// Int8 arrays that grow row by row; the first two are volume and epoch.
-private struct Columns {
+struct Columns {
     private var arrays: [[Int64]]
 
     init(_ count: Int) { arrays = [[Int64]](repeating: [], count: count) }

@@ -18,10 +18,7 @@ extension Statements {
             SELECT 1::int8, x.first_block, x.block_count::int8, x.object_id, x.first_slot::int8, o.server_id::int8,
                 coalesce(x.origin_block, 0), coalesce(x.copy_version, 0)
             FROM block_extents x JOIN block_objects o ON o.object_id = x.object_id
-            WHERE x.volume_id = $1::int8 AND x.first_block < $3::int8 AND x.first_block + x.block_count > $2::int8
-                AND x.first_block >= coalesce((
-                    SELECT p.first_block FROM block_extents p WHERE p.volume_id = $1::int8 AND p.first_block <= $2::int8
-                    ORDER BY p.first_block DESC LIMIT 1), $2::int8)
+            WHERE \(overlap("x", volume: "$1::int8", first: "$2::int8", end: "$3::int8"))
             ORDER BY 1, 2
             """
     )
@@ -38,10 +35,7 @@ extension Statements {
                 ORDER BY i.block_id LIMIT $4::int8
             ), extents AS MATERIALIZED (
                 SELECT x.first_block, x.block_count FROM block_extents x
-                WHERE x.volume_id = $1::int8 AND x.first_block < $3::int8 AND x.first_block + x.block_count > $2::int8
-                    AND x.first_block >= coalesce((
-                        SELECT p.first_block FROM block_extents p WHERE p.volume_id = $1::int8 AND p.first_block <= $2::int8
-                        ORDER BY p.first_block DESC LIMIT 1), $2::int8)
+                WHERE \(overlap("x", volume: "$1::int8", first: "$2::int8", end: "$3::int8"))
                 ORDER BY x.first_block LIMIT $4::int8
             )
             (SELECT 0::int8, min(block_id), count(*), count(*)

@@ -77,10 +77,7 @@ enum Statements {
                 WHERE k.count = (
                     SELECT sum(least(x.first_block + x.block_count, k.source + k.count) - greatest(x.first_block, k.source))
                     FROM block_extents x
-                    WHERE x.volume_id = k.v AND x.first_block < k.source + k.count
-                        AND x.first_block + x.block_count > k.source AND x.first_block >= coalesce((
-                            SELECT p.first_block FROM block_extents p WHERE p.volume_id = k.v AND p.first_block <= k.source
-                            ORDER BY p.first_block DESC LIMIT 1), k.source)
+                    WHERE \(overlap("x", volume: "k.v", first: "k.source", end: "k.source + k.count"))
                         AND x.object_id = k.object AND x.first_slot - x.first_block = k.slot - k.source
                 )
             ), \(hitExtents(replacing: true)), put AS (
@@ -255,9 +252,8 @@ enum Statements {
 
     static let commits: [Statement] =
         blocks + units + [
-            lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, referenceExtents, writeItems, mapObjects,
-            mapItems,
-            dropItems, mapExtents, evictItems, fillItems, markNexuses, raiseVersions,
+            lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, referenceExtents, writeItems,
+            mapObjects, mapItems, dropItems, mapExtents, evictItems, fillItems, markNexuses, raiseVersions,
         ]
 
     /// How ``ObjectMap/Condition`` is told to PostgreSQL.
@@ -287,6 +283,17 @@ enum Statements {
                     origin_block = excluded.origin_block, copy_version = excluded.copy_version
         """
 
+    /// The condition by which extents `x` of a volume overlap a run of blocks. The extent at or before its first block is looked up
+    /// first, so that the index need not be read from the volume's beginning.
+    static func overlap(_ x: String, volume: String, first: String, end: String) -> String {
+        """
+        \(x).volume_id = \(volume) AND \(x).first_block < \(end) AND \(x).first_block + \(x).block_count > \(first)
+                        AND \(x).first_block >= coalesce((
+                            SELECT p.first_block FROM block_extents p WHERE p.volume_id = \(volume) AND p.first_block <= \(first)
+                            ORDER BY p.first_block DESC LIMIT 1), \(first))
+        """
+    }
+
     /// From `run` (v, first, count), none overlapping another: `hit` is the extents that lose blocks to runs, `piece` is what
     /// stays of them. Those of which neither a piece nor a run keeps the first block are deleted; the others are overwritten
     /// in place, because one statement cannot delete a key and insert it again.
@@ -299,10 +306,7 @@ enum Statements {
                     sum(least(r.first + r.count, x.first_block + x.block_count) - greatest(r.first, x.first_block)) AS lost
                 FROM run r CROSS JOIN LATERAL (
                     SELECT * FROM block_extents e
-                    WHERE e.volume_id = r.v AND e.first_block < r.first + r.count
-                        AND e.first_block + e.block_count > r.first AND e.first_block >= coalesce((
-                            SELECT p.first_block FROM block_extents p WHERE p.volume_id = r.v AND p.first_block <= r.first
-                            ORDER BY p.first_block DESC LIMIT 1), r.first)
+                    WHERE \(overlap("e", volume: "r.v", first: "r.first", end: "r.first + r.count"))
                 ) x GROUP BY 1, 2, 3, 4, 5, 6, 7
             ), piece AS MATERIALIZED (
                 SELECT h.volume_id, lower(p) AS first, upper(p) - lower(p) AS count, h.object_id,
