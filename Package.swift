@@ -153,6 +153,18 @@ let package = Package(
             swiftSettings: settings
         ),
 
+        // Whole clusters in one thread and virtual time, from a seed (scripts/simulate).
+        .target(
+            name: "AshlarSimulation",
+            dependencies: ["AshlarCore", "Ownership", "AshlarTestSupport", nioCore],
+            swiftSettings: settings
+        ),
+        .executableTarget(
+            name: "ashlar-simulate",
+            dependencies: ["AshlarSimulation", arguments],
+            swiftSettings: settings
+        ),
+
         // What libFuzzer is pointed at (scripts/fuzz), so that the tests run the same rules over the kept corpus.
         .target(
             name: "FuzzTargets",
@@ -170,7 +182,7 @@ let package = Package(
         .testTarget(name: "ArchitectureTests", swiftSettings: settings),
         .testTarget(
             name: "OwnershipTests",
-            dependencies: ["Ownership", "AshlarCore", "AshlarTestSupport", nioCore, deque],
+            dependencies: ["Ownership", "AshlarCore", "AshlarSimulation", "AshlarTestSupport", nioCore, deque],
             swiftSettings: settings
         ),
         .testTarget(

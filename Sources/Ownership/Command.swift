@@ -383,7 +383,7 @@ final class Fence {
 }
 
 /// One nexus as the owner knows it.
-final class Nexus {
+package final class Nexus {
     enum State {
         case open
         /// Handed out, and not yet durable: a command cannot come before the login's answer.
@@ -433,7 +433,7 @@ final class Nexus {
     var lastSeen: MonotonicTime
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
-    var abortedAt: MonotonicTime?
+    package var abortedAt: MonotonicTime?
     /// CLEAR TASK SET found nothing of it: it is told of it with the first command that turns out to have been on its way.
     var isOwedClearing = false
     /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.

@@ -4,6 +4,7 @@ import Foundation
 import NIOCore
 import Testing
 
+@testable import AshlarSimulation
 @testable import Ownership
 
 @Suite("Owner and nexuses in a seeded cluster")

@@ -1,8 +1,7 @@
 import AshlarCore
 import AshlarTestSupport
 import NIOCore
-
-@testable import Ownership
+import Ownership
 
 /// Two cache servers, a store, initiators and an agent in one thread and virtual time: the production cores of both sides,
 /// messages that are late, servers that stop, pause and come back, connections that break, initiators that sleep or go to

@@ -1,8 +1,7 @@
 import AshlarCore
 import AshlarTestSupport
 import NIOCore
-
-@testable import Ownership
+import Ownership
 
 /// One attempt of an initiator to do something: what the checker sees.
 struct ClusterOperation {
@@ -664,9 +663,4 @@ extension Initiator {
         let values = (first..<first + count).compactMap { seen[$0] }
         return values.count == count ? values : nil
     }
-}
-
-extension ByteBuffer {
-    /// The CRC-32C of the readable bytes.
-    var testChecksum: Checksum { withUnsafeReadableBytes { Checksum(of: $0) } }
 }

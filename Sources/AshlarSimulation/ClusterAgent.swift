@@ -1,8 +1,7 @@
 import AshlarCore
 import AshlarTestSupport
 import NIOCore
-
-@testable import Ownership
+import Ownership
 
 // Agents: move, evict, compact, collect; some die with what they hold, some are very late.
 extension Cluster {

@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct Simulate: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "ashlar-simulate")
+}
