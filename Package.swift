@@ -65,6 +65,7 @@ let package = Package(
         .target(name: "ISNS", dependencies: ["AshlarCore", nioCore], swiftSettings: settings),
         .target(name: "RPC", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
         .target(name: "Ownership", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
+        .target(name: "AgentPlanning", dependencies: ["AshlarCore", "BlockObjects", "RPC"], swiftSettings: settings),
 
         // Thin shells.
         .target(
@@ -118,7 +119,8 @@ let package = Package(
         .target(
             name: "Agent",
             dependencies: [
-                "AshlarCore", "BlockObjects", "RPC", "Transport", "Observability", nioCore, nioPosix, logging, metrics,
+                "AshlarCore", "BlockObjects", "AgentPlanning", "RPC", "Transport", "Observability", nioCore, nioPosix,
+                logging, metrics,
             ],
             swiftSettings: settings
         ),
@@ -147,8 +149,8 @@ let package = Package(
         .target(
             name: "AshlarTestSupport",
             dependencies: [
-                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "CLinux", nioCore, nioConcurrency,
-                deque,
+                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "ObjectStore", "CLinux", nioCore,
+                nioConcurrency, deque,
             ],
             swiftSettings: settings
         ),
@@ -156,7 +158,10 @@ let package = Package(
         // Whole clusters in one thread and virtual time, from a seed (scripts/simulate).
         .target(
             name: "AshlarSimulation",
-            dependencies: ["AshlarCore", "Ownership", "AshlarTestSupport", nioCore],
+            dependencies: [
+                "AshlarCore", "BlockObjects", "RPC", "Ownership", "AgentPlanning", "ObjectStore", "AshlarTestSupport",
+                nioCore, logging,
+            ],
             swiftSettings: settings
         ),
         .executableTarget(
@@ -204,7 +209,10 @@ let package = Package(
         ),
         .testTarget(
             name: "ObjectStoreTests",
-            dependencies: ["AshlarCore", "BlockObjects", "ObjectStore", "CLinux", nioCore, nioConcurrency, logging],
+            dependencies: [
+                "AshlarCore", "AshlarTestSupport", "BlockObjects", "ObjectStore", "CLinux", nioCore, nioConcurrency,
+                logging,
+            ],
             swiftSettings: settings
         ),
         .testTarget(
@@ -233,7 +241,8 @@ let package = Package(
         .testTarget(
             name: "AgentTests",
             dependencies: [
-                "Agent", "ObjectServer", "ObjectStore", "Observability", "BlockObjects", "AshlarCore", "RPC",
+                "Agent", "AgentPlanning", "ObjectServer", "ObjectStore", "Observability", "BlockObjects", "AshlarCore",
+                "RPC",
                 "Transport",
                 nioCore, nioPosix, nioConcurrency, logging,
             ],

@@ -8,7 +8,7 @@ struct ArchitectureTests {
         .deletingLastPathComponent()
     static let pure = [
         "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "RPC", "Ownership", "Supervision",
-        "AshlarSimulation",
+        "AgentPlanning", "AshlarSimulation",
     ]
 
     struct Source {
@@ -85,7 +85,7 @@ struct ArchitectureTests {
     func layers() throws {
         let layers: [String: Int] = [
             "CChecksum": 0, "CLinux": 0, "CLibPQ": 0, "CZlib": 0, "AshlarCore": 1, "BlockObjects": 2, "SCSI": 2,
-            "ISCSI": 2, "ISNS": 2, "RPC": 2, "Ownership": 2, "Supervision": 2, "Observability": 3,
+            "ISCSI": 2, "ISNS": 2, "RPC": 2, "Ownership": 2, "Supervision": 2, "AgentPlanning": 3, "Observability": 3,
             "PostgresStore": 3, "ObjectStore": 3, "Transport": 3, "TargetNode": 4, "CacheServer": 4, "ObjectServer": 4,
             "Agent": 4, "ControlPlane": 4, "ashlar": 5, "AshlarTestSupport": 5, "AshlarSimulation": 6,
             "ashlar-simulate": 7,
