@@ -27,8 +27,8 @@ extension Cluster {
         let count = 1 + generator.below(Self.blocksInWindow - first)
         let operation = ClusterOperation(
             isRead: false,
-            firstSector: generator.below(Self.windows) * Self.sectorsInWindow + first * Self.sectorsInBlock,
-            count: count * Self.sectorsInBlock,
+            firstSector: generator.below(Self.windows) * sectorsInWindow + first * sectorsInBlock,
+            count: count * sectorsInBlock,
             values: [],
             begun: now,
             isOfCopy: true

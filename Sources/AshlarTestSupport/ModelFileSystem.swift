@@ -52,6 +52,8 @@ public final class ModelFileSystem: FileSystem {
 
     /// The errno by which a fault says that the machine stops here.
     public static let crash: Int32 = -1
+    /// The errno of a full disk.
+    public static let noSpace = ENOSPC
     /// What every call says once the machine has stopped.
     public static let stopped = ObjectStoreError(.inputOutput, "the machine has stopped", systemError: crash)
     private let state = NIOLockedValueBox(State())
