@@ -106,13 +106,16 @@ final class Cluster {
         policy.cachedBytesMaximum = 4 * UInt64(blockBytes)
         policy.readFill = [.never, .always, .second][generator.below(3)]
         policy.compactBelowPercent = 80
-        ages = (intent: [4_000, 15_000, 600_000][generator.below(3)], grace: [0, 300, 2_000][generator.below(3)])
         inflater = try BlockInflater()
         compressor = generator.chance(30) ? try BlockCompressor() : nil
         thinkMicroseconds = [24_000, 60_000][generator.below(2)]
         memoryBytes = [10 << 10, 24 << 10, 128 << 10][generator.below(3)] * Int(blockBytes) / 2_048
         let block = UInt64(blockBytes)
-        watermarks = generator.chance(40) ? (8 * block, 20 * block) : (1 << 30, 2 << 30)
+        let isTight = generator.chance(40)
+        watermarks = isTight ? (8 * block, 20 * block) : (1 << 30, 2 << 30)
+        // Intents that are given up sooner than owners use them cost moves, for which nothing may wait then.
+        let intentAge: UInt64 = [4_000, 15_000, 600_000][isTight ? 2 : generator.below(3)]
+        ages = (intent: intentAge, grace: [0, 300, 2_000][generator.below(3)])
         slowOneIn = [300, 50][generator.below(2)]
         let description = VolumeDescription(
             id: Self.volume,
@@ -212,7 +215,9 @@ final class Cluster {
         time = max(time, end)
     }
 
-    func count(_ name: String) { counters[name, default: 0] += 1 }
+    func count(_ name: String) {
+        counters[name, default: 0] += 1
+    }
 
     func fold(_ value: UInt64) { digest = (digest ^ value) &* 0x100_0000_01B3 }
 

@@ -92,7 +92,9 @@ extension Cluster {
             case .success(let slots):
                 for (offset, slot) in slots.enumerated() {
                     guard let bytes = plain(slot, origin: piece.origin + UInt64(offset)) else {
-                        count(slot.entry.block == piece.origin + UInt64(offset) ? "damaged read" : "slot of another block")
+                        count(
+                            slot.entry.block == piece.origin + UInt64(offset) ? "damaged read" : "slot of another block"
+                        )
                         return fail(read, session)
                     }
                     if read.blocks[piece.start + offset] == nil { read.blocks[piece.start + offset] = bytes }

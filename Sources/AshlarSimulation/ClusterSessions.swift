@@ -33,6 +33,10 @@ struct ClusterOperation {
     var reservation: ClusterReservation?
     /// It resets the unit, in place of all that.
     var isReset = false
+    /// It is CLEAR TASK SET: a reset of which nexuses are told only where it hit something.
+    var isClearing = false
+    /// Its target has sent it to an owner.
+    var isSent = false
     /// It was not done because it reported a unit attention condition.
     var isExcused = false
 }
@@ -302,6 +306,7 @@ extension Cluster {
         guard let index = session.server else { return session.client.ownerLost() }
         let connection = session.connection
         let command = request.command
+        operations[request.operation].isSent = true
         // What was on its way when a connection broke arrives all the same, or not.
         let isLost = generator.chance(50)
         let rewrites = defect == .epochsRewritten
@@ -494,11 +499,12 @@ extension Cluster {
         count("reset")
         var operation = ClusterOperation(isRead: false, firstSector: 0, count: 0, values: [], begun: now)
         operation.isReset = true
+        operation.isClearing = generator.chance(50)
         submit(
             operation,
             .check(CommandRules(access: .any), reservations: false),
             session,
-            management: generator.chance(50) ? .logicalUnitReset : .clearTaskSet
+            management: operation.isClearing ? .clearTaskSet : .logicalUnitReset
         )
     }
 
@@ -653,8 +659,13 @@ extension Cluster {
         if let reservation = operations[index].reservation { done(reservation, session) }
         guard operations[index].isReset else { return }
         count("reset done")
+        // What a target kept through the end of an epoch, and sends for the first time in the next one, is aborted by a reset alone:
+        // that CLEAR TASK SET found nothing of a nexus is not remembered then.
+        let isClearing = operations[index].isClearing
         for other in operations.indices
-        where operations[other].fate == .open && operations[other].begun <= operations[index].begun {
+        where operations[other].fate == .open && operations[other].begun <= operations[index].begun
+            && (operations[other].isSent || !isClearing)
+        {
             operations[other].latest = min(operations[other].latest, now)
         }
     }

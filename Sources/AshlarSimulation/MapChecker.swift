@@ -37,7 +37,9 @@ struct MapChecker {
             let item = store.item(volume, block)
             let extent = store.extent(volume, block)
             if let item {
-                if item.checksum != expected { result.append("I8: the item of block \(block) is not what was last written") }
+                if item.checksum != expected {
+                    result.append("I8: the item of block \(block) is not what was last written")
+                }
                 // Eviction may drop it at any time.
                 guard item.isMoved else { continue }
             }
@@ -61,7 +63,9 @@ struct MapChecker {
         _ store: ModelStore,
         _ nodes: [ObjectNode]
     ) -> String? {
-        guard store.objectState(extent.object) == .live else { return "is in object \(extent.object), which is not live" }
+        guard store.objectState(extent.object) == .live else {
+            return "is in object \(extent.object), which is not live"
+        }
         guard let slots = nodes.first(where: { $0.number == extent.server })?.holdings[extent.object],
             slots.indices.contains(Int(extent.firstSlot.rawValue))
         else { return "is in object \(extent.object), which server \(extent.server) does not have" }

@@ -457,7 +457,9 @@ public struct ModelStore {
         for (object, entry) in objects where entry.state == .intended && isOlder(entry, intentAge) { sweep(object) }
         buryUnreferenced()
         let dead = objects.filter { $0.value.state == .dead && $0.value.server != nil && isOlder($0.value, grace) }
-        return dead.sorted { $0.key < $1.key }.prefix(limit).map { row($0.key, $0.value, volume: VolumeID(0), liveSlots: 0) }
+        return dead.sorted { $0.key < $1.key }.prefix(limit).map {
+            row($0.key, $0.value, volume: VolumeID(0), liveSlots: 0)
+        }
     }
 
     /// See ``BlockStore/forgetObjects(_:completion:)``.

@@ -303,6 +303,10 @@ final class Command {
         if case .client(.unit(.erase(_, isImmediate: false)), _) = kind { true } else { false }
     }
 
+    /// Whether its effect is durable or may become so: it is waited for, not taken back. Who waits for the end of an erasure waits
+    /// for what goes on by itself.
+    var isPastRecall: Bool { phase == .committing || phase == .lingering && !isWholeErasure }
+
     /// Whether it ends an erasure.
     var isLastStep: Bool {
         if case .erase = kind { change?.state.erasure == nil } else { false }
@@ -448,6 +452,10 @@ package final class Nexus {
         done = Set(row.mark.done)
         attentions = row.attentions
         self.state = state
+        // A reset of an earlier epoch that it was not told of: its target may have known nothing of any owner since then, and bring
+        // along what came before.
+        let isReset = attentions.contains(.deviceReset) || attentions.contains(.commandsCleared)
+        if state == .unresumed, isReset { abortedAt = now }
     }
 
     /// Adds a unit attention condition, unless it waits already (SAM-6, 5.14.2).
