@@ -389,7 +389,7 @@ extension Cluster {
         guard let server = servers.first else { return end(job, .nothing) }
         let others = Array(servers.dropFirst())
         if defect == .scanAsksFirst {
-            let all = (0..<UInt64(200_000)).map { ObjectID($0) }
+            let all = (0..<UInt64(20_000)).map { ObjectID($0) }
             return askStore(job) {
                 $0.knownObjects(all)
             } answer: { [self] known in

@@ -114,7 +114,10 @@ extension Cluster {
         switch generator.below(40) {
         case 0, 1: kill(generator.below(2))
         case 2, 3: pause(generator.below(2), for: UInt64(generator.below(9_000)) * 1_000_000)
-        case 4, 5: isolate(generator.below(2), for: UInt64(4_000 + generator.below(6_000)) * 1_000_000)
+        case 4, 5:
+            // R8 shows where a reader is left with an owner that is cut off, while others write through its successor.
+            let own = generator.chance(70) ? initiators[0].session?.server : nil
+            isolate(own ?? generator.below(2), for: UInt64(4_000 + generator.below(8_000)) * 1_000_000)
         case 6: kill(agents[generator.below(agents.count)])
         case 7:
             count("agent: pause")

@@ -13,8 +13,8 @@ struct Simulate: ParsableCommand {
     @Option(help: "One seed: how a finding is seen again.")
     var seed: UInt64?
 
-    @Option(help: "How many seeds.")
-    var seeds: UInt64 = 200
+    @Option(help: "How many seeds; 200, or at most 1000 for each rule with --defects.")
+    var seeds: UInt64?
 
     @Option(help: "The first of the seeds.")
     var first: UInt64 = 1
@@ -36,7 +36,8 @@ struct Simulate: ParsableCommand {
 
     func validate() throws {
         guard minutes >= 1, minutes <= 1_000 else { throw ValidationError("--minutes is from 1 to 1000.") }
-        guard seeds >= 1, first <= .max - seeds else { throw ValidationError("--seeds is at least 1.") }
+        let count = seeds ?? 1
+        guard count >= 1, first <= .max - count else { throw ValidationError("--seeds is at least 1.") }
         if let defect, PlantedDefect(name: defect) == nil {
             throw ValidationError("\(defect) is no planted defect; see --list-defects.")
         }
@@ -53,7 +54,8 @@ struct Simulate: ParsableCommand {
     }
 
     private var range: ClosedRange<UInt64> {
-        if let seed { seed...seed } else { first...(first + seeds - 1) }
+        if let seed { return seed...seed }
+        return first...(first + (seeds ?? (defects ? 1_000 : 200)) - 1)
     }
 
     /// Runs the seeds; ends with 1 where there was a finding.
@@ -68,6 +70,7 @@ struct Simulate: ParsableCommand {
                 print("seed \(seed): digest \(String(report.digest, radix: 16)), \(summary)")
             }
             for finding in report.findings.prefix(5) { print("seed \(seed): \(finding)") }
+            fflush(nil)
         }
         total.printSummary()
         if total.seedsWithFindings > 0 { throw ExitCode(1) }
@@ -84,6 +87,7 @@ struct Simulate: ParsableCommand {
                 guard let finding = report.findings.first else { continue }
                 let spent = String(format: "%.1f", cpuSeconds() - start)
                 print("\(defect.name): seed \(seed), \(spent) s of CPU: \(finding)")
+                fflush(nil)
                 found = seed
                 break
             }
