@@ -20,6 +20,7 @@ struct History {
 
     /// One operation. Times are in microseconds.
     struct Operation {
+        var client: Int
         var kind: Kind
         /// What a write writes; 0 with a read.
         var number: UInt64 = 0
@@ -92,6 +93,7 @@ struct History {
         else { return damages.append(Damage(client: client, line: String(line))) }
         operations.append(
             Operation(
+                client: client,
                 kind: .write,
                 number: number,
                 lba: lba,
@@ -110,6 +112,7 @@ struct History {
         else { return damages.append(Damage(client: client, line: String(line))) }
         operations.append(
             Operation(
+                client: client,
                 kind: .compareAndWrite,
                 number: number,
                 lba: lba,
@@ -139,6 +142,7 @@ struct History {
         }
         operations.append(
             Operation(
+                client: client,
                 kind: .read,
                 lba: lba,
                 sectors: sectors,

@@ -2,113 +2,145 @@ import AshlarTestSupport
 import Foundation
 
 /// What is done to a cluster.
-enum Fault: String, CaseIterable {
-    /// `kill -9` of a process; `ashlar up` starts it again.
-    case kill
-    /// A process stands still for a time, past any lease too, with what was sent to it left in its sockets.
-    case pause
-    /// A process stands still again and again for a short time.
-    case stutter
-    /// A connection between two processes is reset.
-    case cut
-    /// PostgreSQL ends a connection (57P01).
-    case terminate
-    /// PostgreSQL is restarted in order (57P01, 57P03).
-    case restart
-    /// Everything is moved to block objects, now.
-    case move
+struct Fault: Hashable, Sendable {
+    enum Kind: String {
+        /// `kill -9` of a process; `ashlar up` starts it again.
+        case kill
+        /// A process stands still for a time, past any lease too, with what was sent to it left in its sockets.
+        case pause
+        /// A process stands still again and again for a short time.
+        case stutter
+        /// A connection between two processes is reset.
+        case cut
+        /// PostgreSQL ends a connection (57P01).
+        case terminate
+        /// PostgreSQL is restarted in order (57P01, 57P03).
+        case restart
+        /// Everything is moved to block objects, now.
+        case move
+    }
+
+    var kind: Kind
+    /// Whom it befalls; nil where it has no role of its own.
+    var role: String?
+
+    /// "kill-target", "move".
+    var name: String { role.map { "\(kind.rawValue)-\($0)" } ?? kind.rawValue }
+
+    /// All there are, and how often each is drawn in comparison with the others.
+    static let weights: [(fault: Fault, weight: Int)] = [
+        (.init(kind: .kill, role: "target"), 7), (.init(kind: .kill, role: "cache"), 7),
+        (.init(kind: .kill, role: "objects"), 3), (.init(kind: .kill, role: "agent"), 4),
+        (.init(kind: .kill, role: "control"), 2), (.init(kind: .kill, role: "postgres"), 3),
+        (.init(kind: .pause, role: "target"), 9), (.init(kind: .pause, role: "cache"), 9),
+        (.init(kind: .pause, role: "objects"), 3), (.init(kind: .pause, role: "agent"), 4),
+        (.init(kind: .stutter, role: "target"), 3), (.init(kind: .stutter, role: "cache"), 3),
+        (.init(kind: .stutter, role: "objects"), 1), (.init(kind: .stutter, role: "agent"), 1),
+        (.init(kind: .stutter, role: "postgres"), 2), (.init(kind: .cut), 20),
+        (.init(kind: .terminate, role: "postgres"), 8), (.init(kind: .restart, role: "postgres"), 3),
+        (.init(kind: .move), 8),
+    ]
+
+    /// The fault with a name.
+    static func named(_ name: String) -> Fault? {
+        weights.first { $0.fault.name == name }?.fault
+    }
+}
+
+/// A fault that was done.
+struct FaultDone: Sendable {
+    /// Its name, or that of the connection that was cut.
+    var name: String
+    /// When it began, in microseconds of CLOCK_MONOTONIC.
+    var time: UInt64
+
+    /// Now, on the clock of the clients.
+    static func now() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000 + UInt64(time.tv_nsec) / 1_000
+    }
 }
 
 /// Does things to a cluster that `ashlar up` runs, one after the other, drawn from a seed.
 struct Nemesis {
     /// Longest pause. Leases last 4 s.
     static let pauseMaximumMilliseconds = 9_000
-    /// Longest time between two faults.
-    static let gapMaximumMilliseconds = 3_000
     /// How long a process may take until it runs again.
     static let patience = Duration.seconds(90)
 
     let cluster: TorturedCluster
+    private let weights: [(fault: Fault, weight: Int)]
+    private let gapMaximumMilliseconds: Int
     private var random: SeededGenerator
-    /// How often each fault was done, by fault and role.
-    private(set) var counts: [String: Int] = [:]
+    /// What was done, in order.
+    private(set) var done: [FaultDone] = []
 
-    init(cluster: TorturedCluster, seed: UInt64) {
+    /// - Parameters:
+    ///   - faults: Those that may be drawn; all where empty.
+    ///   - gapMaximumMilliseconds: Longest time between the end of a fault and the next one.
+    init(cluster: TorturedCluster, seed: UInt64, faults: [Fault], gapMaximumMilliseconds: Int) {
         self.cluster = cluster
+        self.gapMaximumMilliseconds = gapMaximumMilliseconds
+        weights = Fault.weights.filter { faults.isEmpty || faults.contains($0.fault) }
         random = SeededGenerator(seed: seed)
     }
 
     /// Does faults until the time is over. What it stopped goes on again.
     mutating func run(until deadline: ContinuousClock.Instant, say: (String) -> Void) async throws {
         while ContinuousClock.now < deadline {
-            try await Task.sleep(for: .milliseconds(random.below(Self.gapMaximumMilliseconds)))
+            try await Task.sleep(for: .milliseconds(random.below(gapMaximumMilliseconds) + 1))
             let fault = draw()
+            let time = FaultDone.now()
             guard let name = try await perform(fault) else { continue }
-            counts[name, default: 0] += 1
+            done.append(FaultDone(name: name, time: time))
             say(name)
         }
     }
 
     private mutating func draw() -> Fault {
-        let weights: [(Fault, Int)] = [
-            (.kill, 25), (.pause, 25), (.stutter, 10), (.cut, 20), (.terminate, 8), (.restart, 4), (.move, 8),
-        ]
-        var left = random.below(weights.reduce(0) { $0 + $1.1 })
+        var left = random.below(weights.reduce(0) { $0 + $1.weight })
         for (fault, weight) in weights {
             if left < weight { return fault }
             left -= weight
         }
-        return .kill
+        preconditionFailure("the weights do not add up")
     }
 
-    private mutating func role() -> String {
-        let roles = ["target", "target", "target", "cache", "cache", "cache", "objects", "agent", "agent", "control"]
-        return roles[random.below(roles.count)]
-    }
-
-    /// Does a fault; nil where there was nothing to do it to.
+    /// Does a fault and returns its name; nil where there was nothing to do it to.
     private mutating func perform(_ fault: Fault) async throws -> String? {
-        switch fault {
+        switch fault.kind {
         case .kill:
-            let role = random.chance(8) ? "postgres" : role()
-            guard let pid = try process(role) else { return nil }
+            guard let role = fault.role, let pid = try process(role) else { return nil }
             kill(pid, SIGKILL)
             try await cluster.waitUntilRunning(role: role, without: pid, timeout: Self.patience)
-            return "kill \(role)"
         case .pause:
-            let role = role()
-            guard let pid = try process(role) else { return nil }
-            let milliseconds = 200 + random.below(Self.pauseMaximumMilliseconds)
+            guard let role = fault.role, let pid = try process(role) else { return nil }
             kill(pid, SIGSTOP)
             defer { kill(pid, SIGCONT) }
-            try await Task.sleep(for: .milliseconds(milliseconds))
-            return "pause \(role)"
+            try await Task.sleep(for: .milliseconds(200 + random.below(Self.pauseMaximumMilliseconds)))
         case .stutter:
-            let role = random.chance(10) ? "postgres" : role()
-            guard let pid = try process(role) else { return nil }
+            guard let role = fault.role, let pid = try process(role) else { return nil }
             for _ in 0..<10 {
                 kill(pid, SIGSTOP)
                 try await Task.sleep(for: .milliseconds(20 + random.below(300)))
                 kill(pid, SIGCONT)
                 try await Task.sleep(for: .milliseconds(10 + random.below(60)))
             }
-            return "stutter \(role)"
         case .cut:
             return try await cut()
         case .terminate:
             let own = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ashlar%'"
             try await cluster.sql(own + " ORDER BY md5(pid::text || '\(random.next())') LIMIT 1")
-            return "terminate postgres"
         case .restart:
-            guard let pid = try process("postgres") else { return nil }
+            guard let role = fault.role, let pid = try process(role) else { return nil }
             // Fast shutdown.
             kill(pid, SIGINT)
-            try await cluster.waitUntilRunning(role: "postgres", without: pid, timeout: Self.patience)
-            return "restart postgres"
+            try await cluster.waitUntilRunning(role: role, without: pid, timeout: Self.patience)
         case .move:
             try await cluster.move()
-            return "move"
         }
+        return fault.name
     }
 
     private mutating func process(_ role: String) throws -> Int32? {
@@ -135,7 +167,7 @@ struct Nemesis {
                     + ["dst", destination.host, "dport", "=", ":\(destination.port)"]
             )
         }
-        return "cut \(connection.name)"
+        return "cut-\(connection.name)"
     }
 }
 

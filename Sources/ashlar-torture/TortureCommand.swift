@@ -23,6 +23,12 @@ struct TortureCommand: AsyncParsableCommand {
     @Option(help: "First port of the targets.") var iscsiPort = 26_260
     @Option(help: "Directory for data and histories; created, and removed where nothing was found.") var directory:
         String?
+    @Option(
+        name: .customLong("fault"),
+        help: "Do this one only; may be repeated: \(Fault.weights.map(\.fault.name).joined(separator: ", "))."
+    )
+    var faults: [String] = []
+    @Option(help: "Longest time between two faults, in seconds.") var gap: Double = 3
     @Flag(help: "Name each fault as it is done.") var verbose = false
 
     /// Sectors of 512 bytes that all clients share: few enough that they meet, many enough that the cache server's map does not
@@ -32,12 +38,19 @@ struct TortureCommand: AsyncParsableCommand {
     /// Some clients give up before a command's deadline of 20 s, some never do.
     static let patienceMilliseconds = [7_000, 28_000]
     static let maximumMinutes = 24.0 * 60
+    static let maximumGapSeconds = 600.0
 
     func validate() throws {
         guard minutes > 0, minutes <= Self.maximumMinutes else {
             throw ValidationError("--minutes is not above 0 and at most \(Self.maximumMinutes).")
         }
         guard (1...64).contains(clients) else { throw ValidationError("--clients is not 1 to 64.") }
+        guard gap > 0, gap <= Self.maximumGapSeconds else {
+            throw ValidationError("--gap is not above 0 and at most \(Self.maximumGapSeconds).")
+        }
+        for name in faults where Fault.named(name) == nil {
+            throw ValidationError("--fault \(name) is not known; see --help.")
+        }
         guard (1...10_000).contains(perSecond) else { throw ValidationError("--per-second is not 1 to 10000.") }
     }
 
@@ -81,9 +94,19 @@ struct TortureCommand: AsyncParsableCommand {
                 milliseconds: Int(minutes * 60_000)
             )
         }
-        var nemesis = Nemesis(cluster: cluster, seed: seed)
+        var nemesis = Nemesis(
+            cluster: cluster,
+            seed: seed,
+            faults: faults.compactMap(Fault.named),
+            gapMaximumMilliseconds: Int(gap * 1_000)
+        )
         let isVerbose = verbose
-        try await nemesis.run(until: deadline) { if isVerbose { print("torture: \($0)") } }
+        try await nemesis.run(until: deadline) {
+            guard isVerbose else { return }
+            print("torture: \($0)")
+            // Into a file, too, line by line.
+            fflush(nil)
+        }
         // The clients see through what they have begun, and a last one reads everything.
         for process in processes {
             let result = try await process.wait(timeout: .seconds(180))
@@ -99,20 +122,23 @@ struct TortureCommand: AsyncParsableCommand {
             timeout: .seconds(120)
         )
         var history = History()
-        for (index, path) in (histories + [last]).enumerated() {
-            guard let bytes = FileManager.default.contents(atPath: path) else {
-                throw ProcessFailure("there is no \(path)")
-            }
-            history.add(client: index + 1, text: String(decoding: bytes, as: UTF8.self))
-        }
-        let findings = HistoryChecker.check(history)
-        var report = TortureReport(history: history, findings: findings, faults: nemesis.counts)
+        for (index, path) in histories.enumerated() { try add(path, client: index + 1, to: &history) }
+        let stalls = Stalls.byFault(nemesis.done, history)
+        try add(last, client: clients + 1, to: &history)
+        var report = TortureReport(history: history, findings: HistoryChecker.check(history), stalls: stalls)
         if report.isClean {
             try await cluster.fsck()
             try await cluster.stop()
         }
         report.crashes = cluster.crashes()
         return report
+    }
+
+    private func add(_ path: String, client: Int, to history: inout History) throws {
+        guard let bytes = FileManager.default.contents(atPath: path) else {
+            throw ProcessFailure("there is no \(path)")
+        }
+        history.add(client: client, text: String(decoding: bytes, as: UTF8.self))
     }
 
     private func start(

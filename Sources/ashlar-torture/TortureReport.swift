@@ -2,8 +2,8 @@
 struct TortureReport {
     var history: History
     var findings: [HistoryChecker.Finding]
-    /// How often each fault was done.
-    var faults: [String: Int]
+    /// What was done, by name, and how long clients stood still.
+    var stalls: [String: Stalls]
     /// What `ashlar up` said of processes that ended by a fault of their own.
     var crashes: [String] = []
 
@@ -26,8 +26,9 @@ struct TortureReport {
         for (sense, count) in history.counts.senses.sorted(by: { $0.key < $1.key }) {
             lines.append("sense \(sense): \(count)")
         }
-        lines.append("faults: \(faults.values.reduce(0, +))")
-        for (fault, count) in faults.sorted(by: { $0.key < $1.key }) { lines.append("  \(fault): \(count)") }
+        let count = stalls.values.reduce(0) { $0 + $1.count }
+        lines.append("faults: \(count); how often each, and how long until all clients went on (median, 99th, longest)")
+        for (fault, stalls) in stalls.sorted(by: { $0.key < $1.key }) { lines.append("  \(fault): \(stalls.text)") }
         for damage in history.damages { lines.append("DAMAGE, client \(damage.client): \(damage.line)") }
         for finding in findings { lines.append("FOUND, sector \(finding.lba): \(finding.description)") }
         for crash in crashes { lines.append("CRASH: \(crash)") }

@@ -152,3 +152,31 @@ import Testing
         #expect(connections.first?.local == Connection.End(host: "127.0.0.1", port: 7401))
     }
 }
+
+/// The time until all clients go on.
+@Suite struct StallsTests {
+    @Test func aStallLastsUntilTheLastClientHasAnAnswerToSomethingNew() {
+        var history = History()
+        history.add(client: 1, text: "R 0 1 500 9000 0:1\nR 0 1 1500 3000 0:1\nR 0 1 1600 2500 0:1\nE 1\n")
+        history.add(client: 2, text: "W 1 0 1 1100 2000 f\nW 2 0 1 1200 8000 l\nW 3 0 1 9000 9500 o\nE 1\n")
+        let stalls = Stalls.byFault(
+            [FaultDone(name: "kill-target", time: 1_000), FaultDone(name: "kill-target", time: 9_100)],
+            history
+        )
+        #expect(stalls["kill-target"]?.count == 2)
+        #expect(stalls["kill-target"]?.milliseconds == [8], "from 1,000 to 9,500; after the second one both had ended")
+    }
+
+    @Test func percentilesAreOfWhatThereIs() {
+        #expect(Stalls(count: 1, milliseconds: []).percentile(99) == 0)
+        #expect(Stalls(count: 4, milliseconds: [1, 2, 3, 4]).percentile(50) == 2)
+        #expect(Stalls(count: 4, milliseconds: [1, 2, 3, 4]).percentile(99) == 4)
+        #expect(Stalls(count: 0).text == "0")
+    }
+
+    @Test func everyFaultHasANameOfItsOwn() {
+        #expect(Set(Fault.weights.map(\.fault.name)).count == Fault.weights.count)
+        #expect(Fault.named("kill-target") == Fault(kind: .kill, role: "target"))
+        #expect(Fault.named("kill-nobody") == nil)
+    }
+}
