@@ -169,6 +169,11 @@ let package = Package(
             dependencies: ["AshlarSimulation", arguments],
             swiftSettings: settings
         ),
+        .executableTarget(
+            name: "ashlar-torture",
+            dependencies: ["AshlarTestSupport", arguments],
+            swiftSettings: settings
+        ),
 
         // What libFuzzer is pointed at (scripts/fuzz), so that the tests run the same rules over the kept corpus.
         .target(
@@ -257,12 +262,13 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ashlar", "AshlarCore", "AshlarTestSupport", "ISCSI", "ISNS", nioCore, nioHTTP1, nioConcurrency, nioSSL,
-                httpClient,
+                "ashlar", "ashlar-torture", "AshlarCore", "AshlarTestSupport", "ISCSI", "ISNS", nioCore, nioHTTP1,
+                nioConcurrency, nioSSL, httpClient,
             ],
             exclude: ["Conformance", "Initiator"],
             swiftSettings: settings
         ),
+        .testTarget(name: "TortureTests", dependencies: ["ashlar-torture"], swiftSettings: settings),
         .testTarget(
             name: "ObservabilityTests",
             dependencies: [
