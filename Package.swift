@@ -150,7 +150,7 @@ let package = Package(
             name: "AshlarTestSupport",
             dependencies: [
                 "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "ObjectStore", "CLinux", nioCore,
-                nioConcurrency, deque,
+                nioConcurrency, logging, deque,
             ],
             swiftSettings: settings
         ),
@@ -160,7 +160,7 @@ let package = Package(
             name: "AshlarSimulation",
             dependencies: [
                 "AshlarCore", "BlockObjects", "RPC", "Ownership", "AgentPlanning", "ObjectStore", "AshlarTestSupport",
-                nioCore, logging,
+                nioCore,
             ],
             swiftSettings: settings
         ),

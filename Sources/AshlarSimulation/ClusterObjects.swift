@@ -1,7 +1,6 @@
 import AshlarCore
 import AshlarTestSupport
 import BlockObjects
-import Logging
 import NIOCore
 import ObjectStore
 import Ownership
@@ -32,7 +31,6 @@ enum ObjectFailure: Error {
 extension Cluster {
     /// The errno of a disk that cannot read or write.
     private static let inputOutputError: Int32 = 5
-    private static let silent = Logger(label: "simulation", factory: { _ in SwiftLogNoOpLogHandler() })
 
     func node(_ number: ObjectServerID) -> ObjectNode? { nodes.first { $0.number == number } }
 
@@ -47,7 +45,7 @@ extension Cluster {
         configuration.isSynchronous = defect != .putsUnsynced || !node.isMade
         node.isMade = true
         do throws(ObjectStoreError) {
-            node.files = try ObjectFiles(configuration: configuration, fileSystem: node.disk, logger: Self.silent)
+            node.files = try node.disk.open(configuration)
         } catch {
             problems.append("object server \(node.number) does not start again: \(error)")
         }

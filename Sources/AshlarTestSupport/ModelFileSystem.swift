@@ -1,4 +1,5 @@
 import CLinux
+import Logging
 import NIOConcurrencyHelpers
 public import ObjectStore
 
@@ -70,6 +71,12 @@ public final class ModelFileSystem: FileSystem {
     }
 
     // MARK: For tests
+
+    /// Opens the roots of an object server on this disk, without a log.
+    package func open(_ configuration: ObjectStoreConfiguration) throws(ObjectStoreError) -> ObjectFiles {
+        let silent = Logger(label: "model", factory: { _ in SwiftLogNoOpLogHandler() })
+        return try ObjectFiles(configuration: configuration, fileSystem: self, logger: silent)
+    }
 
     /// Asked before each call, with the number of calls before it: an errno to fail with, `crash`, or nil.
     public func setFault(_ fault: (@Sendable (Call, Int) -> Int32?)?) {

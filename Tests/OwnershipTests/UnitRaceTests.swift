@@ -113,6 +113,7 @@ struct UnitRaceTests {
             let other = try #require(bench.login("a"))
             let own = try #require(bench.login("b"))
             #expect(bench.isDone(bench.manage(own, .logicalUnitReset)))
+            #expect(bench.attentions(own) == [.deviceReset])
             bench.advance(1_000 * Bench.millisecond)
             bench.takeOver(own)
             // The target of the other one hears of an owner again only now, and has kept writes since before the reset.
