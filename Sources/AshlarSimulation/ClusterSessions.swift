@@ -39,6 +39,8 @@ struct ClusterOperation {
     var isSent = false
     /// It was not done because it reported a unit attention condition.
     var isExcused = false
+    /// Why it was not done.
+    var refusal: Refusal?
 }
 
 struct ClusterRequest {
@@ -644,6 +646,7 @@ extension Cluster {
         case .answered(.failed(let refusal)):
             count("failed \(refusal)")
             operations[index].fate = .never
+            operations[index].refusal = refusal
             if case .attention = refusal { operations[index].isExcused = true }
             if refusal == .reservationConflict { keptOut(session) }
         }

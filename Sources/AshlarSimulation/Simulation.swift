@@ -58,8 +58,11 @@ package struct Simulation: Sendable {
         if findings.isEmpty {
             let before = cluster.operations.count
             let undone = cluster.recover()
-            if !undone.isEmpty {
-                findings.append("\(undone.count) of \(cluster.operations.count - before) commands not done at rest")
+            if let first = undone.first {
+                let all = cluster.operations.count - before
+                let what = "\(first.isRead ? "read" : "change") of \(first.begun), \(first.fate)"
+                let why = first.refusal.map { ", \($0)" } ?? ""
+                findings.append("\(undone.count) of \(all) commands not done at rest: \(what)\(why)")
             }
             findings += cluster.violations()
         }
