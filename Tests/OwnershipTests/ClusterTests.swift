@@ -64,7 +64,7 @@ struct ClusterTests {
 
     /// All that is wrong with a history, by the one checker that knows nothing of what was planted.
     static func violations(_ cluster: Cluster) -> [String] {
-        var result = cluster.store.violations
+        var result = cluster.store.violations + cluster.alarms
         // I8: the last read of all, from the tables alone.
         var values: [UInt64] = []
         for sector in 0..<Cluster.sectors {
