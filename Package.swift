@@ -155,6 +155,12 @@ let package = Package(
             swiftSettings: settings
         ),
 
+        .executableTarget(
+            name: "ashlar-torture",
+            dependencies: ["AshlarTestSupport", arguments],
+            swiftSettings: settings
+        ),
+
         // Whole clusters in one thread and virtual time, from a seed (scripts/simulate).
         .target(
             name: "AshlarSimulation",
@@ -167,11 +173,6 @@ let package = Package(
         .executableTarget(
             name: "ashlar-simulate",
             dependencies: ["AshlarSimulation", arguments],
-            swiftSettings: settings
-        ),
-        .executableTarget(
-            name: "ashlar-torture",
-            dependencies: ["AshlarTestSupport", arguments],
             swiftSettings: settings
         ),
 

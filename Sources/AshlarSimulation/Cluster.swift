@@ -78,6 +78,7 @@ final class Cluster {
     private var order: UInt64 = 0
     var nextValue: UInt64 = 1
     var counters: [String: Int] = [:]
+    var alarms: [String] = []
     var digest: UInt64 = 0xCBF2_9CE4_8422_2325
     /// A server that is cut off from the store and from all but one initiator.
     private(set) var isolated: (server: Int, until: UInt64)?
@@ -350,6 +351,7 @@ final class Cluster {
             }
             after(delay()) { completion(answer) }
         case .note: break
+        case .alarm(let text): alarms.append(text)
         case .commit(let id, let commits): commit(id, commits, at: index, generation)
         case .fetchSlot(let id, let extent, _): fetch(id, extent, at: index, generation)
         case .loadRegion(let id, _, let range):

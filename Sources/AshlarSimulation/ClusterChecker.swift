@@ -9,7 +9,7 @@ import Ownership
 extension Cluster {
     /// All that is wrong with what initiators saw, with the map, and with what the tables hold now.
     func violations() -> [String] {
-        var result = store.violations + problems
+        var result = store.violations + alarms + problems
         checkMap("the end")
         // I8: the last read of all, from the tables and the disks alone.
         let last = ClusterOperation(

@@ -131,8 +131,15 @@ public struct ModelStore {
         volume.epoch = Epoch(volume.epoch.rawValue + 1)
         volume.owner = server
         volumes[id] = volume
-        let unmoved = volume.items.values.filter { !$0.isMoved }.count
         let size = UInt64(volume.description.geometry.blockSizeBytes)
+        let sizeBytes = volume.description.geometry.sizeBytes
+        let served = BlockRange(
+            first: BlockID(0),
+            count: min(sizeBytes, volume.description.zeroFromBytes ?? sizeBytes) / size
+        )
+        let items = volume.items.filter { served.contains($0.key) }
+        let unmoved = items.values.filter { !$0.isMoved }.count
+        let extents = volume.extents.extents.filter { $0.blocks.overlaps(served) }
         return .owned(
             Ownership(
                 description: volume.description,
@@ -142,8 +149,8 @@ public struct ModelStore {
                 nexuses: volume.nexuses.values.sorted { $0.number < $1.number },
                 unmovedBytes: UInt64(unmoved) * size,
                 unmovedItems: UInt64(unmoved),
-                cachedBytes: UInt64(volume.items.count) * size,
-                objectBytes: volume.extents.extents.reduce(0) { $0 + $1.blocks.count } * size,
+                cachedBytes: UInt64(items.count) * size,
+                objectBytes: extents.reduce(0) { $0 + $1.blocks.intersection(served).count } * size,
                 unit: volume.unit,
                 told: volume.told
             )
@@ -241,6 +248,7 @@ public struct ModelStore {
         if let unit = commit.unit, defect != .reservationsIgnored { volume.unit = unit }
         for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
         if let told = commit.told { volume.told = told }
+        if commit.isRidOfRemains { volume.description.zeroFromBytes = nil }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail
     }
@@ -518,15 +526,15 @@ public struct ModelStore {
     /// A volume's row.
     public func description(of id: VolumeID) -> VolumeDescription? { volumes[id]?.description }
 
-    /// Changes a volume as an administrator does; what lies beyond a new end goes.
+    /// Changes a volume as an administrator does. A shrink ends the epoch, and what lies behind the new end is left to the owner.
     public mutating func describe(_ description: VolumeDescription) {
         guard var volume = volumes[description.id] else { return }
-        let size = UInt64(description.geometry.blockSizeBytes)
-        let end = BlockID(description.geometry.sizeBytes / size)
-        let old = BlockID(volume.description.geometry.sizeBytes / size)
-        volume.items = volume.items.filter { $0.key < end }
-        if end < old { volume.extents.cut(BlockRange(from: end, to: old)) }
+        let size = description.geometry.sizeBytes
+        let zeroFrom = volume.description.zeroFromBytes
+        let isSmaller = size < volume.description.geometry.sizeBytes
         volume.description = description
+        volume.description.zeroFromBytes = isSmaller ? min(zeroFrom ?? size, size) : zeroFrom
+        if isSmaller { volume.epoch = Epoch(volume.epoch.rawValue + 1) }
         volumes[description.id] = volume
     }
 

@@ -59,7 +59,7 @@ extension CacheOwner {
                 for number in volume.nexuses.keys { change.attentions[number] = .deviceReset }
             }
             begin(change, command, of: volume)
-        case .map, .evict, .fill: preconditionFailure("what agents and the owner do meets no reservation")
+        case .map, .evict, .fill, .forget: preconditionFailure("what agents and the owner do meets no reservation")
         }
     }
 

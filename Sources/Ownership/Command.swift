@@ -213,6 +213,8 @@ final class Command {
         case evict([Eviction])
         /// Copies of a block that was read from an object, and the place that it was read from.
         case fill(Extent, [ItemWrite])
+        /// Blocks behind the end of a volume that shrank become zeros; what is left of those.
+        case forget(BlockRange, rest: BlockRange)
     }
 
     enum Phase {
@@ -294,7 +296,7 @@ final class Command {
     var operation: CommandOperation? {
         switch kind {
         case .client(let operation, _), .erase(let operation): operation
-        case .manage, .map, .evict, .fill: nil
+        case .manage, .map, .evict, .fill, .forget: nil
         }
     }
 
@@ -315,7 +317,7 @@ final class Command {
     var context: CommandContext? {
         switch kind {
         case .client(_, let context), .manage(_, let context): context
-        case .erase, .map, .evict, .fill: nil
+        case .erase, .map, .evict, .fill, .forget: nil
         }
     }
 
@@ -329,7 +331,7 @@ final class Command {
         switch kind {
         case .client(let operation, _): operation.isChange
         case .manage: true
-        case .erase, .map, .evict, .fill: false
+        case .erase, .map, .evict, .fill, .forget: false
         }
     }
 
@@ -340,13 +342,14 @@ final class Command {
         case .map(let map): map.slots.count
         case .evict(let list): list.count
         case .fill(_, let list): list.count
+        case .forget: Int(OwnerLimits.remainsStepBlocksMaximum)
         }
     }
 
     /// Whether the command is the owner's own, which nobody waits for and which may be dropped and made again.
     var isInternal: Bool {
         switch kind {
-        case .evict, .fill: true
+        case .evict, .fill, .forget: true
         case .client, .erase, .manage, .map: false
         }
     }
@@ -356,7 +359,7 @@ final class Command {
     var isBulk: Bool {
         switch kind {
         case .client(.zero, _), .erase(.zero), .map, .evict, .fill: true
-        case .client, .erase, .manage: false
+        case .client, .erase, .manage, .forget: false
         }
     }
 }

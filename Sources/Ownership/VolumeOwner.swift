@@ -80,10 +80,22 @@ package final class VolumeOwner {
     var readOnce: Set<BlockID> = []
     var fillsInFlight = 0
 
+    // What a larger volume has left behind the end.
+    /// Blocks that may hold something of it; nil: there is none.
+    var remains: BlockRange?
+    /// Whether a step of its removal is under way.
+    var isLookingForRemains = false
+    /// No step before this time.
+    var nextRemainsLook = MonotonicTime(0)
+    /// Whether less is served than the size of the volume, until that is gone.
+    var isCutShort: Bool
+
     init(_ ownership: Ownership, now: MonotonicTime) {
         takenAt = now
         nextDriftLook = now.advanced(byNanoseconds: OwnerLimits.driftLook)
-        description = ownership.description
+        description = ownership.description.servable
+        remains = ownership.description.remains
+        isCutShort = description.geometry != ownership.description.geometry
         epoch = ownership.epoch
         nextVersion = ownership.firstVersion
         durableCeiling = ownership.firstVersion

@@ -88,7 +88,7 @@ struct ArchitectureTests {
             "ISCSI": 2, "ISNS": 2, "RPC": 2, "Ownership": 2, "Supervision": 2, "AgentPlanning": 3, "Observability": 3,
             "PostgresStore": 3, "ObjectStore": 3, "Transport": 3, "TargetNode": 4, "CacheServer": 4, "ObjectServer": 4,
             "Agent": 4, "ControlPlane": 4, "ashlar": 5, "AshlarTestSupport": 5, "AshlarSimulation": 6,
-            "ashlar-torture": 6, "ashlar-simulate": 7,
+            "ashlar-simulate": 7, "ashlar-torture": 6,
         ]
         for source in try Self.sources() {
             let own = try #require(layers[source.module], "\(source.module) has no layer")
