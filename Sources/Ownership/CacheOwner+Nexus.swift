@@ -175,7 +175,7 @@ extension CacheOwner {
         }
         var committing: [Command] = []
         for command in hit where !command.isManagement {
-            if command.phase == .committing {
+            if command.isPastRecall {
                 command.takenBack = .aborted
                 committing.append(command)
             } else {

@@ -308,7 +308,13 @@ extension CacheOwner {
                     other.takenBack = refusal
                     committing.append(other)
                 case .waiting, .loading, .ready: cancel(other, of: volume, refusal: refusal, now: now)
-                case .lingering: if isAborted { cancel(other, of: volume, refusal: refusal, now: now) }
+                case .lingering:
+                    guard isAborted else { continue }
+                    if other.isPastRecall {
+                        committing.append(other)
+                    } else {
+                        cancel(other, of: volume, refusal: refusal, now: now)
+                    }
                 case .finished: break
                 }
             }
@@ -397,7 +403,7 @@ extension CacheOwner {
             for (id, other) in nexus.inFlight.sorted(by: { $0.key < $1.key })
             where !other.isManagement && (!isOwn || id < context.command) {
                 isHit = true
-                if other.phase == .committing {
+                if other.isPastRecall {
                     other.takenBack = refusal
                     committing.append(other)
                 } else {

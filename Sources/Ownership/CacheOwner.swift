@@ -378,7 +378,7 @@ public struct CacheOwner: ~Copyable {
 
     func stamp(_ volume: VolumeOwner, _ now: MonotonicTime) -> Stamp { Stamp(epoch: volume.epoch, time: now) }
 
-    func owned(_ id: VolumeID) -> VolumeOwner? {
+    package func owned(_ id: VolumeID) -> VolumeOwner? {
         if case .owned(let volume)? = volumes[id] { volume } else { nil }
     }
 

@@ -305,6 +305,10 @@ final class Command {
         if case .client(.unit(.erase(_, isImmediate: false)), _) = kind { true } else { false }
     }
 
+    /// Whether its effect is durable or may become so: it is waited for, not taken back. Who waits for the end of an erasure waits
+    /// for what goes on by itself.
+    var isPastRecall: Bool { phase == .committing || phase == .lingering && !isWholeErasure }
+
     /// Whether it ends an erasure.
     var isLastStep: Bool {
         if case .erase = kind { change?.state.erasure == nil } else { false }
@@ -386,7 +390,7 @@ final class Fence {
 }
 
 /// One nexus as the owner knows it.
-final class Nexus {
+package final class Nexus {
     enum State {
         case open
         /// Handed out, and not yet durable: a command cannot come before the login's answer.
@@ -436,7 +440,7 @@ final class Nexus {
     var lastSeen: MonotonicTime
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
-    var abortedAt: MonotonicTime?
+    package var abortedAt: MonotonicTime?
     /// CLEAR TASK SET found nothing of it: it is told of it with the first command that turns out to have been on its way.
     var isOwedClearing = false
     /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.
@@ -451,6 +455,10 @@ final class Nexus {
         done = Set(row.mark.done)
         attentions = row.attentions
         self.state = state
+        // A reset of an earlier epoch that it was not told of: its target may have known nothing of any owner since then, and bring
+        // along what came before.
+        let isReset = attentions.contains(.deviceReset) || attentions.contains(.commandsCleared)
+        if state == .unresumed, isReset { abortedAt = now }
     }
 
     /// Adds a unit attention condition, unless it waits already (SAM-6, 5.14.2).

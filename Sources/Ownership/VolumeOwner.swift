@@ -1,8 +1,8 @@
-import AshlarCore
+package import AshlarCore
 import DequeModule
 
 /// What the owner holds of one volume under one epoch. Dropped as a whole when the epoch ends.
-final class VolumeOwner {
+package final class VolumeOwner {
     var description: VolumeDescription
     let epoch: Epoch
     /// The next version to hand out (M2).
@@ -11,7 +11,7 @@ final class VolumeOwner {
     var durableCeiling: Version
     /// The next nexus number to hand out (R3).
     var nextNexus: NexusNumber
-    var nexuses: [NexusNumber: Nexus] = [:]
+    package internal(set) var nexuses: [NexusNumber: Nexus] = [:]
     var order = RangeOrder()
     var image = MemoryImage()
     /// Bulk commands under way: regions that they overlap are not loaded meanwhile.
