@@ -52,7 +52,9 @@ final class CacheService {
                 endpoint: endpoint,
                 memoryBytes: configuration.memoryBytes,
                 unmovedHighWatermarkBytes: configuration.unmovedHighWatermarkBytes,
-                unmovedHardLimitBytes: configuration.unmovedHardLimitBytes
+                unmovedHardLimitBytes: configuration.unmovedHardLimitBytes,
+                logSlowBelowBytes: configuration.log.slowBelowBytes,
+                logWaitBelowBytes: configuration.log.waitBelowBytes
             )
         )
         for (id, text) in configuration.objectServers {
@@ -74,6 +76,9 @@ final class CacheService {
 
     var now: MonotonicTime { RPCClock.now }
 
+    /// Whether it has been started and not stopped.
+    var isRunning: Bool { timer != nil }
+
     // MARK: Life
 
     /// Begins to register, to renew the lease and to take volumes over. On the loop.
@@ -86,6 +91,7 @@ final class CacheService {
             service.runActions()
         }
         acquireVolumes(after: nil)
+        measureLogRoom()
     }
 
     /// Stops answering. On the loop; the store is shut down by who made it.
@@ -178,7 +184,7 @@ final class CacheService {
     }
 
     /// Logs what PostgreSQL refuses, by what it is about: once, then now and then, and when it is over.
-    private func note(_ failure: StoreFailure?, of kind: StoreRequestKind) {
+    func note(_ failure: StoreFailure?, of kind: StoreRequestKind) {
         guard let failure else {
             guard outages[kind]?.isFailing == true else { return }
             if case .ended(let failures, let milliseconds)? = outages[kind]?.succeeded(now: now) {
@@ -366,8 +372,8 @@ final class CacheService {
 }
 
 /// What requests to PostgreSQL are about, for the log.
-private enum StoreRequestKind: String {
-    case commits, reads, takeovers, sessions, objects, moves, leases, registry
+enum StoreRequestKind: String {
+    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room
 }
 
 extension Result {
@@ -390,6 +396,8 @@ enum CacheServerLimits {
     static let acquisitionPause = TimeAmount.milliseconds(250)
     /// Pause between rounds over all volumes.
     static let acquisitionRound = TimeAmount.seconds(15)
+    /// How often the room for PostgreSQL's log is measured.
+    static let logRoomRound = TimeAmount.seconds(1)
     /// How long to wait for a slot of an object.
     static let fetchDeadlineMilliseconds: UInt32 = 5_000
     /// Rows removed by one step of deleting a volume.

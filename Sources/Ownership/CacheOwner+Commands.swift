@@ -229,19 +229,6 @@ extension CacheOwner {
         return result
     }
 
-    /// How long a write is held back because of too many unmoved bytes: nil below the high watermark, growing smoothly
-    /// above it (I10). At the hard limit the commit waits instead.
-    private func slowdown() -> UInt64? {
-        let unmoved = unmovedBytes
-        let high = configuration.unmovedHighWatermarkBytes
-        guard unmoved > high, configuration.unmovedHardLimitBytes > high else { return nil }
-        let share =
-            Double(min(unmoved, configuration.unmovedHardLimitBytes) - high)
-            / Double(configuration.unmovedHardLimitBytes - high)
-        let delay = UInt64(share * Double(OwnerLimits.slowdownMaximum))
-        return delay < OwnerLimits.slowdownMinimum ? nil : delay
-    }
-
     mutating func enter(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         if volume.order.enter(command) { begin(command, of: volume, now: now) }
     }

@@ -13,7 +13,7 @@ import AshlarCore
 extension CacheOwner {
     /// Goes on with the removal of what lies behind the ends of volumes: one step of each volume at a time.
     mutating func continueShrinking(now: MonotonicTime) {
-        guard !shrinking.isEmpty, now >= noCommitBefore else { return }
+        guard !shrinking.isEmpty, now >= noCommitBefore, !isLogFull else { return }
         for id in shrinking.sorted() {
             guard let volume = owned(id), !volume.isLost else {
                 shrinking.remove(id)

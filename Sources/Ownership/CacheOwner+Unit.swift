@@ -423,7 +423,7 @@ extension CacheOwner {
 
     /// Goes on with SANITIZE and FORMAT UNIT: one step of each volume at a time.
     mutating func continueErasures(now: MonotonicTime) {
-        guard !erasing.isEmpty, now >= noCommitBefore else { return }
+        guard !erasing.isEmpty, now >= noCommitBefore, !isLogFull else { return }
         for id in erasing.sorted() {
             guard let volume = owned(id), let erasure = volume.unit.erasure else {
                 erasing.remove(id)

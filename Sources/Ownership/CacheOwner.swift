@@ -100,6 +100,8 @@ public struct CacheOwner: ~Copyable {
 
     /// Unmoved bytes of all owned volumes.
     var unmovedBytes: UInt64 = 0
+    /// Room that PostgreSQL has left for its log, where it is known.
+    var logFreeBytes: UInt64?
     /// Commands whose turn has come while another was being finished.
     var toBegin: Deque<(volume: VolumeOwner, command: Command)> = []
     var isBeginning = false

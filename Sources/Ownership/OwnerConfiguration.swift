@@ -16,6 +16,10 @@ public struct OwnerConfiguration: Sendable {
     public var unmovedHighWatermarkBytes: UInt64
     /// Unmoved bytes from which on writes wait.
     public var unmovedHardLimitBytes: UInt64
+    /// Room for PostgreSQL's log below which writes are slowed down.
+    public var logSlowBelowBytes: UInt64
+    /// Room for PostgreSQL's log below which they wait.
+    public var logWaitBelowBytes: UInt64
 
     /// A configuration with each part named.
     public init(
@@ -23,13 +27,17 @@ public struct OwnerConfiguration: Sendable {
         endpoint: String,
         memoryBytes: Int = 256 << 20,
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
-        unmovedHardLimitBytes: UInt64 = 16 << 30
+        unmovedHardLimitBytes: UInt64 = 16 << 30,
+        logSlowBelowBytes: UInt64 = 1 << 30,
+        logWaitBelowBytes: UInt64 = 256 << 20
     ) {
         self.name = name
         self.endpoint = endpoint
         self.memoryBytes = memoryBytes
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
         self.unmovedHardLimitBytes = unmovedHardLimitBytes
+        self.logSlowBelowBytes = logSlowBelowBytes
+        self.logWaitBelowBytes = logWaitBelowBytes
     }
 }
 

@@ -334,11 +334,17 @@ extension Statements {
             """
     )
 
+    /// Bytes of the write-ahead log.
+    static let logBytes = Statement(
+        name: "log_bytes",
+        sql: "SELECT coalesce(sum(size), 0)::int8 FROM pg_ls_waldir()"
+    )
+
     static let sessions: [Statement] =
         blocks + [
             lockShared, guardEpochs, closeOlderNexuses, insertNexus, raiseNexuses, closeNexus, markNexuses,
             reserveObjects,
-            volumeByIQN, volumesAfter, heartbeat, reportTarget,
+            volumeByIQN, volumesAfter, heartbeat, reportTarget, logBytes,
         ]
 
     // MARK: Background
