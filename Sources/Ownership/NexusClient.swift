@@ -40,11 +40,15 @@ public enum NexusDisposition<Answer> {
     case unproved(Stamp?)
     /// Another epoch serves, or another server, or the connection broke: find the owner.
     case ownerLost
+    /// The owner of the epoch that it was sent in hands the volume over: nothing was done in that epoch, nor will be (R9).
+    case unexecuted
+    /// It never left the target, though it was to be sent in an epoch that may be over now.
+    case notSent
     /// The nexus is gone: a newer login took its place, or the volume was given up.
     case nexusClosed
 }
 
-/// The target's side of one nexus: rules R1, R2, R4, R5 and R6 of design section 6, as a value.
+/// The target's side of one nexus: rules R1, R2, R4, R5, R6 and R9 of design section 6, as a value.
 ///
 /// States: `serving` (commands are sent as they come), `locating` (the owner is being looked for; commands wait), `proving` (a
 /// new epoch serves, and the initiator has not yet proved a stamp of it), `resuming`, `ended`.
@@ -61,11 +65,14 @@ public struct NexusClient<Request, Answer> {
 
     struct Outstanding {
         var request: Request
-        /// Whether it changes the volume: such a command is never sent in two epochs (R6).
+        /// Whether it changes the volume: such a command is never sent in two epochs (R6), unless the first one's owner refused it
+        /// unexecuted (R9).
         var isChange: Bool
         var deadline: MonotonicTime
-        /// The epoch in which it was last sent; nil where it never was.
+        /// The epoch in which it was last sent; nil where it never was, or was refused unexecuted there.
         var sentIn: Epoch?
+        /// The epoch whose owner refused it unexecuted: it is sent in the next one, or never (R9).
+        var unexecutedIn: Epoch?
         /// Waits for a newer proof before it is sent again.
         var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
@@ -86,6 +93,9 @@ public struct NexusClient<Request, Answer> {
     /// The epoch in which the owner knows the nexus as open: commands are sent in no other (R2, R6).
     private var openEpoch: Epoch
     private var proved: Stamp
+    /// What the nexus was last taken up again with: the proof of all that waited for that. What another nexus aborted since is so
+    /// told from what came behind it (R6).
+    private var resumedWith: Stamp
     private var outstanding: [CommandID: Outstanding] = [:]
     private var order: Deque<CommandID> = []
     private var next = CommandID(1)
@@ -105,11 +115,15 @@ public struct NexusClient<Request, Answer> {
         epoch = stamp.epoch
         openEpoch = stamp.epoch
         proved = stamp
+        resumedWith = stamp
         latest = stamp
     }
 
     /// The next thing to do; nil when there is nothing until the next event.
     public mutating func nextAction() -> NexusAction<Request, Answer>? { actions.popFirst() }
+
+    /// Whether commands of this epoch are sent now.
+    public func isServing(_ epoch: Epoch) -> Bool { state == .serving && epoch == self.epoch }
 
     /// Commands without an answer.
     public var outstandingCount: Int { outstanding.count }
@@ -163,7 +177,12 @@ public struct NexusClient<Request, Answer> {
         guard var command = outstanding[id] else { return }
         if command.sentIn == epoch, !command.isUnproved { command.mayHaveRun = true }
         command.sentIn = epoch
-        if !command.isChange || command.isUnproved || command.proof.epoch != epoch { command.proof = proved }
+        if !command.isChange || command.isUnproved {
+            command.proof = proved
+        } else if command.proof.epoch != epoch {
+            command.proof = resumedWith
+        }
+        command.unexecutedIn = nil
         command.attempt += 1
         command.isUnproved = false
         outstanding[id] = command
@@ -198,8 +217,23 @@ public struct NexusClient<Request, Answer> {
                 actions.append(.ping)
             }
         case .ownerLost: ownerLost()
+        case .unexecuted: refusedUnexecuted(id, command)
+        case .notSent where !command.mayHaveRun: refusedUnexecuted(id, command)
+        case .notSent: ownerLost()
         case .nexusClosed: end("the nexus was closed by its owner")
         }
+    }
+
+    private mutating func refusedUnexecuted(_ id: CommandID, _ refused: Outstanding) {
+        var command = refused
+        let sentIn = command.sentIn
+        command.sentIn = nil
+        command.unexecutedIn = sentIn
+        command.isUnproved = false
+        command.mayHaveRun = false
+        outstanding[id] = command
+        // A later epoch may have been found already.
+        if state == .serving, sentIn == epoch { ownerLost() }
     }
 
     private mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
@@ -245,8 +279,7 @@ public struct NexusClient<Request, Answer> {
         guard state != .ended, let newest, newest.isNewer(than: proved) else { return }
         proved = newest
         if state == .proving, proved.epoch == epoch {
-            state = .resuming
-            actions.append(.resume(nexus, proved))
+            resume()
         }
         guard state == .serving else { return }
         guard proved.epoch == epoch else {
@@ -265,8 +298,16 @@ public struct NexusClient<Request, Answer> {
         actions.append(.locate)
     }
 
+    private mutating func resume() {
+        state = .resuming
+        resumedWith = proved
+        actions.append(.resume(nexus, proved))
+    }
+
     /// The owner was found, with a stamp of the epoch that it serves.
     public mutating func ownerFound(_ stamp: Stamp) {
+        // Another nexus of the target has noticed before this one.
+        if state == .serving, stamp.epoch > epoch { state = .locating }
         guard state == .locating || state == .proving else { return }
         guard stamp.epoch >= epoch else {
             // An old owner that does not know yet.
@@ -281,8 +322,7 @@ public struct NexusClient<Request, Answer> {
             sendAgain()
         } else if proved.epoch == epoch {
             // Proved already while the owner was out of reach, but not taken up there, as far as is known.
-            state = .resuming
-            actions.append(.resume(nexus, proved))
+            resume()
         } else {
             state = .proving
             actions.append(.ping)
@@ -298,14 +338,20 @@ public struct NexusClient<Request, Answer> {
         stampArrived(stamp)
         let durable = Set(done)
         for id in Array(order) {
-            guard let command = outstanding[id], command.isChange, let sentIn = command.sentIn, sentIn < epoch else {
-                continue
-            }
+            guard let command = outstanding[id], command.isChange, isOver(command) else { continue }
             outstanding[id] = nil
             let outcome: NexusOutcome<Answer> = durable.contains(id) ? .committedEarlier : .aborted
             actions.append(.complete(command.request, outcome))
         }
         sendAgain()
+    }
+
+    /// Whether a change can be sent no more: its outcome in an earlier epoch is not known, or it was refused there and another epoch
+    /// has been since, in which it may have been aborted (R6, R9).
+    private func isOver(_ command: Outstanding) -> Bool {
+        if let sentIn = command.sentIn { return sentIn < epoch }
+        guard let unexecutedIn = command.unexecutedIn else { return false }
+        return unexecutedIn.rawValue + 1 < epoch.rawValue
     }
 
     /// The owner did not take the nexus up again.

@@ -28,6 +28,10 @@ final class Cluster {
         case registrationsForgotten
         /// A reset aborts only what has come to the owner (R6).
         case transitForgotten
+        /// A server that gave the volume up does not remember what was aborted on its way (R9).
+        case abortsForgottenWithHandOver
+        /// Who takes a nexus up again does not remember that it was aborted meanwhile (R9).
+        case abortsForgottenWithResume
     }
 
     final class Server {
@@ -336,6 +340,7 @@ final class Cluster {
             ask(index, generation, { $0.openNexus(volume, epoch, row) }) { $0.nexusStored(id, $1, now: $2) }
         case .closeNexus(let id, _, let epoch, let nexus):
             ask(index, generation, { $0.closeNexus(volume, epoch, nexus) }) { $0.nexusStored(id, $1, now: $2) }
+        case .relinquish: relinquish(action, at: index, generation)
         case .takeOver, .registerServer, .renewLease: lease(action, at: index, generation)
         case .reserveObjects, .fetchMoveCandidates, .fetchEvictionCandidates, .fetchCompactionCandidates:
             move(action, at: index, generation)
@@ -415,7 +420,7 @@ final class Cluster {
     }
 
     /// Asks the store: a transaction takes effect when it arrives, its answer comes later.
-    private func ask<Value>(
+    func ask<Value>(
         _ index: Int,
         _ generation: Int,
         _ request: @escaping (inout ModelStore) -> Value,

@@ -333,7 +333,8 @@ extension Cluster {
         guard let index = session.server else { return session.client.ownerLost() }
         count("resume")
         var isAnswered = false
-        request(index) {
+        request(index) { [self] in
+            forgetAborts(of: number, in: $0)
             $0.resumeNexus($1, volume: Self.volume, nexus: number, proved: stamp, now: $2)
         } answer: { [self] answer in
             guard !session.isEnded, !isAnswered else { return }
@@ -361,6 +362,7 @@ extension Cluster {
         case .miscompare(let stamp, _): .final(.miscompare, stamp)
         case .refused(.unproved, let stamp): .unproved(stamp)
         case .refused(.wrongEpoch, _), .refused(.notOwner, _): .ownerLost
+        case .refused(.ownershipLost, _): .unexecuted
         case .refused(.nexusClosed, _): .nexusClosed
         case .refused(let refusal, let stamp): .refused(.failed(refusal), stamp)
         default: .final(.failed(.invalid("unexpected answer")), nil)

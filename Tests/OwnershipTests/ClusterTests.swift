@@ -159,6 +159,8 @@ struct ClusterTests {
             switch defect {
             case .leaseOverrated: try Self.runIsolations(seed, defect: defect)
             case .transitForgotten: try Self.runResets(seed, defect: defect)
+            case .abortsForgottenWithHandOver, .abortsForgottenWithResume:
+                try ClusterHandOverTests.runResets(seed, defect: defect)
             case .proofsNeverAge, .proofsWithoutInitiator, .epochsRewritten: try Self.runPorts(seed, defect: defect)
             case .halfCommitted, .commitForgotten, .registrationsForgotten:
                 try Self.run(seed, seconds: 25, defect: defect)
