@@ -23,7 +23,8 @@ struct CacheBalance {
 extension CacheService {
     /// Whether volumes are to go elsewhere.
     var isLeaving: Bool {
-        balance.leaving != nil || balance.survey?.servers.contains { $0.id == core.registration && $0.isLeaving } == true
+        balance.leaving != nil
+            || balance.survey?.servers.contains { $0.id == core.registration && $0.isLeaving } == true
     }
 
     /// Another server that may be given volumes: the one with the fewest in use.

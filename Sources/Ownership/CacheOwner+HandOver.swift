@@ -90,7 +90,9 @@ extension CacheOwner {
         endpoint: String,
         now: MonotonicTime
     ) -> Bool {
-        guard let volume = owned(id), volume.handOver == nil, successor != server, holdsLease(now: now) else { return false }
+        guard let volume = owned(id), volume.handOver == nil, successor != server, holdsLease(now: now) else {
+            return false
+        }
         // Its answer waits for an erasure to end, and would be lost: the initiator would take it for failed.
         guard !volume.lingering.contains(where: \.isWholeErasure) else { return false }
         let end = now.advanced(byNanoseconds: OwnerLimits.handOverMaximum)

@@ -73,6 +73,8 @@ public struct NexusClient<Request, Answer> {
         var sentIn: Epoch?
         /// The epoch whose owner refused it unexecuted: it is sent in the next one, or never (R9).
         var unexecutedIn: Epoch?
+        /// Its owner has handed the volume over, and its answer is still to come: whether it was executed (R9).
+        var isAwaited = false
         /// Waits for a newer proof before it is sent again.
         var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
@@ -102,6 +104,10 @@ public struct NexusClient<Request, Answer> {
     /// Commands from this one on were never sent.
     private var neverSent = CommandID(1)
     private var actions: Deque<NexusAction<Request, Answer>> = []
+    /// The newest epoch whose owner refused something unexecuted.
+    private var handedOver: Epoch?
+    /// Until when answers of that owner are awaited, once the next epoch serves; nil: no time has passed since, or there are none.
+    private var awaitedUntil: MonotonicTime?
 
     // Evidence on its way to be proved, oldest first.
     private var evidence: Deque<(token: UInt64, stamp: Stamp)> = []
@@ -164,7 +170,10 @@ public struct NexusClient<Request, Answer> {
 
     /// Sends everything without an answer again that had been sent, then what is new.
     private mutating func sendAgain() {
-        for id in order where id < neverSent && outstanding[id] != nil { send(id) }
+        for id in order where id < neverSent {
+            guard let command = outstanding[id], !command.isAwaited else { continue }
+            send(id)
+        }
         sendNew()
     }
 
@@ -200,6 +209,12 @@ public struct NexusClient<Request, Answer> {
     public mutating func answered(_ id: CommandID, attempt: UInt32, _ disposition: NexusDisposition<Answer>) {
         guard state != .ended, var command = outstanding[id], command.attempt == attempt else { return }
         switch disposition {
+        case .unproved, .ownerLost, .notSent, .nexusClosed:
+            // The last word of an owner that has handed the volume over: the next one serves already.
+            if command.isAwaited { return abort(id, command.request) }
+        case .final, .refused, .unexecuted: break
+        }
+        switch disposition {
         case .final(let answer, let stamp):
             if let stamp { stampArrived(stamp) }
             complete(id, command.request, answer)
@@ -231,9 +246,18 @@ public struct NexusClient<Request, Answer> {
         command.unexecutedIn = sentIn
         command.isUnproved = false
         command.mayHaveRun = false
+        command.isAwaited = false
         outstanding[id] = command
+        if let sentIn, sentIn > handedOver ?? Epoch(0) { handedOver = sentIn }
+        guard state == .serving else { return }
         // A later epoch may have been found already.
-        if state == .serving, sentIn == epoch { ownerLost() }
+        if sentIn == epoch { ownerLost() } else if refused.isAwaited { send(id) }
+    }
+
+    private mutating func abort(_ id: CommandID, _ request: Request) {
+        outstanding[id] = nil
+        actions.append(.complete(request, .aborted))
+        sendNew()
     }
 
     private mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
@@ -337,8 +361,13 @@ public struct NexusClient<Request, Answer> {
         openEpoch = epoch
         stampArrived(stamp)
         let durable = Set(done)
+        awaitedUntil = nil
         for id in Array(order) {
             guard let command = outstanding[id], command.isChange, isOver(command) else { continue }
+            if isAnswerDue(command), !durable.contains(id) {
+                outstanding[id]?.isAwaited = true
+                continue
+            }
             outstanding[id] = nil
             let outcome: NexusOutcome<Answer> = durable.contains(id) ? .committedEarlier : .aborted
             actions.append(.complete(command.request, outcome))
@@ -352,6 +381,26 @@ public struct NexusClient<Request, Answer> {
         if let sentIn = command.sentIn { return sentIn < epoch }
         guard let unexecutedIn = command.unexecutedIn else { return false }
         return unexecutedIn.rawValue + 1 < epoch.rawValue
+    }
+
+    /// Whether the owner that handed the volume over still has to say what became of a command: it answers all that it gets.
+    private func isAnswerDue(_ command: Outstanding) -> Bool {
+        guard let sentIn = command.sentIn, sentIn == handedOver, !command.isUnproved else { return false }
+        return sentIn.rawValue + 1 == epoch.rawValue
+    }
+
+    /// Gives up waiting for answers that do not come.
+    private mutating func expireAwaited(now: MonotonicTime) {
+        let awaited = order.filter { outstanding[$0]?.isAwaited == true }
+        guard !awaited.isEmpty else { return }
+        guard let until = awaitedUntil else {
+            awaitedUntil = now.advanced(byNanoseconds: NexusClientLimits.lastAnswers)
+            return
+        }
+        guard now >= until else { return }
+        for id in awaited {
+            if let command = outstanding[id] { abort(id, command.request) }
+        }
     }
 
     /// The owner did not take the nexus up again.
@@ -370,8 +419,9 @@ public struct NexusClient<Request, Answer> {
     /// - Parameter giveUp: an answer that says that nothing was done, for commands that never left.
     public mutating func tick(now: MonotonicTime, giveUp: @autoclosure () -> Answer) {
         guard state != .ended else { return }
+        expireAwaited(now: now)
         for id in Array(order) {
-            guard let command = outstanding[id], command.deadline <= now else { continue }
+            guard let command = outstanding[id], !command.isAwaited, command.deadline <= now else { continue }
             if command.sentIn == nil || !command.isChange || (command.isUnproved && !command.mayHaveRun) {
                 outstanding[id] = nil
                 actions.append(.complete(command.request, .answered(giveUp())))
@@ -405,6 +455,8 @@ public enum NexusClientLimits {
     /// How far the ids of commands that were sent may lie above the low-water mark; further ones wait to be sent. Less than
     /// the owner keeps answers for.
     public static let idsAheadMaximum: UInt64 = 8_192
+    /// How long answers of an owner that has handed the volume over are awaited, in nanoseconds.
+    public static let lastAnswers: UInt64 = 1_000_000_000
     /// Evidence on its way to be proved.
     public static let evidenceMaximum = 256
 }

@@ -16,6 +16,7 @@ public enum SchemaGate {
         Requirement(version: 3, name: "inspection"),
         Requirement(version: 4, name: "logical_units"),
         Requirement(version: 5, name: "copies"),
+        Requirement(version: 6, name: "hand_over"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

@@ -243,7 +243,8 @@ extension Statements {
 
     static let takeovers: [Statement] =
         blocks + [
-            ownerStatus, setLockTimeout, lockExclusive, lockOwnerLease, bumpEpoch, relinquish, dropOrphanMarks, nexuses, countItems,
+            ownerStatus, setLockTimeout, lockExclusive, lockOwnerLease, bumpEpoch, relinquish, dropOrphanMarks, nexuses,
+            countItems,
             endHolders,
             describeVolume, logicalUnit, registrations,
         ]
@@ -381,7 +382,7 @@ extension Statements {
         blocks + [
             lockShared, guardEpochs, closeOlderNexuses, insertNexus, raiseNexuses, closeNexus, markNexuses,
             reserveObjects,
-            volumeByIQN, volumesAfter, heartbeat, reportTarget,
+            volumeByIQN, volumesAfter, heartbeat, reportTarget, surveyServers, handedOver,
         ]
 
     // MARK: Background

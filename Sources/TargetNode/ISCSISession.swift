@@ -479,7 +479,7 @@ final class ISCSISession: ChannelInboundHandler {
 
     private func send(_ request: BackEndRequest, _ id: CommandID, _ attempt: UInt32, _ context: CommandContext) {
         guard let client = backend?.owner?.client else {
-            nexus?.ownerLost()
+            nexus?.answered(id, attempt: attempt, .notSent)
             return
         }
         let header = CommandHeader(context)

