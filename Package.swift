@@ -65,6 +65,7 @@ let package = Package(
         .target(name: "ISNS", dependencies: ["AshlarCore", nioCore], swiftSettings: settings),
         .target(name: "RPC", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
         .target(name: "Ownership", dependencies: ["AshlarCore", nioCore, deque], swiftSettings: settings),
+        .target(name: "AgentPlanning", dependencies: ["AshlarCore", "BlockObjects", "RPC"], swiftSettings: settings),
 
         // Thin shells.
         .target(
@@ -118,7 +119,8 @@ let package = Package(
         .target(
             name: "Agent",
             dependencies: [
-                "AshlarCore", "BlockObjects", "RPC", "Transport", "Observability", nioCore, nioPosix, logging, metrics,
+                "AshlarCore", "BlockObjects", "AgentPlanning", "RPC", "Transport", "Observability", nioCore, nioPosix,
+                logging, metrics,
             ],
             swiftSettings: settings
         ),
@@ -147,9 +149,30 @@ let package = Package(
         .target(
             name: "AshlarTestSupport",
             dependencies: [
-                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "CLinux", nioCore, nioConcurrency,
-                deque,
+                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "ObjectStore", "CLinux", nioCore,
+                nioConcurrency, deque,
             ],
+            swiftSettings: settings
+        ),
+
+        .executableTarget(
+            name: "ashlar-torture",
+            dependencies: ["AshlarTestSupport", arguments],
+            swiftSettings: settings
+        ),
+
+        // Whole clusters in one thread and virtual time, from a seed (scripts/simulate).
+        .target(
+            name: "AshlarSimulation",
+            dependencies: [
+                "AshlarCore", "BlockObjects", "RPC", "Ownership", "AgentPlanning", "ObjectStore", "AshlarTestSupport",
+                nioCore, logging,
+            ],
+            swiftSettings: settings
+        ),
+        .executableTarget(
+            name: "ashlar-simulate",
+            dependencies: ["AshlarSimulation", arguments],
             swiftSettings: settings
         ),
 
@@ -170,7 +193,7 @@ let package = Package(
         .testTarget(name: "ArchitectureTests", swiftSettings: settings),
         .testTarget(
             name: "OwnershipTests",
-            dependencies: ["Ownership", "AshlarCore", "AshlarTestSupport", nioCore, deque],
+            dependencies: ["Ownership", "AshlarCore", "AshlarSimulation", "AshlarTestSupport", nioCore, deque],
             swiftSettings: settings
         ),
         .testTarget(
@@ -192,7 +215,10 @@ let package = Package(
         ),
         .testTarget(
             name: "ObjectStoreTests",
-            dependencies: ["AshlarCore", "BlockObjects", "ObjectStore", "CLinux", nioCore, nioConcurrency, logging],
+            dependencies: [
+                "AshlarCore", "AshlarTestSupport", "BlockObjects", "ObjectStore", "CLinux", nioCore, nioConcurrency,
+                logging,
+            ],
             swiftSettings: settings
         ),
         .testTarget(
@@ -221,7 +247,8 @@ let package = Package(
         .testTarget(
             name: "AgentTests",
             dependencies: [
-                "Agent", "ObjectServer", "ObjectStore", "Observability", "BlockObjects", "AshlarCore", "RPC",
+                "Agent", "AgentPlanning", "ObjectServer", "ObjectStore", "Observability", "BlockObjects", "AshlarCore",
+                "RPC",
                 "Transport",
                 nioCore, nioPosix, nioConcurrency, logging,
             ],
@@ -236,12 +263,13 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ashlar", "AshlarCore", "AshlarTestSupport", "ISCSI", "ISNS", nioCore, nioHTTP1, nioConcurrency, nioSSL,
-                httpClient,
+                "ashlar", "ashlar-torture", "AshlarCore", "AshlarTestSupport", "ISCSI", "ISNS", nioCore, nioHTTP1,
+                nioConcurrency, nioSSL, httpClient,
             ],
             exclude: ["Conformance", "Initiator"],
             swiftSettings: settings
         ),
+        .testTarget(name: "TortureTests", dependencies: ["ashlar-torture"], swiftSettings: settings),
         .testTarget(
             name: "ObservabilityTests",
             dependencies: [

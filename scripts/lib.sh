@@ -16,7 +16,7 @@ build_packages=(libpq-dev libssl-dev zlib1g-dev pkg-config)
 # What `ashlar up` and its main job need.
 run_packages=(postgresql postgresql-client qemu-utils qemu-block-extra libiscsi-bin e2fsprogs)
 # What the tests need besides.
-test_packages=(gcc libc6-dev libiscsi-dev openssl open-isns-server open-isns-utils haproxy)
+test_packages=(gcc libc6-dev libiscsi-dev openssl open-isns-server open-isns-utils haproxy iproute2)
 
 is_installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

@@ -1,3 +1,4 @@
+import AgentPlanning
 import AshlarCore
 public import Logging
 

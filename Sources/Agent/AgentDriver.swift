@@ -1,3 +1,4 @@
+import AgentPlanning
 import AshlarCore
 import NIOCore
 import Transport

@@ -1,3 +1,4 @@
+import AgentPlanning
 import AshlarCore
 import BlockObjects
 import Logging

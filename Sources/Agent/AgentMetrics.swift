@@ -1,3 +1,4 @@
+import AgentPlanning
 import Observability
 
 /// What an agent counts, from its start on.

@@ -99,6 +99,17 @@ public struct Geometry: Hashable, Sendable {
         self.logicalBlockSizeBytes = logicalBlockSizeBytes
     }
 
+    /// The first `bytes` of it: at least a data block and a multiple of it, and no more than there are.
+    public func cut(toBytes bytes: UInt64) -> Geometry {
+        precondition(
+            bytes > 0 && bytes <= sizeBytes && bytes % UInt64(blockSizeBytes) == 0,
+            "a part is whole data blocks"
+        )
+        var geometry = self
+        geometry.sizeBytes = bytes
+        return geometry
+    }
+
     /// Number of data blocks.
     @inlinable
     public var blockCount: UInt64 { sizeBytes / UInt64(blockSizeBytes) }

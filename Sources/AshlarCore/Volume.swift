@@ -137,6 +137,8 @@ public struct VolumeDescription: Hashable, Sendable {
     public var access: AccessRules
     /// Grows with every change of the row; a node can tell whether it serves the newest.
     public var revision: UInt64
+    /// Bytes from here on may lie what has to become zeros first, since the volume was once this small; nil: nowhere.
+    public var zeroFromBytes: UInt64?
 
     /// A volume with each part named.
     public init(

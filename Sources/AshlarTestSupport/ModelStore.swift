@@ -33,6 +33,8 @@ public struct ModelStore {
         case copiesNotCounted
         /// Changes of the logical unit's state are not kept.
         case reservationsIgnored
+        /// Object ids are handed out a second time (M9).
+        case idsReused
     }
 
     struct Item {
@@ -43,7 +45,24 @@ public struct ModelStore {
         var order: UInt64
     }
 
-    enum ObjectState { case intended, live, dead }
+    /// What becomes of an object (I6).
+    public enum ObjectState: Sendable {
+        /// Its row is committed, its bytes may be on their way.
+        case intended
+        /// It is mapped, or was.
+        case live
+        /// No extent refers to it, and none ever will.
+        case dead
+    }
+
+    struct ObjectEntry {
+        var state = ObjectState.intended
+        /// When it came into that state.
+        var since: MonotonicTime
+        /// Where it lies, once it was mapped.
+        var server: ObjectServerID?
+        var slots = 0
+    }
 
     struct Volume {
         var description: VolumeDescription
@@ -56,7 +75,6 @@ public struct ModelStore {
         var items: [BlockID: Item] = [:]
         var extents = ExtentList()
         var nexuses: [NexusNumber: NexusRow] = [:]
-        var usedVersions: Set<Version> = []
         var unit = LogicalUnitState()
         var told: ToldDescription?
     }
@@ -69,9 +87,13 @@ public struct ModelStore {
     /// How long every unmoved item is said to have waited: by default longer than any policy lets it.
     public var itemAgeMilliseconds: UInt64 = 60_000_000
 
+    /// The database's clock: set by who runs it, where ages of objects matter.
+    public var clock = MonotonicTime(0)
+
     private var volumes: [VolumeID: Volume] = [:]
+    private var usedVersions: [VolumeID: Set<Version>] = [:]
     private var servers: [CacheServerID: (endpoint: String, leaseEnd: MonotonicTime)] = [:]
-    private var objects: [ObjectID: ObjectState] = [:]
+    private var objects: [ObjectID: ObjectEntry] = [:]
     /// Bytes of objects, by slot.
     public private(set) var stored: [ObjectID: [(block: BlockID, bytes: ByteBuffer)]] = [:]
     private var nextServer: Int64 = 1
@@ -117,8 +139,15 @@ public struct ModelStore {
         volume.epoch = Epoch(volume.epoch.rawValue + 1)
         volume.owner = server
         volumes[id] = volume
-        let unmoved = volume.items.values.filter { !$0.isMoved }.count
         let size = UInt64(volume.description.geometry.blockSizeBytes)
+        let sizeBytes = volume.description.geometry.sizeBytes
+        let served = BlockRange(
+            first: BlockID(0),
+            count: min(sizeBytes, volume.description.zeroFromBytes ?? sizeBytes) / size
+        )
+        let items = volume.items.filter { served.contains($0.key) }
+        let unmoved = items.values.filter { !$0.isMoved }.count
+        let extents = volume.extents.extents.filter { $0.blocks.overlaps(served) }
         return .owned(
             Ownership(
                 description: volume.description,
@@ -128,8 +157,8 @@ public struct ModelStore {
                 nexuses: volume.nexuses.values.sorted { $0.number < $1.number },
                 unmovedBytes: UInt64(unmoved) * size,
                 unmovedItems: UInt64(unmoved),
-                cachedBytes: UInt64(volume.items.count) * size,
-                objectBytes: volume.extents.extents.reduce(0) { $0 + $1.blocks.count } * size,
+                cachedBytes: UInt64(items.count) * size,
+                objectBytes: extents.reduce(0) { $0 + $1.blocks.intersection(served).count } * size,
                 unit: volume.unit,
                 told: volume.told
             )
@@ -172,11 +201,14 @@ public struct ModelStore {
     // MARK: Commits
 
     /// See ``BlockStore/commit(_:completion:)``.
-    public mutating func commit(_ commits: [VolumeCommit]) -> [VolumeCommitResult] {
+    ///
+    /// - Parameter isUnguarded: The epoch was tested before, without a lock: a defect.
+    public mutating func commit(_ commits: [VolumeCommit], isUnguarded: Bool = false) -> [VolumeCommitResult] {
         commits.map { commit in
-            guard var volume = volumes[commit.volume], volume.epoch == commit.epoch || defect == .noEpochGuard else {
-                return .fenced
-            }
+            guard let epoch = volumes[commit.volume]?.epoch,
+                epoch == commit.epoch || defect == .noEpochGuard || isUnguarded,
+                var volume = volumes.removeValue(forKey: commit.volume)
+            else { return .fenced }
             let detail = apply(commit, to: &volume)
             volumes[commit.volume] = volume
             return .committed(detail)
@@ -194,7 +226,7 @@ public struct ModelStore {
         }
         for reference in commit.references { apply(reference, to: &volume) }
         let versions = (commit.writes + commit.fills).map(\.version) + Set(commit.references.map(\.version))
-        for version in versions where !volume.usedVersions.insert(version).inserted {
+        for version in versions where !usedVersions[commit.volume, default: []].insert(version).inserted {
             violations.append("M2: version \(version) was used twice")
         }
         for write in commit.writes {
@@ -239,6 +271,7 @@ public struct ModelStore {
         if let unit = commit.unit, defect != .reservationsIgnored { volume.unit = unit }
         for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
         if let told = commit.told { volume.told = told }
+        if commit.isRidOfRemains { volume.description.zeroFromBytes = nil }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail
     }
@@ -259,10 +292,9 @@ public struct ModelStore {
     }
 
     private mutating func apply(_ map: ObjectMap, to volume: inout Volume) -> [Bool]? {
-        guard objects[map.object] == .intended || (defect == .deadObjectMapped && objects[map.object] == .dead) else {
-            return nil
-        }
-        objects[map.object] = .live
+        let state = objects[map.object]?.state
+        guard state == .intended || (defect == .deadObjectMapped && state != .live) else { return nil }
+        objects[map.object] = ObjectEntry(state: .live, since: clock, server: map.server, slots: map.slots.count)
         return map.slots.enumerated().map { index, slot in
             switch slot.condition {
             case .itemHasVersion:
@@ -367,31 +399,39 @@ public struct ModelStore {
     /// See ``BlockStore/fetchCompactionCandidates(volume:belowPercent:limit:completion:)``.
     public func compactionCandidates(_ id: VolumeID, belowPercent: UInt8, limit: Int) -> [(ObjectRow, [Extent])] {
         guard let volume = volumes[id] else { return [] }
-        return stored.keys.sorted().compactMap { object in
-            let live = volume.extents.extents.filter { $0.object == object }
-            let count = live.reduce(0) { $0 + $1.blocks.count }
-            let slots = stored[object]?.count ?? 0
-            guard objects[object] == .live, count > 0, Int(count) * 100 < slots * Int(belowPercent) else { return nil }
-            let row = ObjectRow(
-                object: object,
-                volume: id,
-                server: ObjectServerID(1),
-                slots: UInt32(slots),
-                liveSlots: UInt32(count),
-                sizeBytes: 0
-            )
-            return (row, live)
-        }.prefix(limit).map { $0 }
+        var live: [ObjectID: [Extent]] = [:]
+        for extent in volume.extents.extents { live[extent.object, default: []].append(extent) }
+        var result: [(ObjectRow, [Extent])] = []
+        for (object, extents) in live.sorted(by: { $0.key < $1.key }) where result.count < limit {
+            let count = extents.reduce(0) { $0 + $1.blocks.count }
+            guard let entry = objects[object], entry.state == .live,
+                Int(count) * 100 < entry.slots * Int(belowPercent)
+            else { continue }
+            result.append((row(object, entry, volume: id, liveSlots: UInt32(count)), extents))
+        }
+        return result
+    }
+
+    private func row(_ object: ObjectID, _ entry: ObjectEntry, volume: VolumeID, liveSlots: UInt32) -> ObjectRow {
+        ObjectRow(
+            object: object,
+            volume: volume,
+            server: entry.server ?? ObjectServerID(0),
+            slots: UInt32(entry.slots),
+            liveSlots: liveSlots,
+            sizeBytes: 0
+        )
     }
 
     // MARK: Objects
 
     /// See ``BlockStore/reserveObjects(volume:count:completion:)``.
     public mutating func reserve(count: Int) -> [ObjectID] {
-        (0..<count).map { _ in
+        if defect == .idsReused { nextObject = max(1, nextObject - min(nextObject, 16)) }
+        return (0..<count).map { _ in
             let id = ObjectID(nextObject)
             nextObject += 1
-            objects[id] = .intended
+            objects[id] = ObjectEntry(since: clock)
             return id
         }
     }
@@ -410,24 +450,70 @@ public struct ModelStore {
 
     /// Turns objects without references dead, gives old intents up, and deletes the bytes of what was dead before.
     public mutating func collect() {
-        for (object, state) in objects.sorted(by: { $0.key < $1.key }) {
-            switch state {
-            case .dead: stored[object] = nil
-            case .live:
-                let isReferenced = volumes.values.contains { volume in
-                    volume.extents.extents.contains {
-                        $0.object == object && ($0.copy == nil || defect != .copiesNotCounted)
-                    }
+        for (object, entry) in objects where entry.state == .dead { stored[object] = nil }
+        buryUnreferenced()
+    }
+
+    /// Turns live objects to which no extent refers dead (M7).
+    private mutating func buryUnreferenced() {
+        var referenced: Set<ObjectID> = []
+        if defect != .referencedCollected {
+            for volume in volumes.values {
+                for extent in volume.extents.extents where extent.copy == nil || defect != .copiesNotCounted {
+                    referenced.insert(extent.object)
                 }
-                if !isReferenced || defect == .referencedCollected { objects[object] = .dead }
-            case .intended: break
             }
+        }
+        for (object, entry) in objects where entry.state == .live && !referenced.contains(object) {
+            objects[object]?.state = .dead
+            objects[object]?.since = clock
         }
     }
 
     /// Gives an intent up.
     public mutating func sweep(_ object: ObjectID) {
-        if objects[object] == .intended { objects[object] = .dead }
+        guard objects[object]?.state == .intended else { return }
+        objects[object]?.state = .dead
+        objects[object]?.since = clock
+    }
+
+    /// See ``BlockStore/collectObjects(intentAgeMilliseconds:graceMilliseconds:limit:completion:)``.
+    public mutating func collectObjects(intentAge: UInt64, grace: UInt64, limit: Int) -> [ObjectRow] {
+        func isOlder(_ entry: ObjectEntry, _ milliseconds: UInt64) -> Bool {
+            clock.nanoseconds(since: entry.since) > milliseconds * 1_000_000
+        }
+        objects = objects.filter { _, entry in
+            entry.state != .dead || entry.server != nil || !isOlder(entry, grace)
+        }
+        for (object, entry) in objects where entry.state == .intended && isOlder(entry, intentAge) { sweep(object) }
+        buryUnreferenced()
+        let dead = objects.filter { $0.value.state == .dead && $0.value.server != nil && isOlder($0.value, grace) }
+        return dead.sorted { $0.key < $1.key }.prefix(limit).map {
+            row($0.key, $0.value, volume: VolumeID(0), liveSlots: 0)
+        }
+    }
+
+    /// See ``BlockStore/forgetObjects(_:completion:)``.
+    public mutating func forgetObjects(_ forgotten: [ObjectID]) {
+        for object in forgotten where objects[object]?.state == .dead { objects[object] = nil }
+    }
+
+    /// See ``BlockStore/knownObjects(_:completion:)``.
+    public func knownObjects(_ asked: [ObjectID]) -> Set<ObjectID> { Set(asked.filter { objects[$0] != nil }) }
+
+    /// What became of an object; nil: it has no row.
+    public func objectState(_ object: ObjectID) -> ObjectState? { objects[object]?.state }
+
+    /// The item of a block.
+    public func item(_ id: VolumeID, _ block: BlockID) -> ItemRow? {
+        volumes[id]?.items[block].map {
+            ItemRow(block: block, version: $0.version, checksum: $0.checksum, isMoved: $0.isMoved)
+        }
+    }
+
+    /// The place of a block in an object.
+    public func extent(_ id: VolumeID, _ block: BlockID) -> Extent? {
+        volumes[id]?.extents.extent(holding: block)?.clipped(to: BlockRange(first: block, count: 1))
     }
 
     /// What became of a block, by items and objects alone: the truth that I8 is about.
@@ -463,15 +549,15 @@ public struct ModelStore {
     /// A volume's row.
     public func description(of id: VolumeID) -> VolumeDescription? { volumes[id]?.description }
 
-    /// Changes a volume as an administrator does; what lies beyond a new end goes.
+    /// Changes a volume as an administrator does. A shrink ends the epoch, and what lies behind the new end is left to the owner.
     public mutating func describe(_ description: VolumeDescription) {
         guard var volume = volumes[description.id] else { return }
-        let size = UInt64(description.geometry.blockSizeBytes)
-        let end = BlockID(description.geometry.sizeBytes / size)
-        let old = BlockID(volume.description.geometry.sizeBytes / size)
-        volume.items = volume.items.filter { $0.key < end }
-        if end < old { volume.extents.cut(BlockRange(from: end, to: old)) }
+        let size = description.geometry.sizeBytes
+        let zeroFrom = volume.description.zeroFromBytes
+        let isSmaller = size < volume.description.geometry.sizeBytes
         volume.description = description
+        volume.description.zeroFromBytes = isSmaller ? min(zeroFrom ?? size, size) : zeroFrom
+        if isSmaller { volume.epoch = Epoch(volume.epoch.rawValue + 1) }
         volumes[description.id] = volume
     }
 

@@ -14,6 +14,8 @@ public struct CacheConfiguration: Sendable {
     public var postgresDSN: String
     /// File that holds the password; nil where none is needed.
     public var postgresPasswordFile: String?
+    /// Accept a PostgreSQL that may lose acknowledged writes.
+    public var allowUnsafeDurability: Bool
     /// Object servers by number, each `host:port`.
     public var objectServers: [Int32: String]
     /// Bytes of block data kept in memory.
@@ -31,6 +33,7 @@ public struct CacheConfiguration: Sendable {
         advertisedEndpoint: String? = nil,
         postgresDSN: String,
         postgresPasswordFile: String? = nil,
+        allowUnsafeDurability: Bool = false,
         objectServers: [Int32: String],
         memoryBytes: Int = 256 << 20,
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
@@ -42,6 +45,7 @@ public struct CacheConfiguration: Sendable {
         self.advertisedEndpoint = advertisedEndpoint
         self.postgresDSN = postgresDSN
         self.postgresPasswordFile = postgresPasswordFile
+        self.allowUnsafeDurability = allowUnsafeDurability
         self.objectServers = objectServers
         self.memoryBytes = memoryBytes
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes

@@ -30,6 +30,7 @@ final class CacheService {
     private let inflater: BlockInflater
     private var timer: RepeatedTask?
     private var isEndOfTurnScheduled = false
+    private var outages: [StoreRequestKind: OutageLog] = [:]
     private(set) var isReady = false
     var balance = CacheBalance()
     private var look: RepeatedTask?
@@ -115,9 +116,8 @@ final class CacheService {
                     for volume in page { service.acquire(volume) }
                     service.runActions()
                     if page.count == CacheServerLimits.acquisitionPage { next = page.last?.name }
-                } else if case .failure(let failure) = result {
-                    service.logger.warning("volumes could not be listed", metadata: ["error": "\(failure)"])
                 }
+                service.note(result.failure, of: .registry)
                 let following = next
                 let pause = next == nil ? CacheServerLimits.acquisitionRound : CacheServerLimits.acquisitionPause
                 service.loop.scheduleTask(in: pause) { bound.value.acquireVolumes(after: following) }
@@ -163,6 +163,7 @@ final class CacheService {
             case nil: break
             }
         case .note(let text): logger.notice("\(text)")
+        case .alarm(let text): logger.critical("\(text)")
         case .fetchSlot(let id, let extent, let blockSize): fetch(id, extent, blockSizeBytes: blockSize)
         default: runStore(action)
         }
@@ -170,41 +171,88 @@ final class CacheService {
 
     /// A completion for the store, that brings its result to the loop as an event of the core.
     private func event<Value: Sendable>(
+        _ kind: StoreRequestKind,
         _ body: @escaping @Sendable (CacheService, Result<Value, StoreFailure>, MonotonicTime) -> Void
     ) -> @Sendable (Result<Value, StoreFailure>) -> Void {
         let bound = NIOLoopBound(self, eventLoop: loop)
         return { [loop] result in
             loop.execute {
                 let service = bound.value
+                service.note(result.failure, of: kind)
                 body(service, result, service.now)
                 service.endTurn()
             }
         }
     }
 
+    /// Logs what PostgreSQL refuses, by what it is about: once, then now and then, and when it is over.
+    private func note(_ failure: StoreFailure?, of kind: StoreRequestKind) {
+        guard let failure else {
+            guard outages[kind]?.isFailing == true else { return }
+            if case .ended(let failures, let milliseconds)? = outages[kind]?.succeeded(now: now) {
+                logger.notice(
+                    "PostgreSQL serves again",
+                    metadata: ["what": "\(kind.rawValue)", "failures": "\(failures)", "after": "\(milliseconds) ms"]
+                )
+            }
+            return
+        }
+        switch outages[kind, default: OutageLog()].failed("\(failure)", now: now) {
+        case .began(let reason):
+            logger.warning("PostgreSQL does not serve", metadata: ["what": "\(kind.rawValue)", "reason": "\(reason)"])
+        case .lasts(let reason, let failures, let milliseconds):
+            logger.warning(
+                "PostgreSQL still does not serve",
+                metadata: [
+                    "what": "\(kind.rawValue)", "reason": "\(reason)", "failures": "\(failures)",
+                    "for": "\(milliseconds / 1_000) s",
+                ]
+            )
+        case .ended, nil: break
+        }
+    }
+
+    /// Why this server is not ready; nil: it is.
+    var healthProblem: String? {
+        if !isReady { return "not registered in PostgreSQL yet" }
+        if let refusal = store.refusal { return "PostgreSQL is refused: \(refusal)" }
+        if let (volume, why) = core.refusedVolumes.min(by: { $0.key < $1.key }) {
+            return "volume \(volume) is not served, since PostgreSQL has lost acknowledged writes: \(why)"
+        }
+        return nil
+    }
+
     private func runStore(_ action: OwnerAction) {
         let lease = Limits.leaseMilliseconds
         switch action {
-        case .answer, .note, .fetchSlot: preconditionFailure("not for the store")
+        case .answer, .note, .alarm, .fetchSlot: preconditionFailure("not for the store")
         case .commit(let id, let commits):
-            store.commit(commits, completion: event { $0.core.commitCompleted(id, $1, now: $2) })
+            store.commit(commits, completion: event(.commits) { $0.core.commitCompleted(id, $1, now: $2) })
         case .loadRegion(let id, let volume, let range):
-            store.loadRegion(volume: volume, range: range, completion: event { $0.core.regionLoaded(id, $1, now: $2) })
+            store.loadRegion(
+                volume: volume,
+                range: range,
+                completion: event(.reads) { $0.core.regionLoaded(id, $1, now: $2) }
+            )
         case .surveyMap(let id, let volume, let range, let runs):
             store.surveyMap(
                 volume: volume,
                 range: range,
                 rowsMaximum: OwnerLimits.mapStatusRowsMaximum,
                 runsMaximum: runs,
-                completion: event { $0.core.mapSurveyed(id, $1, now: $2) }
+                completion: event(.reads) { $0.core.mapSurveyed(id, $1, now: $2) }
             )
         case .loadBytes(let id, let volume, let blocks):
-            store.loadBytes(volume: volume, blocks: blocks, completion: event { $0.core.bytesLoaded(id, $1, now: $2) })
+            store.loadBytes(
+                volume: volume,
+                blocks: blocks,
+                completion: event(.reads) { $0.core.bytesLoaded(id, $1, now: $2) }
+            )
         case .takeOver(let id, let volume, let server):
             store.takeOver(
                 volume: volume,
                 server: server,
-                completion: event { $0.core.takeOverCompleted(id, $1, now: $2) }
+                completion: event(.takeovers) { $0.core.takeOverCompleted(id, $1, now: $2) }
             )
         case .relinquish(let id, let volume, let epoch, let server, let successor):
             store.relinquish(
@@ -212,7 +260,7 @@ final class CacheService {
                 epoch: epoch,
                 server: server,
                 successor: successor,
-                completion: event {
+                completion: event(.takeovers) {
                     $0.core.volumeRelinquished(id, $1, now: $2)
                     $0.giveAway()
                 }
@@ -222,47 +270,47 @@ final class CacheService {
                 volume: volume,
                 epoch: epoch,
                 nexus: row,
-                completion: event { $0.core.nexusStored(id, $1, now: $2) }
+                completion: event(.sessions) { $0.core.nexusStored(id, $1, now: $2) }
             )
         case .closeNexus(let id, let volume, let epoch, let nexus):
             store.closeNexus(
                 volume: volume,
                 epoch: epoch,
                 nexus: nexus,
-                completion: event { $0.core.nexusStored(id, $1, now: $2) }
+                completion: event(.sessions) { $0.core.nexusStored(id, $1, now: $2) }
             )
         case .reserveObjects(let id, let volume, let count):
             store.reserveObjects(
                 volume: volume,
                 count: count,
-                completion: event { $0.core.objectsReserved(id, $1, now: $2) }
+                completion: event(.objects) { $0.core.objectsReserved(id, $1, now: $2) }
             )
         case .fetchMoveCandidates(let id, let volume, let from, let limit):
             store.fetchMoveCandidates(
                 volume: volume,
                 from: from,
                 limit: limit,
-                completion: event { $0.core.moveCandidatesFetched(id, $1, now: $2) }
+                completion: event(.moves) { $0.core.moveCandidatesFetched(id, $1, now: $2) }
             )
         case .fetchEvictionCandidates(let id, let volume, let limit):
             store.fetchEvictionCandidates(
                 volume: volume,
                 limit: limit,
-                completion: event { $0.core.evictionCandidatesFetched(id, $1, now: $2) }
+                completion: event(.moves) { $0.core.evictionCandidatesFetched(id, $1, now: $2) }
             )
         case .fetchCompactionCandidates(let id, let volume, let percent, let limit):
             store.fetchCompactionCandidates(
                 volume: volume,
                 belowPercent: percent,
                 limit: limit,
-                completion: event { $0.core.compactionCandidatesFetched(id, $1, now: $2) }
+                completion: event(.moves) { $0.core.compactionCandidatesFetched(id, $1, now: $2) }
             )
         case .registerServer(let id):
             store.registerServer(
                 name: configuration.node.name,
                 endpoint: core.endpoint,
                 leaseMilliseconds: lease,
-                completion: event {
+                completion: event(.leases) {
                     $0.core.serverRegistered(id, $1, now: $2)
                     if case .success = $1 { $0.isReady = true }
                 }
@@ -271,7 +319,7 @@ final class CacheService {
             store.renewLease(
                 server: server,
                 leaseMilliseconds: lease,
-                completion: event { $0.core.leaseRenewed(id, $1, now: $2) }
+                completion: event(.leases) { $0.core.leaseRenewed(id, $1, now: $2) }
             )
         }
     }
@@ -333,6 +381,17 @@ final class CacheService {
                 return .failure(.damaged("\(error)"))
             }
         }
+    }
+}
+
+/// What requests to PostgreSQL are about, for the log.
+private enum StoreRequestKind: String {
+    case commits, reads, takeovers, sessions, objects, moves, leases, registry
+}
+
+extension Result {
+    fileprivate var failure: Failure? {
+        if case .failure(let failure) = self { failure } else { nil }
     }
 }
 

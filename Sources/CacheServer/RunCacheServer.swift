@@ -20,7 +20,8 @@ public func runCacheServer(_ configuration: CacheConfiguration, logger: Logger) 
     let postgres = PostgresConfiguration(
         dsn: configuration.postgresDSN,
         passwordFile: configuration.postgresPasswordFile,
-        applicationName: "ashlar \(configuration.node.name)"
+        applicationName: "ashlar \(configuration.node.name)",
+        allowUnsafeDurability: configuration.allowUnsafeDurability
     )
     try await verifyDatabase(postgres, cluster: identity.node.cluster.description, logger: logger)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -98,7 +99,8 @@ private func serve(
     if let listen = configuration.node.metricsListen {
         // The group has one loop, so that the question comes on the service's own.
         health = try await HealthServer.start(listen: listen, group: group, logger: logger) {
-            box.value?.isReady == true ? .ready : .notReady("not registered in PostgreSQL yet")
+            guard let service = box.value else { return .notReady("starting") }
+            return service.healthProblem.map { .notReady($0) } ?? .ready
         }
     }
     logger.info("ready", metadata: ["role": "cache", "endpoint": "\(endpoint)"])
@@ -115,7 +117,15 @@ private func serve(
     try await loop.submit { box.value?.stop() }.get()
     // Whoever takes the volumes over need not wait for the lease to run out.
     await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
-        store.releaseLeases(name: configuration.node.name, except: nil) { _ in continuation.resume() }
+        store.releaseLeases(name: configuration.node.name, except: nil) { result in
+            if case .failure(let failure) = result {
+                logger.warning(
+                    "the lease could not be given back: others take the volumes over when it has run out",
+                    metadata: ["reason": "\(failure)", "seconds": "\(Limits.leaseMilliseconds / 1_000)"]
+                )
+            }
+            continuation.resume()
+        }
     }
 }
 

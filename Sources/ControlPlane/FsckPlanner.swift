@@ -10,6 +10,8 @@ struct FsckPlanner: Sendable {
         var id: Int64
         var sizeBytes: UInt64
         var blockSizeBytes: UInt32
+        /// Whether its owner still makes zeros of what a shrink has left behind its end.
+        var isShrinking = false
 
         var blockCount: UInt64 { sizeBytes / UInt64(blockSizeBytes) }
     }
@@ -111,7 +113,7 @@ struct FsckPlanner: Sendable {
         lastExtent = extent
         if let volume = volumes[extent.volume] {
             let end = extent.firstBlock + extent.blockCount
-            if extent.firstBlock < 0 || UInt64(end) > volume.blockCount {
+            if extent.firstBlock < 0 || !volume.isShrinking && UInt64(end) > volume.blockCount {
                 find(.extentOutsideVolume, extent, "ends at block \(end) of \(volume.blockCount)")
             }
         } else {
@@ -157,7 +159,7 @@ struct FsckPlanner: Sendable {
             find(.itemWithoutVolume, item, "no such volume")
             return
         }
-        if item.block < 0 || UInt64(item.block) >= volume.blockCount {
+        if item.block < 0 || !volume.isShrinking && UInt64(item.block) >= volume.blockCount {
             find(.itemOutsideVolume, item, "the volume has \(volume.blockCount) blocks")
         }
         if item.isMoved, !item.isMapped { find(.movedItemUnmapped, item, "it must not be evicted") }

@@ -59,8 +59,9 @@ struct PostgresFsckStore: FsckStore {
         try await worker.run { connection in
             let rows = try connection.query(
                 """
-                SELECT id, size_bytes, block_size_bytes FROM volumes
-                WHERE id > $1 AND ($2::bigint IS NULL OR id = $2) ORDER BY id LIMIT $3
+                SELECT v.id, v.size_bytes, v.block_size_bytes, e.zero_from FROM volumes v
+                LEFT JOIN volume_epochs e ON e.volume_id = v.id
+                WHERE v.id > $1 AND ($2::bigint IS NULL OR v.id = $2) ORDER BY v.id LIMIT $3
                 """,
                 [.int(after), Self.optional(only), .int(ControlLimits.fsckPageRows)]
             )
@@ -68,7 +69,8 @@ struct PostgresFsckStore: FsckStore {
                 FsckPlanner.Volume(
                     id: try Self.required(rows[$0].int64("id"), "id"),
                     sizeBytes: try Self.number(rows[$0].int64("size_bytes"), "size_bytes"),
-                    blockSizeBytes: try Self.number(rows[$0].int64("block_size_bytes"), "block_size_bytes")
+                    blockSizeBytes: try Self.number(rows[$0].int64("block_size_bytes"), "block_size_bytes"),
+                    isShrinking: try rows[$0].int64("zero_from") != nil
                 )
             }
         }

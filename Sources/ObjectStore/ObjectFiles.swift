@@ -1,19 +1,19 @@
-import AshlarCore
-import BlockObjects
-import Logging
+package import AshlarCore
+package import BlockObjects
+package import Logging
 import NIOConcurrencyHelpers
-import NIOCore
+package import NIOCore
 
 /// The store itself: several roots as one. Every method blocks and may be called from any thread.
 ///
 /// An object goes to the root in service that scores highest for its id. After roots were added, reweighted, filled up or
 /// failed it may lie elsewhere, so reads, puts and deletes look at the other roots too.
-final class ObjectFiles: Sendable {
+package final class ObjectFiles: Sendable {
     private let roots: [Root]
     private let headers = HeaderCache(slotsMaximum: ObjectStoreLimits.cachedSlotsMaximum)
     private let fileSystem: any FileSystem
 
-    init(
+    package init(
         configuration: ObjectStoreConfiguration,
         fileSystem: any FileSystem,
         logger: Logger
@@ -45,7 +45,7 @@ final class ObjectFiles: Sendable {
     }
 
     /// Lets another service have the roots. Nothing may be called afterwards.
-    func close() {
+    package func close() {
         for root in roots { root.unlock() }
     }
 
@@ -58,7 +58,7 @@ final class ObjectFiles: Sendable {
 
     // MARK: Put
 
-    func put(_ id: ObjectID, bytes: ByteBuffer) throws(ObjectStoreError) -> PutOutcome {
+    package func put(_ id: ObjectID, bytes: ByteBuffer) throws(ObjectStoreError) -> PutOutcome {
         let header = try validated(id, bytes)
         let order = order(id)
         var candidates = order.filter { roots[$0].isInService && roots[$0].weight > 0 }
@@ -127,7 +127,7 @@ final class ObjectFiles: Sendable {
 
     // MARK: Read
 
-    func get(_ id: ObjectID, selection: SlotSelection) throws(ObjectStoreError) -> StoredObject {
+    package func get(_ id: ObjectID, selection: SlotSelection) throws(ObjectStoreError) -> StoredObject {
         if case .slots(let slots) = selection, slots.count > Int(Limits.objectSlotsMaximum) {
             throw ObjectStoreError(.invalid, "\(slots.count) slots; at most \(Limits.objectSlotsMaximum) are allowed")
         }
@@ -146,7 +146,7 @@ final class ObjectFiles: Sendable {
     }
 
     /// Always looks whether the object is still there; the cache only spares parsing.
-    func header(_ id: ObjectID) throws(ObjectStoreError) -> BlockObjectHeader {
+    package func header(_ id: ObjectID) throws(ObjectStoreError) -> BlockObjectHeader {
         let cached = headers.entry(id)
         return try firstFound(id, preferred: cached?.root) { root, file, index throws(ObjectStoreError) in
             if let cached, cached.root == index,
@@ -189,7 +189,7 @@ final class ObjectFiles: Sendable {
         throw failure ?? ObjectStoreError(.notFound, "there is no object \(id)")
     }
 
-    func verify(_ id: ObjectID) throws(ObjectStoreError) -> VerifiedObject {
+    package func verify(_ id: ObjectID) throws(ObjectStoreError) -> VerifiedObject {
         var found: BlockObjectHeader?
         var copies = 0
         for index in order(id) {
@@ -207,7 +207,7 @@ final class ObjectFiles: Sendable {
     // MARK: Delete, list, count
 
     /// Removes the object from every root; whether any had it.
-    func delete(_ id: ObjectID) throws(ObjectStoreError) -> Bool {
+    package func delete(_ id: ObjectID) throws(ObjectStoreError) -> Bool {
         headers.remove(id)
         var isRemoved = false
         var failure: ObjectStoreError?
@@ -224,7 +224,7 @@ final class ObjectFiles: Sendable {
         return isRemoved
     }
 
-    func list(after: ObjectID?, limit: Int) throws(ObjectStoreError) -> ObjectPage {
+    package func list(after: ObjectID?, limit: Int) throws(ObjectStoreError) -> ObjectPage {
         guard limit >= 1, limit <= ObjectStoreLimits.listMaximum else {
             throw ObjectStoreError(
                 .invalid,

@@ -265,7 +265,7 @@ extension CacheOwner {
         guard command.phase == .loading, command.outstanding == 0, !volume.isLost else { return }
         switch command.kind {
         case .client(let operation, _), .erase(let operation): proceed(command, operation, of: volume, now: now)
-        case .manage, .map, .evict: makeReady(command, of: volume)
+        case .manage, .map, .evict, .forget: makeReady(command, of: volume)
         case .fill(let extent, _):
             // A command before it may have zeroed, written or mapped the block anew since its bytes were fetched.
             guard stillLies(extent, in: volume) else { return finish(command, of: volume, now: now) }

@@ -115,6 +115,9 @@ extension CacheOwner {
         case .map(let map): commit.maps.append(map)
         case .evict(let evictions): commit.evictions.append(contentsOf: evictions)
         case .fill(_, let fills): commit.fills.append(contentsOf: fills)
+        case .forget(let blocks, let rest):
+            commit.zeros.append(blocks)
+            if rest.isEmpty { commit.isRidOfRemains = true }
         }
     }
 
@@ -196,12 +199,10 @@ extension CacheOwner {
                     lose(volume, retake: false, now: now)
                 }
             }
-        case .failure(.refused(let why)):
-            actions.append(.note("a commit was refused: \(why)"))
+        case .failure(.refused):
             returnToReady(flight, now: now)
-        case .failure(.broken(let why)):
+        case .failure(.broken):
             // One of the commands cannot be committed: each goes by itself, behind the others, so that it alone suffers.
-            actions.append(.note("a commit cannot be made: \(why)"))
             let others = ready
             ready = []
             for part in flight.parts { for command in part.commands { command.isAlone = true } }
@@ -292,6 +293,7 @@ extension CacheOwner {
                 }
             case .fill(_, let list):
                 for write in list where filled[write.block] == true { applyFill(write, to: volume) }
+            case .forget(_, let rest): applyForgotten(rest: rest, to: volume)
             }
             finish(command, of: volume, now: now)
         }

@@ -68,7 +68,11 @@ extension CacheOwner {
     public var registration: CacheServerID? { server }
 
     /// Whether it owns nothing and takes nothing over.
-    public var isEmpty: Bool { volumes.isEmpty }
+    public var isEmpty: Bool {
+        volumes.values.allSatisfy { slot in
+            if case .refused = slot { true } else { false }
+        }
+    }
 
     /// Whether a volume is owned here, or being taken over.
     public func holds(_ id: VolumeID) -> Bool { volumes[id] != nil }

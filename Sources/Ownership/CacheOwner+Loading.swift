@@ -90,7 +90,9 @@ extension CacheOwner {
         guard case .region(let volume, let region)? = operations.removeValue(forKey: id), !volume.isLost else { return }
         switch result {
         case .success(let rows):
-            for row in rows.items {
+            // Behind the end lies what a volume that shrank has left: it will be gone before the volume grows.
+            let inside = BlockRange(first: BlockID(0), count: volume.geometry.blockCount)
+            for row in rows.items where inside.contains(row.block) {
                 region.items[row.block] = CachedItem(
                     version: row.version,
                     checksum: row.checksum,
@@ -99,8 +101,10 @@ extension CacheOwner {
                     bytes: nil
                 )
             }
-            account(OwnerLimits.imageItemBytes * rows.items.count, to: volume)
-            region.extents = ExtentList(rows.extents)
+            account(OwnerLimits.imageItemBytes * region.items.count, to: volume)
+            region.extents = ExtentList(
+                rows.extents.filter { $0.blocks.overlaps(inside) }.map { $0.clipped(to: inside) }
+            )
             accountExtents(of: region, volume)
             region.isLoading = false
             useCounter += 1
@@ -116,8 +120,7 @@ extension CacheOwner {
                 command.outstanding -= 1
                 if command.outstanding == 0 { load(command, of: volume, now: now) }
             }
-        case .failure(let failure):
-            actions.append(.note("map of volume \(volume.id) could not be read: \(failure)"))
+        case .failure:
             schedule(.region(volume, region), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
         }
     }
@@ -173,8 +176,7 @@ extension CacheOwner {
                     return lose(volume, retake: true, now: now)
                 }
                 proceed(command, of: volume, now: now)
-            case .failure(let failure):
-                actions.append(.note("bytes of volume \(volume.id) could not be read: \(failure)"))
+            case .failure:
                 command.outstanding += 1
                 schedule(.bytes(volume, command, blocks), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
             }

@@ -77,7 +77,7 @@ extension CacheOwner {
             // Those left over are as old as the last filling; their intents are swept in time.
             volume.objectPool = Deque(objects)
             volume.objectPoolFilled = now
-        case .failure(let failure): actions.append(.note("objects could not be reserved: \(failure)"))
+        case .failure: break
         }
     }
 
@@ -124,14 +124,11 @@ extension CacheOwner {
         let volume = search.volume
         guard !volume.isLost else { return actions.append(.answer(search.ticket, .moveWork(nil))) }
         guard case .success(let candidates) = result else {
-            if case .failure(let failure) = result {
-                actions.append(.note("unmoved items of volume \(volume.id) could not be read: \(failure)"))
-            }
             return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
         }
         switch search.step {
         case .queue: chooseOldest(candidates, search, now: now)
-        case .neighbours: chooseNeighbours(candidates, search, now: now)
+        case .neighbours: chooseNeighbours(candidates.inside(volume.geometry), search, now: now)
         case .bytes: preconditionFailure("bytes come by another event")
         }
     }
@@ -142,11 +139,12 @@ extension CacheOwner {
         actions.append(.answer(search.ticket, .moveWork(nil)))
     }
 
-    private mutating func chooseOldest(_ candidates: MoveCandidates, _ search: MoveSearch, now: MonotonicTime) {
+    private mutating func chooseOldest(_ found: MoveCandidates, _ search: MoveSearch, now: MonotonicTime) {
         let volume = search.volume
+        let candidates = found.inside(volume.geometry)
         // Put right what zeroing regions outside memory made drift: downward only where the page shows everything.
         let count = UInt64(candidates.items.count)
-        let isAll = candidates.items.count < OwnerLimits.moveCandidates
+        let isAll = found.items.count < OwnerLimits.moveCandidates
         if count > volume.unmovedItems || (isAll && search.appliedCommits == volume.appliedCommits) {
             setUnmoved(count, of: volume)
         }
@@ -236,8 +234,7 @@ extension CacheOwner {
             }
             search.chosen.sort { $0.row.block < $1.row.block }
             assign(search, now: now)
-        case .failure(let failure):
-            actions.append(.note("bytes to move of volume \(volume.id) could not be read: \(failure)"))
+        case .failure:
             endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
         }
     }
@@ -318,7 +315,9 @@ extension CacheOwner {
         now: MonotonicTime
     ) {
         guard case .evictions(let volume, let ticket)? = operations.removeValue(forKey: id) else { return }
-        guard !volume.isLost, case .success(let rows) = result, !rows.isEmpty else {
+        var rows: [ItemRow] = []
+        if case .success(let found) = result { rows = found.filter { $0.block.rawValue < volume.geometry.blockCount } }
+        guard !volume.isLost, !rows.isEmpty else {
             volume.isLookingForEvictions = false
             // No moved items: put right what zeroing regions outside memory made drift.
             if case .success = result { volume.cachedItems = volume.unmovedItems }
@@ -378,7 +377,10 @@ extension CacheOwner {
         )
         var extents: [Extent] = []
         var slots: UInt64 = 0
+        let end = BlockID(volume.geometry.blockCount)
         for (row, live) in rows where volume.compacting[row.object] == nil {
+            // What refers to it behind the end is to go first.
+            guard live.allSatisfy({ $0.blocks.end <= end }) else { continue }
             let count = live.reduce(0) { $0 + $1.blocks.count }
             guard count > 0, slots + count <= slotsMaximum else { continue }
             extents.append(contentsOf: live)
@@ -464,6 +466,7 @@ extension CacheOwner {
     /// Gives a volume up that is being deleted: its epoch serves no more.
     public mutating func giveUp(_ id: VolumeID, now: MonotonicTime) {
         if let volume = owned(id) { lose(volume, retake: false, now: now) }
+        recollections[id] = nil
     }
 
     /// Numbers of one owned volume.

@@ -104,16 +104,14 @@ extension CacheOwner {
             case .success(false):
                 refuse(ticket, .notOwner(nil))
                 lose(volume, retake: true, now: now)
-            case .failure(let failure):
+            case .failure:
                 // The row may be there all the same; the next login between these ports removes it.
                 close(nexus, of: volume, now: now)
-                actions.append(.note("login to volume \(volume.id) could not be recorded: \(failure)"))
                 refuse(ticket, .busy("the login could not be recorded"))
             }
         case .closeNexus(let volume, let number, let ticket):
             if case .success(false) = result { lose(volume, retake: true, now: now) }
             if case .failure(let failure) = result {
-                actions.append(.note("logout from volume \(volume.id) could not be recorded: \(failure)"))
                 if case .broken = failure {
                 } else if !volume.isLost {
                     // Else the next owner would find it, and with it what it had reserved.
@@ -184,7 +182,7 @@ extension CacheOwner {
         }
         var committing: [Command] = []
         for command in hit where !command.isManagement {
-            if command.phase == .committing {
+            if command.isPastRecall {
                 command.takenBack = .aborted
                 committing.append(command)
             } else {
@@ -244,6 +242,7 @@ extension CacheOwner {
         switch command.kind {
         case .fill(_, let list): volume.fillsInFlight -= list.count
         case .evict: volume.isLookingForEvictions = false
+        case .forget: if volume.isLookingForRemains { endRemainsStep(of: volume, now: now) }
         case .client, .erase, .manage, .map: break
         }
         if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {

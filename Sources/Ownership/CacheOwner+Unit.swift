@@ -60,7 +60,7 @@ extension CacheOwner {
                 for number in volume.nexuses.keys { change.attentions[number] = .deviceReset }
             }
             begin(change, command, of: volume)
-        case .map, .evict, .fill: preconditionFailure("what agents and the owner do meets no reservation")
+        case .map, .evict, .fill, .forget: preconditionFailure("what agents and the owner do meets no reservation")
         }
     }
 
@@ -309,7 +309,13 @@ extension CacheOwner {
                     other.takenBack = refusal
                     committing.append(other)
                 case .waiting, .loading, .ready: cancel(other, of: volume, refusal: refusal, now: now)
-                case .lingering: if isAborted { cancel(other, of: volume, refusal: refusal, now: now) }
+                case .lingering:
+                    guard isAborted else { continue }
+                    if other.isPastRecall {
+                        committing.append(other)
+                    } else {
+                        cancel(other, of: volume, refusal: refusal, now: now)
+                    }
                 case .finished: break
                 }
             }
@@ -404,7 +410,7 @@ extension CacheOwner {
             for (id, other) in nexus.inFlight.sorted(by: { $0.key < $1.key })
             where !other.isManagement && (!isOwn || id < context.command) {
                 isHit = true
-                if other.phase == .committing {
+                if other.isPastRecall {
                     other.takenBack = refusal
                     committing.append(other)
                 } else {

@@ -16,6 +16,8 @@ public struct CacheOwner: ~Copyable {
     enum Slot {
         case takingOver([Ticket])
         case owned(VolumeOwner)
+        /// The database knows less of the volume than was acknowledged here.
+        case refused(String)
     }
 
     /// Commands of one commit, by volume, in the order of the commit's elements.
@@ -32,6 +34,7 @@ public struct CacheOwner: ~Copyable {
         case commit(Flight)
         case region(VolumeOwner, Region)
         case survey(VolumeOwner, Command)
+        case remains(VolumeOwner, BlockRange)
         case bytes(VolumeOwner, Command, [BlockID])
         case slot(VolumeOwner, Command, Extent)
         case fillSlot(VolumeOwner, Extent)
@@ -116,6 +119,12 @@ public struct CacheOwner: ~Copyable {
     var handingOver: Set<VolumeID> = []
     var relinquished = RelinquishedEpochs()
 
+    /// Owned volumes behind whose end something may lie.
+    var shrinking: Set<VolumeID> = []
+
+    /// What was acknowledged of volumes that are owned no more.
+    var recollections: [VolumeID: Recollection] = [:]
+
     /// An owner of nothing, which first has to register.
     public init(configuration: OwnerConfiguration) {
         self.configuration = configuration
@@ -133,6 +142,7 @@ public struct CacheOwner: ~Copyable {
         expireWaiting(now: now)
         continueErasures(now: now)
         continueHandOvers(now: now)
+        continueShrinking(now: now)
         flush(now: now)
     }
 
@@ -141,6 +151,7 @@ public struct CacheOwner: ~Copyable {
         runRetries(now: now)
         continueErasures(now: now)
         continueHandOvers(now: now)
+        continueShrinking(now: now)
         flush(now: now)
         shrinkImage()
     }
@@ -174,9 +185,8 @@ public struct CacheOwner: ~Copyable {
             let lookUps = parkedLookUps
             parkedLookUps = []
             for (ticket, volume) in lookUps { lookUp(ticket, volume: volume, now: now) }
-        case .failure(let failure):
+        case .failure:
             nextLeaseRequest = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
-            actions.append(.note("registration failed: \(failure)"))
         }
     }
 
@@ -201,9 +211,8 @@ public struct CacheOwner: ~Copyable {
         case .success(false):
             actions.append(.note("the lease has ended in PostgreSQL: registering anew, all volumes given up"))
             loseServer(now: now)
-        case .failure(let failure):
+        case .failure:
             nextLeaseRequest = now.advanced(byNanoseconds: OwnerLimits.storeRetry)
-            actions.append(.note("renewal of the lease failed: \(failure)"))
         }
     }
 
@@ -229,6 +238,7 @@ public struct CacheOwner: ~Copyable {
             }
             tickets.append(ticket)
             volumes[id] = .takingOver(tickets)
+        case .refused: refuse(ticket, .busy("the database has lost acknowledged writes"))
         case nil:
             volumes[id] = .takingOver([ticket])
             actions.append(.takeOver(operation(.takeOver(id, server)), id, server))
@@ -249,11 +259,15 @@ public struct CacheOwner: ~Copyable {
         }
         switch result {
         case .success(.owned(let ownership)):
+            if let why = recollections.removeValue(forKey: volumeID)?.contradiction(to: ownership) {
+                return refuseVolume(volumeID, why: why, tickets: tickets)
+            }
             let volume = VolumeOwner(ownership, now: now)
             volumes[volumeID] = .owned(volume)
             unmovedBytes += volume.unmovedBytes
             moveRound.append(volumeID)
             if volume.unit.erasure != nil { erasing.insert(volumeID) }
+            if volume.remains != nil { shrinking.insert(volumeID) }
             tellDescription(of: volume)
             for ticket in tickets {
                 actions.append(.answer(ticket, .volume(volume.description, stamp(volume, now))))
@@ -269,13 +283,13 @@ public struct CacheOwner: ~Copyable {
             }
         case .success(.noSuchVolume):
             volumes[volumeID] = nil
+            recollections[volumeID] = nil
             for ticket in tickets { refuse(ticket, .noSuchVolume) }
         case .success(.leaseEnded):
             volumes[volumeID] = nil
             loseServer(now: now)
             for ticket in tickets { lookUp(ticket, volume: volumeID, now: now) }
-        case .failure(let failure):
-            actions.append(.note("takeover of volume \(volumeID) failed: \(failure)"))
+        case .failure:
             schedule(.takeOver(volumeID), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
         }
     }
@@ -294,7 +308,7 @@ public struct CacheOwner: ~Copyable {
             case .owned(let volume)? = volumes[description.id], description != volume.description,
             description.revision >= volume.description.revision
         else { return }
-        guard description.geometry.sizeBytes >= volume.geometry.sizeBytes else {
+        guard let description = admissible(description, for: volume) else {
             lose(volume, retake: true, now: now)
             return
         }
@@ -310,6 +324,7 @@ public struct CacheOwner: ~Copyable {
     /// Gives a volume up: everything that waits for it is refused, and its epoch serves no more.
     mutating func lose(_ volume: VolumeOwner, retake: Bool, now: MonotonicTime) {
         guard !volume.isLost else { return }
+        recollections[volume.id] = Recollection(of: volume)
         setUnmoved(0, of: volume)
         volume.isLost = true
         // Those that are slowed down are in no order yet.
@@ -331,6 +346,7 @@ public struct CacheOwner: ~Copyable {
         volume.unitChange = nil
         erasing.remove(volume.id)
         handingOver.remove(volume.id)
+        shrinking.remove(volume.id)
         untold.remove(volume.id)
         for nexus in volume.nexuses.values { nexus.inFlight = [:] }
         volume.order = RangeOrder()
@@ -371,7 +387,7 @@ public struct CacheOwner: ~Copyable {
 
     func stamp(_ volume: VolumeOwner, _ now: MonotonicTime) -> Stamp { Stamp(epoch: volume.epoch, time: now) }
 
-    func owned(_ id: VolumeID) -> VolumeOwner? {
+    package func owned(_ id: VolumeID) -> VolumeOwner? {
         if case .owned(let volume)? = volumes[id] { volume } else { nil }
     }
 

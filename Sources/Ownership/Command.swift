@@ -216,6 +216,8 @@ final class Command {
         case evict([Eviction])
         /// Copies of a block that was read from an object, and the place that it was read from.
         case fill(Extent, [ItemWrite])
+        /// Blocks behind the end of a volume that shrank become zeros; what is left of those.
+        case forget(BlockRange, rest: BlockRange)
     }
 
     enum Phase {
@@ -297,7 +299,7 @@ final class Command {
     var operation: CommandOperation? {
         switch kind {
         case .client(let operation, _), .erase(let operation): operation
-        case .manage, .map, .evict, .fill: nil
+        case .manage, .map, .evict, .fill, .forget: nil
         }
     }
 
@@ -305,6 +307,10 @@ final class Command {
     var isWholeErasure: Bool {
         if case .client(.unit(.erase(_, isImmediate: false)), _) = kind { true } else { false }
     }
+
+    /// Whether its effect is durable or may become so: it is waited for, not taken back. Who waits for the end of an erasure waits
+    /// for what goes on by itself.
+    var isPastRecall: Bool { phase == .committing || phase == .lingering && !isWholeErasure }
 
     /// Whether it ends an erasure.
     var isLastStep: Bool {
@@ -314,7 +320,7 @@ final class Command {
     var context: CommandContext? {
         switch kind {
         case .client(_, let context), .manage(_, let context): context
-        case .erase, .map, .evict, .fill: nil
+        case .erase, .map, .evict, .fill, .forget: nil
         }
     }
 
@@ -328,7 +334,7 @@ final class Command {
         switch kind {
         case .client(let operation, _): operation.isChange
         case .manage: true
-        case .erase, .map, .evict, .fill: false
+        case .erase, .map, .evict, .fill, .forget: false
         }
     }
 
@@ -339,13 +345,14 @@ final class Command {
         case .map(let map): map.slots.count
         case .evict(let list): list.count
         case .fill(_, let list): list.count
+        case .forget: Int(OwnerLimits.remainsStepBlocksMaximum)
         }
     }
 
     /// Whether the command is the owner's own, which nobody waits for and which may be dropped and made again.
     var isInternal: Bool {
         switch kind {
-        case .evict, .fill: true
+        case .evict, .fill, .forget: true
         case .client, .erase, .manage, .map: false
         }
     }
@@ -355,7 +362,7 @@ final class Command {
     var isBulk: Bool {
         switch kind {
         case .client(.zero, _), .erase(.zero), .map, .evict, .fill: true
-        case .client, .erase, .manage: false
+        case .client, .erase, .manage, .forget: false
         }
     }
 }
@@ -386,7 +393,7 @@ final class Fence {
 }
 
 /// One nexus as the owner knows it.
-final class Nexus {
+package final class Nexus {
     enum State {
         case open
         /// Handed out, and not yet durable: a command cannot come before the login's answer.
@@ -436,7 +443,7 @@ final class Nexus {
     var lastSeen: MonotonicTime
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
-    var abortedAt: MonotonicTime?
+    package var abortedAt: MonotonicTime?
     /// CLEAR TASK SET found nothing of it: it is told of it with the first command that turns out to have been on its way.
     var isOwedClearing = false
     /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.
@@ -451,6 +458,10 @@ final class Nexus {
         done = Set(row.mark.done)
         attentions = row.attentions
         self.state = state
+        // A reset of an earlier epoch that it was not told of: its target may have known nothing of any owner since then, and bring
+        // along what came before.
+        let isReset = attentions.contains(.deviceReset) || attentions.contains(.commandsCleared)
+        if state == .unresumed, isReset { abortedAt = now }
     }
 
     /// Adds a unit attention condition, unless it waits already (SAM-6, 5.14.2).

@@ -74,17 +74,21 @@ extension CacheOwner {
 
     /// The store looked at a map.
     public mutating func mapSurveyed(_ id: OperationID, _ result: Result<MapSurvey, StoreFailure>, now: MonotonicTime) {
-        guard case .survey(let volume, let command)? = operations.removeValue(forKey: id), !volume.isLost else {
-            return
+        let volume: VolumeOwner
+        let command: Command
+        switch operations.removeValue(forKey: id) {
+        case .survey(let owner, let asking): (volume, command) = (owner, asking)
+        case .remains(let owner, let remains): return remainsSurveyed(remains, result, of: owner, now: now)
+        default: return
         }
+        guard !volume.isLost else { return }
         volume.isSurveying = false
         if command.phase == .loading {
             switch result {
             case .success(let survey):
                 command.survey = survey
                 proceed(command, of: volume, now: now)
-            case .failure(let failure):
-                actions.append(.note("map of volume \(volume.id) could not be surveyed: \(failure)"))
+            case .failure:
                 schedule(.survey(volume, command), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
             }
         }

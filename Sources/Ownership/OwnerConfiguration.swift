@@ -49,6 +49,10 @@ public enum OwnerLimits {
     public static let mapStatusRowsMaximum = 65_536
     /// Bytes that one step of an erasure unmaps: other commands wait no longer than such a step.
     public static let erasureStepMaximumBytes: UInt64 = 256 << 20
+    /// Mapped blocks that one step of removing what lies behind the end of a volume makes zeros.
+    static let remainsStepBlocksMaximum: UInt64 = 4_096
+    /// Runs of blocks that such a step looks at.
+    static let remainsRunsMaximum = 4_096
     /// Nexuses open on one volume.
     public static let nexusesPerVolumeMaximum = 4_096
     /// How long after a takeover a nexus may stay unresumed before its place is given away, in nanoseconds.
@@ -137,4 +141,6 @@ public enum OwnerAction: Sendable {
     case renewLease(OperationID, CacheServerID)
     /// Something for the log.
     case note(String)
+    /// Something that an operator has to see to.
+    case alarm(String)
 }

@@ -178,6 +178,8 @@ public struct VolumeCommit: Sendable {
     public var attentions: [NexusAttentions] = []
     /// What the nexuses know of the volume's description from now on, with these conditions.
     public var told: ToldDescription?
+    /// Whether nothing lies behind the end of the volume any more (``VolumeDescription/zeroFromBytes``).
+    public var isRidOfRemains = false
 
     /// An empty commit.
     public init(volume: VolumeID, epoch: Epoch) {

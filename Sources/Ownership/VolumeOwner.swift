@@ -1,8 +1,8 @@
-import AshlarCore
+package import AshlarCore
 import DequeModule
 
 /// What the owner holds of one volume under one epoch. Dropped as a whole when the epoch ends.
-final class VolumeOwner {
+package final class VolumeOwner {
     var description: VolumeDescription
     let epoch: Epoch
     /// The next version to hand out (M2).
@@ -11,7 +11,7 @@ final class VolumeOwner {
     var durableCeiling: Version
     /// The next nexus number to hand out (R3).
     var nextNexus: NexusNumber
-    var nexuses: [NexusNumber: Nexus] = [:]
+    package internal(set) var nexuses: [NexusNumber: Nexus] = [:]
     var order = RangeOrder()
     var image = MemoryImage()
     /// Bulk commands under way: regions that they overlap are not loaded meanwhile.
@@ -82,10 +82,22 @@ final class VolumeOwner {
     var readOnce: Set<BlockID> = []
     var fillsInFlight = 0
 
+    // What a larger volume has left behind the end.
+    /// Blocks that may hold something of it; nil: there is none.
+    var remains: BlockRange?
+    /// Whether a step of its removal is under way.
+    var isLookingForRemains = false
+    /// No step before this time.
+    var nextRemainsLook = MonotonicTime(0)
+    /// Whether less is served than the size of the volume, until that is gone.
+    var isCutShort: Bool
+
     init(_ ownership: Ownership, now: MonotonicTime) {
         takenAt = now
         nextDriftLook = now.advanced(byNanoseconds: OwnerLimits.driftLook)
-        description = ownership.description
+        description = ownership.description.servable
+        remains = ownership.description.remains
+        isCutShort = description.geometry != ownership.description.geometry
         epoch = ownership.epoch
         nextVersion = ownership.firstVersion
         durableCeiling = ownership.firstVersion

@@ -14,7 +14,7 @@ import Ownership
 //   not handed to libpq           refused       nothing can have changed
 //   error before the COMMIT       refused/broken by SQLSTATE; the transaction is rolled back
 //   connection lost               refused for a read; unknownOutcome for a change, whose COMMIT may have arrived
-//   all results arrived           success
+//   all results arrived           success; unknownOutcome for a change that its standbys may lack, as a warning of the server says
 
 /// The failure of a job.
 struct LaneFailure: Error, Sendable {
@@ -74,15 +74,28 @@ final class Lane: @unchecked Sendable {
         /// synchronisation point where there is no transaction block.
         var commitPosition: Int
         var hasBlock: Bool
+        /// What a test has put in.
+        var fault: InjectedFault?
+        /// Where the result of what was sent for that comes.
+        var insertedPosition: Int?
+        /// Results that have come.
+        var arrived = 0
         var results: [QueryResult] = []
+        /// Whether the server has said that standbys may lack the commit.
+        var isReplicationOpen = false
         var failure: StatementFailure?
         /// Where the failure came, as far as its consequences go.
         var stage = CommitStage.before
 
         /// What the next result to arrive belongs to.
         var currentStage: CommitStage {
-            if !job.isChange || results.count < commitPosition { return .before }
-            return results.count == commitPosition ? .during : .after
+            if !job.isChange || arrived < commitPosition { return .before }
+            return arrived == commitPosition ? .during : .after
+        }
+
+        mutating func add(_ result: QueryResult) {
+            if arrived != insertedPosition { results.append(result) }
+            arrived += 1
         }
     }
 
@@ -92,6 +105,7 @@ final class Lane: @unchecked Sendable {
     private let configuration: PostgresConfiguration
     private let statementTimeoutMilliseconds: Int
     private let statements: [Statement]
+    private let watch: ServerWatch
     private let logger: Logger
 
     private let shared = NIOLockedValueBox(Shared())
@@ -107,6 +121,8 @@ final class Lane: @unchecked Sendable {
     private var nextAttempt: UInt64 = 0
     private var pauseMilliseconds: UInt64 = 0
     private var lastFailure = "not connected yet"
+    /// Why the connection is to be given up once what has arrived is read.
+    private var whyToReconnect: String?
 
     private static let wakeToken: UInt64 = 0
     private static let socketToken: UInt64 = 1
@@ -121,6 +137,7 @@ final class Lane: @unchecked Sendable {
         configuration: PostgresConfiguration,
         statementTimeoutMilliseconds: Int,
         statements: [Statement],
+        watch: ServerWatch,
         logger: Logger
     ) {
         self.name = name
@@ -129,6 +146,7 @@ final class Lane: @unchecked Sendable {
         self.configuration = configuration
         self.statementTimeoutMilliseconds = statementTimeoutMilliseconds
         self.statements = statements
+        self.watch = watch
         self.logger = logger
         wakeDescriptor = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         epollDescriptor = epoll_create1(Int32(EPOLL_CLOEXEC))
@@ -208,7 +226,7 @@ final class Lane: @unchecked Sendable {
                 eventfd_read(wakeDescriptor, &value)
             }
         }
-        lose("the store has been shut down", level: .debug)
+        lose("the store has been shut down", isExpected: true)
         failWaiting("the store has been shut down")
     }
 
@@ -235,14 +253,31 @@ final class Lane: @unchecked Sendable {
             }
             guard let connection else { return }
             let job = waiting.removeFirst()
-            let calls = job.calls(number)
+            var calls = job.calls(number)
             let commit = calls.lastIndex { $0.statement.name == Statements.commit.name }
-            inFlight.append(InFlight(job: job, commitPosition: commit ?? calls.count, hasBlock: commit != nil))
+            var flight = InFlight(job: job, commitPosition: commit ?? calls.count, hasBlock: commit != nil)
+            if let faults = configuration.faults, job.isCounted {
+                flight.fault = faults.choose(name, calls.map(\.statement.name))
+                if let (call, place) = flight.fault?.insertion(of: calls.count, commit: flight.commitPosition) {
+                    calls.insert(call, at: place)
+                    flight.insertedPosition = place
+                    flight.commitPosition += 1
+                }
+            }
+            inFlight.append(flight)
+            if case .lost(let place)? = flight.fault { return breakOff(calls.prefix(place), connection) }
             guard calls.allSatisfy({ send($0, connection) }), PQpipelineSync(connection) == 1 else {
                 lose(Session.lost(connection).message)
                 return
             }
         }
+    }
+
+    /// Sends a part of a job and breaks the connection, for a test.
+    private func breakOff(_ calls: ArraySlice<Call>, _ connection: OpaquePointer) {
+        // What is not taken at once is as good as lost on its way.
+        if calls.allSatisfy({ send($0, connection) }) { PQflush(connection) }
+        lose("broken by a test")
     }
 
     private func send(_ call: Call, _ connection: OpaquePointer) -> Bool {
@@ -299,12 +334,16 @@ final class Lane: @unchecked Sendable {
             return
         }
         readResults(connection)
-        if PQstatus(connection) != CONNECTION_OK { lose(Session.lost(connection).message) }
+        if let whyToReconnect {
+            lose(whyToReconnect)
+        } else if PQstatus(connection) != CONNECTION_OK {
+            lose(Session.lost(connection).message)
+        }
     }
 
     private func readResults(_ connection: OpaquePointer) {
         var empties = 0
-        while !inFlight.isEmpty && PQisBusy(connection) == 0 {
+        while !inFlight.isEmpty && whyToReconnect == nil && PQisBusy(connection) == 0 {
             guard let raw = PQgetResult(connection) else {
                 // One nil ends each statement; two in a row mean that there is nothing to read.
                 empties += 1
@@ -314,9 +353,10 @@ final class Lane: @unchecked Sendable {
             empties = 0
             switch PQresultStatus(raw) {
             case PGRES_TUPLES_OK, PGRES_COMMAND_OK:
-                inFlight[inFlight.startIndex].results.append(QueryResult(raw))
+                inFlight[inFlight.startIndex].add(QueryResult(raw))
             case PGRES_PIPELINE_SYNC:
                 PQclear(raw)
+                if losesAnswer(at: inFlight.startIndex) { return }
                 complete(inFlight.removeFirst())
             case PGRES_PIPELINE_ABORTED:
                 PQclear(raw)
@@ -332,11 +372,40 @@ final class Lane: @unchecked Sendable {
         }
     }
 
+    /// Whether a test takes the answer away from a job that was done; the connection goes with it.
+    private func losesAnswer(at index: CircularBuffer<InFlight>.Index) -> Bool {
+        switch inFlight[index].fault {
+        case .lostAfterEffect: whyToReconnect = "broken by a test"
+        case .endedAfterEffect(let state):
+            inFlight[index].failure = StatementFailure(sqlState: state, severity: "FATAL", message: "ended by a test")
+            inFlight[index].stage = inFlight[index].job.isChange ? .during : .before
+            whyToReconnect = "ended by a test"
+        case .warned:
+            inFlight[index].isReplicationOpen = true
+            return false
+        default: return false
+        }
+        return true
+    }
+
+    /// The server says something beside the results. It comes before the end of the job that it is about.
+    private func noticed(_ notice: ServerNotice) {
+        guard notice.leavesReplicationOpen, let index = inFlight.indices.first else { return }
+        inFlight[index].isReplicationOpen = true
+    }
+
     private func complete(_ flight: InFlight) {
         guard let failure = flight.failure else {
-            finish(flight.job, .success(flight.results))
+            if flight.job.isChange && flight.isReplicationOpen {
+                let why = "the commit is durable on the server, but its synchronous standbys may lack it"
+                finish(flight.job, .failure(LaneFailure(store: .unknownOutcome(why))))
+            } else {
+                finish(flight.job, .success(flight.results))
+            }
             return
         }
+        // Another server may take changes.
+        if failure.isReadOnly { whyToReconnect = failure.message }
         var job = flight.job
         job.attempts -= 1
         if failure.isWorthRepeating && job.attempts > 0 && flight.stage == .before {
@@ -379,6 +448,7 @@ final class Lane: @unchecked Sendable {
         do {
             try open()
             pauseMilliseconds = 0
+            watch.connected()
             return true
         } catch {
             lastFailure = error.description
@@ -387,7 +457,7 @@ final class Lane: @unchecked Sendable {
                 max(PostgresStoreLimits.reconnectPauseMinimumMilliseconds, pauseMilliseconds * 2)
             )
             nextAttempt = Self.monotonicMilliseconds() + pauseMilliseconds
-            logger.warning("no connection to PostgreSQL", metadata: ["lane": "\(name)", "reason": "\(lastFailure)"])
+            watch.failed(lane: name, error)
             return false
         }
     }
@@ -395,10 +465,11 @@ final class Lane: @unchecked Sendable {
     private func open() throws(PostgresError) {
         let fresh = try Session.open(
             configuration,
-            purpose: .store(statementTimeoutMilliseconds: statementTimeoutMilliseconds)
+            purpose: .store(statementTimeoutMilliseconds: statementTimeoutMilliseconds),
+            watch: watch
         )
         do throws(PostgresError) {
-            for statement in statements {
+            for statement in statements + (configuration.faults == nil ? [] : FaultPlan.statements) {
                 guard let result = PQprepare(fresh, statement.name, statement.sql, 0, nil) else {
                     throw Session.lost(fresh)
                 }
@@ -418,18 +489,34 @@ final class Lane: @unchecked Sendable {
         connection = fresh
         socket = PQsocket(fresh)
         waitsForWrite = false
+        // It is called on the lane's thread, from inside of libpq's functions.
+        let context = Unmanaged.passUnretained(self).toOpaque()
+        PQsetNoticeReceiver(
+            fresh,
+            { context, result in
+                guard let context, let result else { return }
+                Unmanaged<Lane>.fromOpaque(context).takeUnretainedValue().noticed(ServerNotice(result))
+            },
+            context
+        )
         logger.debug("connected to PostgreSQL", metadata: ["lane": "\(name)"])
     }
 
     /// Gives the connection up and tells every job in flight what that means for it.
-    private func lose(_ reason: String, level: Logger.Level = .warning) {
+    private func lose(_ reason: String, isExpected: Bool = false) {
         guard let lost = connection else { return }
+        whyToReconnect = nil
         ashlar_epoll_remove(epollDescriptor, socket)
         connection = nil
         socket = -1
         PQfinish(lost)
         lastFailure = reason
-        logger.log(level: level, "connection to PostgreSQL lost", metadata: ["lane": "\(name)", "reason": "\(reason)"])
+        if isExpected || inFlight.isEmpty {
+            // An idle one is made again when it is needed.
+            logger.debug("connection to PostgreSQL lost", metadata: ["lane": "\(name)", "reason": "\(reason)"])
+        } else {
+            watch.failed(lane: name, PostgresError(.connection, reason))
+        }
         while let flight = inFlight.popFirst() {
             // An error that came before the end of the connection is a better reason, and a more certain one.
             if let failure = flight.failure, failure.sqlState != nil {

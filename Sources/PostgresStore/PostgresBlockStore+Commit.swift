@@ -17,7 +17,11 @@ extension PostgresBlockStore {
             .transaction(
                 { plan.calls(lane: $0) },
                 completion: completion,
-                parse: { (results) throws(StoreFailure) in try plan.answer(results) }
+                parse: { [watch] (results) throws(StoreFailure) in
+                    let answer = try plan.answer(results)
+                    if let position = try plan.position(results) { watch.noteAcknowledged(position) }
+                    return answer
+                }
             )
         )
     }
@@ -32,6 +36,8 @@ struct CommitPlan: Sendable {
         case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
         case evictions, fills, marks, versions
         case units, droppedRegistrations, registrations, attentions, told
+        case remains
+        case position
     }
 
     /// A map by its place in the commit.
@@ -98,6 +104,8 @@ struct CommitPlan: Sendable {
         if commits.contains(where: { $0.unit != nil }) { steps += [.units, .droppedRegistrations, .registrations] }
         if commits.contains(where: { !$0.attentions.isEmpty }) { steps.append(.attentions) }
         if commits.contains(where: { $0.told != nil }) { steps.append(.told) }
+        if commits.contains(where: \.isRidOfRemains) { steps.append(.remains) }
+        steps.append(.position)
         return steps
     }
 
@@ -143,6 +151,11 @@ struct CommitPlan: Sendable {
         case .registrations: return Self.registrations(commits)
         case .attentions: return Self.attentions(commits)
         case .told: return Self.told(commits)
+        case .remains:
+            var columns = Columns(2)
+            for part in commits where part.isRidOfRemains { columns.add(part) }
+            return columns.call(Statements.forgetRemains)
+        case .position: return Call(Statements.position)
         }
     }
 
@@ -286,6 +299,12 @@ struct CommitPlan: Sendable {
         return zip(current, details).map { $0 ? .committed($1) : .fenced }
     }
 
+    /// A position of the log that is durable now; nil where nothing was changed.
+    func position(_ results: [QueryResult]) throws(StoreFailure) -> WALPosition? {
+        guard let last = results.last, last.count == 1, !last.isNull(0, 0) else { return nil }
+        return WALPosition(try last.unsigned(0, 0))
+    }
+
     private func currentCommits(_ result: QueryResult) throws(StoreFailure) -> [Bool] {
         var current = [Bool](repeating: false, count: commits.count)
         for row in 0..<result.count {
@@ -340,7 +359,8 @@ struct CommitPlan: Sendable {
                 sum + (element.1 ? element.0.unit?.reservations.registrations.count ?? 0 : 0)
             }
             try check(result, rows: rows)
-        case .zeroItems, .zeroExtents, .mapItems, .dropItems, .marks, .versions, .droppedRegistrations, .attentions:
+        case .zeroItems, .zeroExtents, .mapItems, .dropItems, .marks, .versions, .droppedRegistrations, .attentions,
+            .remains, .position:
             break
         }
     }

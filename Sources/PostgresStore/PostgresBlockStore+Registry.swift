@@ -126,7 +126,7 @@ extension QueryResult {
         } catch {
             throw StoreFailure.broken("volume \(try int(row, 0)) has an impossible geometry")
         }
-        return VolumeDescription(
+        var description = VolumeDescription(
             id: VolumeID(try int(row, 0)),
             name: string(row, 1),
             iqn: string(row, 2),
@@ -137,6 +137,8 @@ extension QueryResult {
             access: try access(row),
             revision: try unsigned(row, 8)
         )
+        if !isNull(row, 22) { description.zeroFromBytes = try unsigned(row, 22) }
+        return description
     }
 
     private func policy(_ row: Int) throws(StoreFailure) -> CachePolicy {

@@ -24,9 +24,13 @@ public final class PostgresBlockStore: BlockStore {
     let sessionLane: Lane
     let backgroundLane: Lane
     let logger: Logger
+    /// What is known of the server, and whether it can be used.
+    let watch: ServerWatch
 
     /// Starts the threads. Nothing is sent before the first request.
     public init(_ configuration: PostgresConfiguration, logger: Logger) {
+        let watch = ServerWatch(logger: logger)
+        self.watch = watch
         func lane(
             _ name: String,
             _ statements: [Statement],
@@ -41,6 +45,7 @@ public final class PostgresBlockStore: BlockStore {
                 configuration: configuration,
                 statementTimeoutMilliseconds: timeout,
                 statements: statements,
+                watch: watch,
                 logger: logger
             )
         }
@@ -66,6 +71,9 @@ public final class PostgresBlockStore: BlockStore {
     public func shutdown() {
         for lane in commitLanes + readLanes + [leaseLane, takeoverLane, sessionLane, backgroundLane] { lane.stop() }
     }
+
+    /// Why the server that was found last is refused, where it is: it is no primary, might lose writes, or has lost some. Any thread.
+    public var refusal: String? { watch.refusal }
 
     /// The lane with the least to do.
     func idlest(_ lanes: [Lane]) -> Lane {

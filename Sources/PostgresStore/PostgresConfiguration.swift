@@ -10,7 +10,8 @@ public struct PostgresConfiguration: Sendable {
     public var passwordFile: String?
     /// Shown in `pg_stat_activity`.
     public var applicationName: String
-    /// Accept a server with `fsync`, `full_page_writes` or `synchronous_commit` off: for tests only, data may be lost.
+    /// Accept a server with `fsync`, `full_page_writes` or `synchronous_commit` off, and one that has lost the end of its log:
+    /// acknowledged writes may be lost.
     public var allowUnsafeDurability: Bool
     /// How long an attempt to connect may take, in seconds.
     public var connectTimeoutSeconds: Int
@@ -18,6 +19,8 @@ public struct PostgresConfiguration: Sendable {
     public var commitConnections: Int
     /// Connections that read.
     public var readConnections: Int
+    /// Faults that a test has put into the connections.
+    package var faults: FaultPlan?
 
     /// A connection string and what goes with it.
     public init(

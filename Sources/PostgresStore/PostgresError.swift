@@ -44,6 +44,20 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
     }
 }
 
+/// Field codes of the protocol; macros of characters are not imported.
+enum ErrorField {
+    static let sqlState = Int32(UInt8(ascii: "C"))
+    static let severity = Int32(UInt8(ascii: "V"))
+    static let messagePrimary = Int32(UInt8(ascii: "M"))
+    static let constraint = Int32(UInt8(ascii: "n"))
+    static let function = Int32(UInt8(ascii: "R"))
+
+    /// A field of an error or notice.
+    static func text(_ result: OpaquePointer, _ code: Int32) -> String? {
+        PQresultErrorField(result, code).map { String(cString: $0) }
+    }
+}
+
 /// The failure of one statement as libpq reports it.
 struct StatementFailure: Error, Sendable {
     /// Five characters; nil where libpq itself made the error, which means that the connection is gone.
@@ -57,45 +71,107 @@ struct StatementFailure: Error, Sendable {
 
     /// Reads the fields of an error result, which stays with the caller.
     init(_ result: OpaquePointer) {
-        func field(_ code: Int32) -> String? { PQresultErrorField(result, code).map { String(cString: $0) } }
-        sqlState = field(Field.sqlState)
-        severity = field(Field.severity) ?? "FATAL"
-        message = field(Field.messagePrimary) ?? "connection lost"
-        constraint = field(Field.constraint)
+        func field(_ code: Int32) -> String? { ErrorField.text(result, code) }
+        sqlState = field(ErrorField.sqlState)
+        severity = field(ErrorField.severity) ?? "FATAL"
+        message = field(ErrorField.messagePrimary) ?? "connection lost"
+        constraint = field(ErrorField.constraint)
     }
 
-    /// Field codes of the protocol; macros of characters are not imported.
-    private enum Field {
-        static let sqlState = Int32(UInt8(ascii: "C"))
-        static let severity = Int32(UInt8(ascii: "V"))
-        static let messagePrimary = Int32(UInt8(ascii: "M"))
-        static let constraint = Int32(UInt8(ascii: "n"))
+    /// A failure by its fields.
+    init(sqlState: String?, severity: String, message: String) {
+        self.sqlState = sqlState
+        self.severity = severity
+        self.message = message
     }
 
     /// Whether the same transaction has a chance when it is sent again at once.
     var isWorthRepeating: Bool { sqlState == SQLState.deadlock || sqlState == SQLState.serialization }
 
+    /// Whether the server takes no changes: another one has to be looked for.
+    var isReadOnly: Bool { sqlState == SQLState.readOnlyTransaction }
+
     /// What this means for a request.
     func storeFailure(_ stage: CommitStage) -> StoreFailure {
-        if stage == .after { return .unknownOutcome(message) }
-        guard let sqlState else { return stage == .before ? .refused(message) : .unknownOutcome(message) }
-        let text = "\(message) (SQLSTATE \(sqlState))"
-        if stage == .during && severity != "ERROR" || sqlState == SQLState.completionUnknown {
-            return .unknownOutcome(text)
+        let text = sqlState.map { "\(message) (SQLSTATE \($0))" } ?? message
+        switch Outcome(sqlState: sqlState, isError: severity == "ERROR", stage) {
+        case .nothingDone: return .refused(text)
+        case .impossible: return .broken(text)
+        case .unknown: return .unknownOutcome(text)
         }
-        if SQLState.isTransient(sqlState) { return .refused(text) }
-        return .broken(text)
     }
 }
 
 /// Which part of a transaction failed.
-enum CommitStage: Sendable {
+enum CommitStage: Sendable, CaseIterable {
     /// A statement before the COMMIT: it was rolled back.
     case before
     /// The COMMIT itself: an error rolled it back, the end of the session leaves it open.
     case during
     /// A statement behind the COMMIT: what came before is durable, but the answer is incomplete.
     case after
+}
+
+/// What is known of a transaction that failed.
+enum Outcome: Sendable, Hashable {
+    /// It was rolled back, and may succeed later.
+    case nothingDone
+    /// It was rolled back, and never will succeed.
+    case impossible
+    /// It may be durable or not.
+    case unknown
+
+    /// | failed | SQLSTATE | |
+    /// | --- | --- | --- |
+    /// | behind the COMMIT | any | unknown: it is durable, what it answered is lost |
+    /// | in the COMMIT | none, or with the end of the session (FATAL, PANIC), or 40003 | unknown |
+    /// | in the COMMIT | else | as before it: an error rolls back |
+    /// | before the COMMIT | none: the connection broke | nothing done |
+    /// | before the COMMIT | 40003 | unknown: the server says so |
+    /// | before the COMMIT | classes 08, 40, 53, 55, 57, 58; 25006, 25P02 | nothing done |
+    /// | before the COMMIT | else | impossible |
+    init(sqlState: String?, isError: Bool, _ stage: CommitStage) {
+        if stage == .after {
+            self = .unknown
+        } else if stage == .during, sqlState == nil || !isError {
+            self = .unknown
+        } else if sqlState == SQLState.completionUnknown {
+            self = .unknown
+        } else {
+            self = sqlState.map(SQLState.isTransient) ?? true ? .nothingDone : .impossible
+        }
+    }
+}
+
+/// A notice or warning of the server.
+struct ServerNotice: Sendable {
+    /// Five characters.
+    var sqlState = ""
+    /// Untranslated severity.
+    var severity = ""
+    /// Primary message.
+    var message = ""
+    /// The function of the server that made it; not translated.
+    var function = ""
+
+    /// Nothing known.
+    init() {}
+
+    /// Reads the fields of a notice, which stays with libpq.
+    init(_ result: OpaquePointer) {
+        sqlState = ErrorField.text(result, ErrorField.sqlState) ?? ""
+        severity = ErrorField.text(result, ErrorField.severity) ?? ""
+        message = ErrorField.text(result, ErrorField.messagePrimary) ?? ""
+        function = ErrorField.text(result, ErrorField.function) ?? ""
+    }
+
+    /// Whether it says that a commit waits for its synchronous standbys no longer: it is durable on the server, and COMMIT will be
+    /// answered as if all was well, but after a failover it may be gone. Any of the signs will do; spurious ones cost a takeover.
+    var leavesReplicationOpen: Bool {
+        guard severity == "WARNING" else { return false }
+        return function == "SyncRepWaitForLSN" || sqlState == SQLState.administratorShutdown
+            || message.contains("synchronous replication")
+    }
 }
 
 /// SQLSTATEs that decide what a failure means (PostgreSQL documentation, appendix A).
@@ -106,6 +182,8 @@ enum SQLState {
     static let lockNotAvailable = "55P03"
     static let readOnlyTransaction = "25006"
     static let inFailedTransaction = "25P02"
+    static let administratorShutdown = "57P01"
+    static let insufficientPrivilege = "42501"
 
     /// Classes whose failures pass: connection, rollback, resources, object state, operator intervention, system.
     private static let transientClasses: Set<String> = ["08", "40", "53", "55", "57", "58"]

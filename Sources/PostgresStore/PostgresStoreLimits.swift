@@ -30,6 +30,8 @@ enum PostgresStoreLimits {
     static let serverVersionMinimum = 150_000
     /// Most bytes of a password file.
     static let passwordFileMaximumBytes = 4_096
+    /// Most bytes of a timeline's history that are read.
+    static let timelineHistoryMaximumBytes = 1 << 20
     /// Most bytes of a migration file.
     static let migrationFileMaximumBytes = 4 << 20
 }

@@ -10,16 +10,41 @@ enum Session {
         case store(statementTimeoutMilliseconds: Int)
     }
 
-    /// Connects, checks and sets up; blocks for at most the connect time-out and two round trips.
+    /// Connects to the first host of the connection string that answers and can be used; blocks for at most the connect time-out of each
+    /// and three round trips.
     ///
     /// - Throws: ``PostgresError``; nothing stays open then.
     static func open(
         _ configuration: PostgresConfiguration,
-        purpose: Purpose
+        purpose: Purpose,
+        watch: ServerWatch? = nil
     ) throws(PostgresError) -> OpaquePointer {
-        let connection = try connect(configuration)
-        do {
-            try check(connection, configuration)
+        var failures: [PostgresError] = []
+        let hosts = ConnectionHost.of(configuration.dsn)
+        for host in hosts {
+            do {
+                return try open(host, configuration, purpose, watch)
+            } catch {
+                failures.append(error)
+            }
+        }
+        watch?.found(refusal: failures.first { $0.code == .unsuitableServer }?.message)
+        if let failure = failures.first, failures.count == 1 { throw failure }
+        // One that may come back, or be promoted, is waited for.
+        let isHopeless = failures.allSatisfy { $0.code == .unsuitableServer || $0.code == .configuration }
+        let messages = zip(hosts, failures).map { "\($0.name): \($1.description)" }
+        throw PostgresError(isHopeless ? .unsuitableServer : .connection, messages.joined(separator: "; "))
+    }
+
+    private static func open(
+        _ host: ConnectionHost,
+        _ configuration: PostgresConfiguration,
+        _ purpose: Purpose,
+        _ watch: ServerWatch?
+    ) throws(PostgresError) -> OpaquePointer {
+        let connection = try connect(host, configuration)
+        do throws(PostgresError) {
+            try check(connection, configuration, watch)
             try execute(connection, settings(purpose))
             return connection
         } catch {
@@ -44,7 +69,10 @@ enum Session {
         return PostgresError(.connection, message ?? "connection lost")
     }
 
-    private static func connect(_ configuration: PostgresConfiguration) throws(PostgresError) -> OpaquePointer {
+    private static func connect(
+        _ host: ConnectionHost,
+        _ configuration: PostgresConfiguration
+    ) throws(PostgresError) -> OpaquePointer {
         // What stands behind the connection string overrides it; what stands before gives defaults.
         var options: [(String, String)] = [
             ("connect_timeout", String(max(2, configuration.connectTimeoutSeconds))),
@@ -54,6 +82,7 @@ enum Session {
             ("dbname", configuration.dsn),
             ("client_encoding", "UTF8"),
         ]
+        options += host.options
         if let password = try configuration.password() { options.append(("password", password)) }
         let keywords = CStrings(options.map(\.0))
         let values = CStrings(options.map(\.1))
@@ -74,45 +103,88 @@ enum Session {
 
     private static func check(
         _ connection: OpaquePointer,
-        _ configuration: PostgresConfiguration
+        _ configuration: PostgresConfiguration,
+        _ watch: ServerWatch?
     ) throws(PostgresError) {
         let version = Int(PQserverVersion(connection))
         guard version >= PostgresStoreLimits.serverVersionMinimum else {
             throw PostgresError(.unsuitableServer, "PostgreSQL 15 or newer is needed, the server has \(version)")
         }
+        let server = try state(connection)
+        if let obstacle = server.obstacle(allowUnsafeDurability: configuration.allowUnsafeDurability) {
+            throw PostgresError(.unsuitableServer, obstacle)
+        }
+        guard let watch else { return }
+        let branches = watch.needsBranches(of: server) ? try branches(connection, server.timeline) : nil
+        let refusal = watch.refusal(
+            of: server,
+            branches: branches,
+            allowsLoss: configuration.allowUnsafeDurability
+        )
+        if let refusal { throw PostgresError(.unsuitableServer, refusal) }
+    }
+
+    private static func state(_ connection: OpaquePointer) throws(PostgresError) -> ServerState {
+        // The timeline of what is written now stands in the names of the log's files; that of the control file may be older.
         let sql = """
-            SELECT pg_is_in_recovery()::text, current_setting('fsync'), current_setting('full_page_writes'), \
-            current_setting('synchronous_commit')
+            SELECT pg_is_in_recovery()::text, current_setting('transaction_read_only'), current_setting('fsync'),
+                current_setting('full_page_writes'), current_setting('synchronous_commit'),
+                (SELECT system_identifier FROM pg_control_system()),
+                CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+                CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END
             """
         guard let result = PQexec(connection, sql) else { throw lost(connection) }
         defer { PQclear(result) }
         guard PQresultStatus(result) == PGRES_TUPLES_OK, PQntuples(result) == 1 else {
             throw PostgresError(StatementFailure(result))
         }
-        let values = (0..<4).map { String(cString: PQgetvalue(result, 0, $0)) }
-        guard values[0] == "false" else {
-            throw PostgresError(.unsuitableServer, "the server is a standby: connect to the primary")
+        let values = (0..<8).map { PQgetvalue(result, 0, $0).map { String(cString: $0) } ?? "" }
+        return ServerState(
+            isInRecovery: values[0] == "true",
+            isReadOnly: values[1] == "on",
+            durability: Dictionary(uniqueKeysWithValues: zip(ServerState.durabilitySettings, values[2...4])),
+            systemIdentifier: Int64(values[5]) ?? 0,
+            timeline: UInt32(values[6], radix: 16) ?? 0,
+            flushed: WALPosition(text: values[7]) ?? WALPosition(0)
+        )
+    }
+
+    /// The history of a timeline; nil where the user may not read it.
+    private static func branches(
+        _ connection: OpaquePointer,
+        _ timeline: UInt32
+    ) throws(PostgresError) -> [TimelineBranch]? {
+        let digits = String(timeline, radix: 16, uppercase: true)
+        let name = String(repeating: "0", count: 8 - digits.count) + digits
+        let bytes = PostgresStoreLimits.timelineHistoryMaximumBytes
+        let sql = "SELECT pg_read_file('pg_wal/\(name).history', 0, \(bytes), true)"
+        guard let result = PQexec(connection, sql) else { throw lost(connection) }
+        defer { PQclear(result) }
+        guard PQresultStatus(result) == PGRES_TUPLES_OK, PQntuples(result) == 1 else {
+            let failure = StatementFailure(result)
+            if failure.sqlState == SQLState.insufficientPrivilege { return nil }
+            throw PostgresError(failure)
         }
-        if configuration.allowUnsafeDurability { return }
-        for (name, value) in zip(["fsync", "full_page_writes", "synchronous_commit"], values.dropFirst())
-        where value == "off" {
-            throw PostgresError(.unsuitableServer, "\(name) is off on the server: acknowledged writes could be lost")
-        }
+        guard PQgetisnull(result, 0, 0) == 0, let text = PQgetvalue(result, 0, 0) else { return nil }
+        return TimelineBranch.parse(String(cString: text))
     }
 
     static func settings(_ purpose: Purpose) -> String {
         let common = """
-            SET client_min_messages = error; SET timezone = 'UTC'; SET datestyle = 'ISO';
+            SET timezone = 'UTC'; SET datestyle = 'ISO';
             SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
             SET default_transaction_deferrable = off; SET standard_conforming_strings = on;
             """
         switch purpose {
         case .administration:
             let timeout = PostgresStoreLimits.administrationIdleTimeoutMilliseconds
-            return common + "SET idle_in_transaction_session_timeout = \(timeout);"
+            return common + "SET client_min_messages = error; SET idle_in_transaction_session_timeout = \(timeout);"
         case .store(let statementTimeoutMilliseconds):
+            // A warning may say that a commit is not on its standbys, and the setting must not change under a session that relies on it.
             // Plans are made once, perhaps while the tables are empty: whatever would read a whole table is switched off.
             return common + """
+                SET client_min_messages = warning;
+                SELECT set_config('synchronous_commit', current_setting('synchronous_commit'), false);
                 SET plan_cache_mode = force_generic_plan; SET jit = off; SET max_parallel_workers_per_gather = 0;
                 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
                 SET enable_mergejoin = off; SET enable_material = off; SET enable_memoize = off;

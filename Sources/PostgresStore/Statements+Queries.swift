@@ -217,13 +217,20 @@ extension Statements {
             """
     )
 
-    /// $1 volume: unmoved items, all items, blocks in extents.
+    /// $1 volume: unmoved items, all items, blocks in extents; without what a shrink has left. The sum keeps the query for the few
+    /// unmoved items from being answered by the index of all.
     static let countItems = Statement(
         name: "count_items",
         sql: """
-            SELECT (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8 AND NOT (i.item ? 'Moved')),
-                (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8),
-                (SELECT coalesce(sum(x.block_count), 0) FROM block_extents x WHERE x.volume_id = $1::int8)::int8
+            WITH served AS MATERIALIZED (
+                SELECT least(v.size_bytes, e.zero_from) / v.block_size_bytes AS stop
+                FROM volumes v JOIN volume_epochs e ON e.volume_id = v.id WHERE v.id = $1::int8
+            )
+            SELECT (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8 AND NOT (i.item ? 'Moved')
+                    AND i.block_id + 0 < (SELECT stop FROM served)),
+                (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8 AND i.block_id < (SELECT stop FROM served)),
+                (SELECT coalesce(sum(least(x.block_count, s.stop - x.first_block)), 0) FROM block_extents x, served s
+                    WHERE x.volume_id = $1::int8 AND x.first_block < s.stop)::int8
             """
     )
 
@@ -318,7 +325,8 @@ extension Statements {
             ARRAY(SELECT c.name FROM chap_credentials c WHERE c.volume_id = v.id AND NOT c.mutual ORDER BY c.name),
             ARRAY(SELECT c.secret FROM chap_credentials c WHERE c.volume_id = v.id AND NOT c.mutual ORDER BY c.name),
             ARRAY(SELECT c.name FROM chap_credentials c WHERE c.volume_id = v.id AND c.mutual),
-            ARRAY(SELECT c.secret FROM chap_credentials c WHERE c.volume_id = v.id AND c.mutual)
+            ARRAY(SELECT c.secret FROM chap_credentials c WHERE c.volume_id = v.id AND c.mutual),
+            (SELECT z.zero_from FROM volume_epochs z WHERE z.volume_id = v.id)
         """
 
     /// $1 volume.

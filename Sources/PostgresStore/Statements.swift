@@ -250,10 +250,29 @@ enum Statements {
             """
     )
 
+    /// $1 volumes, $2 epochs: nothing lies behind their ends any more.
+    static let forgetRemains = Statement(
+        name: "forget_remains",
+        sql: """
+            UPDATE volume_epochs g SET zero_from = NULL FROM unnest($1::int8[], $2::int8[]) AS k (v, e)
+            WHERE g.volume_id = k.v AND g.epoch = k.e
+            """
+    )
+
+    /// A position of the log that is durable once this transaction is; NULL where it has changed nothing.
+    static let position = Statement(
+        name: "position",
+        sql: """
+            SELECT CASE WHEN pg_current_xact_id_if_assigned() IS NOT NULL
+                THEN (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8 END
+            """
+    )
+
     static let commits: [Statement] =
         blocks + units + [
             lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, referenceExtents, writeItems,
             mapObjects, mapItems, dropItems, mapExtents, evictItems, fillItems, markNexuses, raiseVersions,
+            forgetRemains, position,
         ]
 
     /// How ``ObjectMap/Condition`` is told to PostgreSQL.

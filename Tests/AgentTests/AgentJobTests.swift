@@ -5,6 +5,7 @@ import Testing
 import Transport
 
 @testable import Agent
+@testable import AgentPlanning
 
 @Suite("Jobs of an agent", .timeLimit(.minutes(2)))
 struct AgentJobTests {

@@ -3,6 +3,7 @@ import RPC
 import Testing
 
 @testable import Agent
+@testable import AgentPlanning
 
 @Suite("I10: limits of the agent")
 struct AgentLimitsTests {

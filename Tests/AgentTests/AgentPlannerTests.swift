@@ -2,6 +2,7 @@ import AshlarCore
 import Testing
 
 @testable import Agent
+@testable import AgentPlanning
 
 @Suite("The planner of an agent")
 struct AgentPlannerTests {

@@ -5,6 +5,7 @@ import Testing
 import Transport
 
 @testable import Agent
+@testable import AgentPlanning
 
 @Suite("An agent by itself", .timeLimit(.minutes(2)))
 struct AgentServiceTests {

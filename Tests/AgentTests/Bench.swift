@@ -7,6 +7,7 @@ import Testing
 import Transport
 
 @testable import Agent
+@testable import AgentPlanning
 
 /// A fake cache server, real object servers, and an agent that does only what it is told, or everything by itself.
 struct Bench {

@@ -3,6 +3,7 @@ import RPC
 import Testing
 
 @testable import Agent
+@testable import AgentPlanning
 
 @Suite("The plan of a compaction")
 struct CompactionPlanTests {

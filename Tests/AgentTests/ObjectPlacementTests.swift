@@ -2,6 +2,7 @@ import AshlarCore
 import Testing
 
 @testable import Agent
+@testable import AgentPlanning
 
 @Suite("Which object server gets an object")
 struct ObjectPlacementTests {

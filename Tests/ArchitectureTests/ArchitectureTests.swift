@@ -6,7 +6,10 @@ import Testing
 struct ArchitectureTests {
     static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
-    static let pure = ["AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "RPC", "Ownership", "Supervision"]
+    static let pure = [
+        "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "RPC", "Ownership", "Supervision",
+        "AgentPlanning", "AshlarSimulation",
+    ]
 
     struct Source {
         var module: String
@@ -82,9 +85,10 @@ struct ArchitectureTests {
     func layers() throws {
         let layers: [String: Int] = [
             "CChecksum": 0, "CLinux": 0, "CLibPQ": 0, "CZlib": 0, "AshlarCore": 1, "BlockObjects": 2, "SCSI": 2,
-            "ISCSI": 2, "ISNS": 2, "RPC": 2, "Ownership": 2, "Supervision": 2, "Observability": 3,
+            "ISCSI": 2, "ISNS": 2, "RPC": 2, "Ownership": 2, "Supervision": 2, "AgentPlanning": 3, "Observability": 3,
             "PostgresStore": 3, "ObjectStore": 3, "Transport": 3, "TargetNode": 4, "CacheServer": 4, "ObjectServer": 4,
-            "Agent": 4, "ControlPlane": 4, "ashlar": 5, "AshlarTestSupport": 5,
+            "Agent": 4, "ControlPlane": 4, "ashlar": 5, "AshlarTestSupport": 5, "AshlarSimulation": 6,
+            "ashlar-simulate": 7, "ashlar-torture": 6,
         ]
         for source in try Self.sources() {
             let own = try #require(layers[source.module], "\(source.module) has no layer")

@@ -110,3 +110,15 @@ func outcome<Value: Sendable>(
     }
     return try result.get()
 }
+
+/// A generator with a seed, so that a failing test can be repeated.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        return Placement.hash(state)
+    }
+}

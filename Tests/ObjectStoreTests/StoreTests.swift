@@ -1,4 +1,5 @@
 import AshlarCore
+import AshlarTestSupport
 import BlockObjects
 import NIOConcurrencyHelpers
 import NIOCore

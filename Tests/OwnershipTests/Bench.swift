@@ -14,6 +14,7 @@ final class Bench {
     private(set) var epoch = Epoch(0)
     private(set) var answers: [Ticket: OwnerAnswer] = [:]
     private(set) var notes: [String] = []
+    private(set) var alarms: [String] = []
     /// Offsets of reads.
     private var reads: [Ticket: Int] = [:]
     /// Actions for the store that are held back.
@@ -138,6 +139,7 @@ final class Bench {
             precondition(answers[ticket] == nil, "a request is answered once")
             answers[ticket] = answer
         case .note(let text): notes.append(text)
+        case .alarm(let text): alarms.append(text)
         case .commit where holdsCommits: held.append(action)
         case .loadRegion where holdsLoads, .loadBytes where holdsLoads, .fetchSlot where holdsLoads,
             .surveyMap where holdsLoads:

@@ -107,6 +107,26 @@ struct UnitRaceTests {
         }
     }
 
+    @Test("R6: a reset that a nexus was not told of is remembered over a takeover")
+    func resetMeetsTakeover() throws {
+        try Bench.checked { bench in
+            let other = try #require(bench.login("a"))
+            let own = try #require(bench.login("b"))
+            #expect(bench.isDone(bench.manage(own, .logicalUnitReset)))
+            bench.advance(1_000 * Bench.millisecond)
+            bench.takeOver(own)
+            // The target of the other one hears of an owner again only now, and has kept writes since before the reset.
+            let proof = bench.stamp
+            bench.resume(other)
+            let first = bench.submit(other, bench.write(0, 2_048, 1), proved: proof)
+            #expect(bench.refusal(first) == .attention(.deviceReset))
+            #expect(bench.refusal(bench.submit(other, bench.write(0, 2_048, 1), proved: proof)) == .taskAborted)
+            #expect(bench.isDone(bench.submit(own, bench.write(0, 2_048, 3))))
+            bench.advance(1_000 * Bench.millisecond)
+            #expect(bench.isDone(bench.submit(other, bench.write(0, 2_048, 2))))
+        }
+    }
+
     @Test("R6: PREEMPT AND ABORT aborts what is still on its way, PREEMPT does not", arguments: [false, true])
     func preemptMeetsTransit(aborts: Bool) throws {
         try Bench.checked { bench in
@@ -262,6 +282,31 @@ struct UnitRaceTests {
             #expect(bench.refusal(write) == (aborts ? .taskAborted : .reservationConflict))
             #expect(bench.isDone(preempt))
             #expect(bench.read(holder, 0, 2_048)?.first == 0)
+        }
+    }
+
+    @Test("R6: a change that is durable is not said to be aborted, whoever takes it back", arguments: 0..<4)
+    func lingeringMeetsAbort(way: Int) throws {
+        try Bench.checked { bench in
+            let (holder, victim) = try bench.reserved()
+            let third = try #require(bench.login("c"))
+            #expect(bench.isDone(bench.register(third, 3)))
+            bench.holdsCommits = true
+            let write = bench.submit(victim, bench.write(0, 2_048, 2))
+            let preempt = bench.preempt(holder, 1, victim: 2, command: 40)
+            bench.release(at: 1)
+            #expect(bench.durable.reservations.registrations.count == 2 && bench.answers[preempt] == nil)
+            let abort =
+                switch way {
+                case 0: bench.manage(holder, .logicalUnitReset)
+                case 1: bench.manage(third, .clearTaskSet)
+                case 2: bench.fence(holder, below: 41, commands: [40])
+                default: bench.preempt(third, 3, victim: 1, aborts: true)
+                }
+            #expect(bench.answers[preempt] == nil && bench.answers[abort] == nil)
+            bench.holdsCommits = false
+            bench.releaseHeld()
+            #expect([write, preempt, abort].allSatisfy { bench.isDone($0) })
         }
     }
 

@@ -1,5 +1,6 @@
 import AshlarCore
 import CLinux
+import Dispatch
 import Foundation
 import Glibc
 import Logging
@@ -39,28 +40,56 @@ final class TestCluster: Sendable {
         return (entry.pointee.pw_uid, entry.pointee.pw_gid)
     }()
 
-    init(settings: [String] = ["fsync=off"], isStandby: Bool = false) throws {
+    /// The process of the server, 0 where there is none.
+    private let process = NIOLockedValueBox<pid_t>(0)
+    private let settings: [String]
+
+    /// `primary`: begins as a copy of it, and follows it under the name `standby`.
+    init(settings: [String] = ["fsync=off"], isStandby: Bool = false, primary: TestCluster? = nil) throws {
         binaries = try #require(Self.binaries)
         // A socket's path has a narrow limit, so that the system's temporary directory may be too deep.
         var template = Array("/tmp/ashlar-pg-XXXXXX".utf8CString)
         directory = String(cString: try #require(mkdtemp(&template)))
         chmod(directory, 0o755)
         if let user = Self.user { chown(directory, user.id, user.group) }
-        let data = directory + "/data"
-        try run("initdb", ["-D", data, "-A", "trust", "-U", "ashlar", "-N", "--locale=C.UTF-8", "-E", "UTF8"])
-        if isStandby {
-            try Data().write(to: URL(fileURLWithPath: data + "/standby.signal"))
-            if let user = Self.user { chown(data + "/standby.signal", user.id, user.group) }
-        }
-        let all =
+        self.settings =
             settings + [
                 "listen_addresses=", "unix_socket_directories=\(directory)", "shared_buffers=64MB",
                 "max_connections=300",
                 "autovacuum_naptime=60",
-            ]
-        start("postgres", ["-D", data] + all.flatMap { ["-c", $0] })
+            ] + (primary.map { ["primary_conninfo=host=\($0.directory) user=ashlar application_name=standby"] } ?? [])
+        if let primary {
+            // -R makes it a standby; the server's arguments say of whom.
+            let from = ["-h", primary.directory, "-U", "ashlar", "-X", "stream", "-c", "fast", "-N", "-R"]
+            try run("pg_basebackup", ["-D", data] + from)
+        } else {
+            try run("initdb", ["-D", data, "-A", "trust", "-U", "ashlar", "-N", "--locale=C.UTF-8", "-E", "UTF8"])
+        }
+        if isStandby {
+            try Data().write(to: URL(fileURLWithPath: data + "/standby.signal"))
+            if let user = Self.user { chown(data + "/standby.signal", user.id, user.group) }
+        }
+        try start()
+    }
+
+    private var data: String { directory + "/data" }
+
+    /// Starts the server, also again.
+    func start() throws {
+        start("postgres", ["-D", data] + settings.flatMap { ["-c", $0] })
         try waitUntilReady()
     }
+
+    /// Ends the server as a crash does.
+    func crash() {
+        let pid = process.withLockedValue { $0 }
+        kill(pid, SIGQUIT)
+        // Its thread takes it away.
+        for _ in 0..<3_000 where process.withLockedValue({ $0 }) != 0 { usleep(10_000) }
+    }
+
+    /// Makes a standby a primary.
+    func promote() throws { try run("pg_ctl", ["promote", "-w", "-D", data]) }
 
     /// Ends the servers of this process and removes what they wrote.
     private static let clean: Void = {
@@ -72,8 +101,13 @@ final class TestCluster: Sendable {
                 // What remains is in the system's temporary directory.
                 try? FileManager.default.removeItem(atPath: directory)
             }
+            for directory in TestCluster.stopped.withLockedValue({ $0 }) {
+                try? FileManager.default.removeItem(atPath: directory)
+            }
         }
     }()
+
+    private static let stopped = NIOLockedValueBox<[String]>([])
 
     private static let running = NIOLockedValueBox<[(pid_t, String)]>([])
 
@@ -83,13 +117,22 @@ final class TestCluster: Sendable {
         let log = directory + "/log"
         let directory = directory
         _ = Self.clean
+        let process = process
+        let isSpawned = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
             let descriptor = open(log, O_CREAT | O_WRONLY | O_APPEND, 0o644)
             let pid = Self.spawn(path, arguments, directory: directory, output: descriptor, deathSignal: SIGQUIT)
             Self.running.withLockedValue { $0.append((pid, directory)) }
+            process.withLockedValue { $0 = pid }
+            isSpawned.signal()
             var status: Int32 = 0
             waitpid(pid, &status, 0)
+            // Its number may be another process's by now.
+            Self.running.withLockedValue { $0.removeAll { $0.0 == pid } }
+            Self.stopped.withLockedValue { $0.append(directory) }
+            process.withLockedValue { $0 = 0 }
         }
+        isSpawned.wait()
     }
 
     private func run(_ program: String, _ arguments: [String]) throws {

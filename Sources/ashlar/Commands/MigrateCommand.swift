@@ -20,6 +20,8 @@ struct MigrateOptions: ParsableArguments {
     @Option(help: "Connection string of libpq (ASHLAR_POSTGRES_DSN; with --data: that of ashlar up).") var postgresDsn:
         String?
     @Option(help: "File with the password (ASHLAR_POSTGRES_PASSWORD_FILE).") var postgresPasswordFile: String?
+    @Flag(help: "Use a server that may lose acknowledged writes (ASHLAR_POSTGRES_ALLOW_UNSAFE_DURABILITY=yes).")
+    var postgresAllowUnsafeDurability = false
     @Option(help: "Data directory of ashlar up.") var data: String?
     @Option(help: "Directory of the migrations (ASHLAR_MIGRATIONS).") var migrations: String?
 
@@ -44,7 +46,9 @@ struct MigrateOptions: ParsableArguments {
         return PostgresConfiguration(
             dsn: dsn,
             passwordFile: postgresPasswordFile ?? environment["ASHLAR_POSTGRES_PASSWORD_FILE"],
-            applicationName: "ashlar migrate"
+            applicationName: "ashlar migrate",
+            allowUnsafeDurability: postgresAllowUnsafeDurability
+                || environment["ASHLAR_POSTGRES_ALLOW_UNSAFE_DURABILITY"] == "yes"
         )
     }
 

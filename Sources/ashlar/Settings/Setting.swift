@@ -222,6 +222,14 @@ extension Setting {
             presence: .optional,
             summary: "File whose content is the password of PostgreSQL."
         ),
+        Setting(
+            name: "postgres.allow-unsafe-durability",
+            kind: .choice(["no", "yes"]),
+            roles: [.cache, .control],
+            presence: .standard([nil: "no"]),
+            summary:
+                "yes: use a PostgreSQL that may lose acknowledged writes (fsync, full_page_writes, synchronous_commit off)."
+        ),
     ]
 
     private static let cache: [Setting] = [

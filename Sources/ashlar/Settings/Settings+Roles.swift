@@ -27,6 +27,8 @@ extension Settings {
         Dictionary(list("objects.endpoints").compactMap(Self.numberedEndpoint)) { first, _ in first }
     }
 
+    private var allowsUnsafeDurability: Bool { text("postgres.allow-unsafe-durability") == "yes" }
+
     func target() throws -> TargetConfiguration {
         TargetConfiguration(
             node: node,
@@ -57,6 +59,7 @@ extension Settings {
             advertisedEndpoint: optionalText("cache.advertise"),
             postgresDSN: text("postgres.dsn"),
             postgresPasswordFile: optionalText("postgres.password-file"),
+            allowUnsafeDurability: allowsUnsafeDurability,
             objectServers: objectServers,
             memoryBytes: Int(clamping: size("cache.memory")),
             unmovedHighWatermarkBytes: size("cache.unmoved-high-watermark"),
@@ -97,7 +100,8 @@ extension Settings {
             tokenFile: text("control.token-file"),
             postgres: PostgresConfiguration(
                 dsn: text("postgres.dsn"),
-                passwordFile: optionalText("postgres.password-file")
+                passwordFile: optionalText("postgres.password-file"),
+                allowUnsafeDurability: allowsUnsafeDurability
             ),
             cacheEndpoints: list("cache.endpoints"),
             objectServers: objectServers

@@ -1,36 +1,29 @@
 import CLinux
 import NIOConcurrencyHelpers
-
-@testable import ObjectStore
-
-/// A generator with a seed, so that a failing test can be repeated.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        return Placement.hash(state)
-    }
-}
+public import ObjectStore
 
 /// A disk in memory that forgets what was not synced, and fails when it is told to.
 ///
 /// Contents of files and names in directories have two states each: what the running system sees and what is durable. Syncing
 /// makes the second equal to the first. A crash keeps, of each difference, the one or the other at random: names one by one,
 /// of contents also any beginning. So every order of write-back that a real disk may choose can come up.
-final class ModelFileSystem: FileSystem {
-    struct Call: Sendable, Equatable {
-        enum Kind: String, Sendable, CaseIterable {
+public final class ModelFileSystem: FileSystem {
+    /// What was asked of the disk.
+    public struct Call: Sendable, Equatable {
+        /// The sorts of calls.
+        public enum Kind: String, Sendable, CaseIterable {
             case createDirectory, openDirectory, createFile, openFile, size, read, write, syncFile, syncDirectory
             case close, link, rename, unlink, names, lock, failpoint
         }
 
-        let kind: Kind
-        let path: String
-        let descriptor: Int32?
-        var failpoint: Failpoint?
+        /// The sort.
+        public let kind: Kind
+        /// What it is about.
+        public let path: String
+        /// The file, where it is about an open one.
+        public let descriptor: Int32?
+        /// The point that was reached.
+        public var failpoint: Failpoint?
     }
 
     private struct Node: Sendable {
@@ -58,12 +51,15 @@ final class ModelFileSystem: FileSystem {
     }
 
     /// The errno by which a fault says that the machine stops here.
-    static let crash: Int32 = -1
-    static let stopped = ObjectStoreError(.inputOutput, "the machine has stopped", systemError: crash)
+    public static let crash: Int32 = -1
+    /// The errno of a full disk.
+    public static let noSpace = ENOSPC
+    /// What every call says once the machine has stopped.
+    public static let stopped = ObjectStoreError(.inputOutput, "the machine has stopped", systemError: crash)
     private let state = NIOLockedValueBox(State())
 
     /// A disk with empty directories of these names at its top.
-    init(directories: [String] = ["disk"]) {
+    public init(directories: [String] = ["disk"]) {
         state.withLockedValue { state in
             for name in directories {
                 state.nodes.append(Node(isDirectory: true))
@@ -76,23 +72,26 @@ final class ModelFileSystem: FileSystem {
     // MARK: For tests
 
     /// Asked before each call, with the number of calls before it: an errno to fail with, `crash`, or nil.
-    func setFault(_ fault: (@Sendable (Call, Int) -> Int32?)?) {
+    public func setFault(_ fault: (@Sendable (Call, Int) -> Int32?)?) {
         state.withLockedValue { $0.fault = fault }
     }
 
     /// Fails the calls of one kind whose path has that ending.
-    func fail(_ kind: Call.Kind, _ number: Int32, where suffix: String = "") {
+    public func fail(_ kind: Call.Kind, _ number: Int32, where suffix: String = "") {
         setFault { call, _ in call.kind == kind && call.path.hasSuffix(suffix) ? number : nil }
     }
 
-    var calls: [Call] { state.withLockedValue { $0.calls } }
+    /// All calls since the process was started, or they were forgotten.
+    public var calls: [Call] { state.withLockedValue { $0.calls } }
 
-    var isCrashed: Bool { state.withLockedValue { $0.isCrashed } }
+    /// Whether the machine has stopped.
+    public var isCrashed: Bool { state.withLockedValue { $0.isCrashed } }
 
-    func forgetCalls() { state.withLockedValue { $0.calls = [] } }
+    /// Forgets the calls.
+    public func forgetCalls() { state.withLockedValue { $0.calls = [] } }
 
     /// The process ends: descriptors and locks are gone, nothing else.
-    func restartProcess() {
+    public func restartProcess() {
         state.withLockedValue { state in
             state.handles = [:]
             state.locks = [:]
@@ -103,7 +102,7 @@ final class ModelFileSystem: FileSystem {
     }
 
     /// The machine ends: of what was not synced any part may be lost.
-    func restartMachine(seed: UInt64) {
+    public func restartMachine(seed: UInt64) {
         restartProcess()
         state.withLockedValue { state in
             var generator = SeededGenerator(seed: seed)
@@ -125,7 +124,7 @@ final class ModelFileSystem: FileSystem {
     }
 
     /// All paths of files.
-    func files() -> [String] {
+    public func files() -> [String] {
         state.withLockedValue { state in
             var found: [String] = []
             var waiting = [(0, "")]
@@ -143,7 +142,7 @@ final class ModelFileSystem: FileSystem {
     }
 
     /// Changes a file behind the store's back, durably.
-    func change(_ path: String, _ body: (inout [UInt8]) -> Void) {
+    public func change(_ path: String, _ body: (inout [UInt8]) -> Void) {
         state.withLockedValue { state in
             guard let node = Self.node(path, in: state) else { return }
             body(&state.nodes[node].content)
@@ -205,7 +204,8 @@ final class ModelFileSystem: FileSystem {
 
     private static func missing(_ path: String) -> ObjectStoreError { .system(ENOENT, "finding", path) }
 
-    func createDirectory(_ path: String) throws(ObjectStoreError) -> Bool {
+    /// See ``FileSystem``.
+    public func createDirectory(_ path: String) throws(ObjectStoreError) -> Bool {
         try call(.createDirectory, path) { state, path in
             guard let (parent, name) = Self.parent(path, in: state) else { return .failure(Self.missing(path)) }
             guard state.nodes[parent].names[name] == nil else { return .success(false) }
@@ -215,7 +215,8 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func openDirectory(_ path: String) throws(ObjectStoreError) -> OpenFile {
+    /// See ``FileSystem``.
+    public func openDirectory(_ path: String) throws(ObjectStoreError) -> OpenFile {
         try call(.openDirectory, path) { state, path in
             guard let node = Self.node(path, in: state) else { return .failure(Self.missing(path)) }
             guard state.nodes[node].isDirectory else { return .failure(.system(ENOTDIR, "opening", path)) }
@@ -223,7 +224,8 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func createFile(_ path: String) throws(ObjectStoreError) -> OpenFile {
+    /// See ``FileSystem``.
+    public func createFile(_ path: String) throws(ObjectStoreError) -> OpenFile {
         try call(.createFile, path) { state, path in
             guard let (parent, name) = Self.parent(path, in: state) else { return .failure(Self.missing(path)) }
             guard state.nodes[parent].names[name] == nil else { return .failure(.system(EEXIST, "creating", path)) }
@@ -233,28 +235,31 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func openFile(_ path: String) throws(ObjectStoreError) -> OpenFile {
+    /// See ``FileSystem``.
+    public func openFile(_ path: String) throws(ObjectStoreError) -> OpenFile {
         try call(.openFile, path) { state, path in
             guard let node = Self.node(path, in: state) else { return .failure(Self.missing(path)) }
             return .success(Self.open(node, path, &state))
         }
     }
 
-    func byteCount(of file: OpenFile) throws(ObjectStoreError) -> UInt64 {
+    /// See ``FileSystem``.
+    public func byteCount(of file: OpenFile) throws(ObjectStoreError) -> UInt64 {
         try call(.size, "", descriptor: file) { state, _ in
             guard let handle = state.handles[file.rawValue] else { return .failure(Self.stopped) }
             return .success(UInt64(state.nodes[handle.node].content.count))
         }
     }
 
-    func byteCount(at path: String) throws(ObjectStoreError) -> UInt64? {
+    /// See ``FileSystem``.
+    public func byteCount(at path: String) throws(ObjectStoreError) -> UInt64? {
         try call(.size, path) { state, path in
             .success(Self.node(path, in: state).map { UInt64(state.nodes[$0].content.count) })
         }
     }
 
     /// Gives at most 700 bytes at once, as a call may.
-    func read(
+    public func read(
         _ file: OpenFile,
         into bytes: UnsafeMutableRawBufferPointer,
         at offset: UInt64
@@ -270,7 +275,7 @@ final class ModelFileSystem: FileSystem {
     }
 
     /// Takes at most 900 bytes at once, as a call may.
-    func write(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int {
+    public func write(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int {
         let part = Array(bytes.prefix(900))
         return try call(.write, "", descriptor: file) { state, _ in
             guard let handle = state.handles[file.rawValue] else { return .failure(Self.stopped) }
@@ -279,7 +284,8 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func syncFile(_ file: OpenFile) throws(ObjectStoreError) {
+    /// See ``FileSystem``.
+    public func syncFile(_ file: OpenFile) throws(ObjectStoreError) {
         try call(.syncFile, "", descriptor: file) { state, _ -> Result<Void, ObjectStoreError> in
             guard let handle = state.handles[file.rawValue] else { return .failure(Self.stopped) }
             state.nodes[handle.node].durableContent = state.nodes[handle.node].content
@@ -287,7 +293,8 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func syncDirectory(_ directory: OpenFile) throws(ObjectStoreError) {
+    /// See ``FileSystem``.
+    public func syncDirectory(_ directory: OpenFile) throws(ObjectStoreError) {
         try call(.syncDirectory, "", descriptor: directory) { state, _ -> Result<Void, ObjectStoreError> in
             guard let handle = state.handles[directory.rawValue] else { return .failure(Self.stopped) }
             state.nodes[handle.node].durableNames = state.nodes[handle.node].names
@@ -295,16 +302,19 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func dropCached(_ file: OpenFile) {}
+    /// See ``FileSystem``.
+    public func dropCached(_ file: OpenFile) {}
 
-    func close(_ file: OpenFile) throws(ObjectStoreError) {
+    /// See ``FileSystem``.
+    public func close(_ file: OpenFile) throws(ObjectStoreError) {
         try call(.close, "", descriptor: file) { state, _ -> Result<Void, ObjectStoreError> in
             state.handles[file.rawValue] = nil
             return .success(())
         }
     }
 
-    func discard(_ file: OpenFile) {
+    /// See ``FileSystem``.
+    public func discard(_ file: OpenFile) {
         state.withLockedValue { state in
             if let handle = state.handles.removeValue(forKey: file.rawValue), state.locks[handle.node] == file.rawValue
             {
@@ -314,9 +324,10 @@ final class ModelFileSystem: FileSystem {
     }
 
     /// Descriptors that are open.
-    var openCount: Int { state.withLockedValue { $0.handles.count } }
+    public var openCount: Int { state.withLockedValue { $0.handles.count } }
 
-    func link(_ path: String, as name: String) throws(ObjectStoreError) -> Bool {
+    /// See ``FileSystem``.
+    public func link(_ path: String, as name: String) throws(ObjectStoreError) -> Bool {
         try call(.link, name) { state, name in
             guard let node = Self.node(path, in: state), let (parent, last) = Self.parent(name, in: state) else {
                 return .failure(Self.missing(path))
@@ -327,7 +338,8 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func rename(_ path: String, over name: String) throws(ObjectStoreError) {
+    /// See ``FileSystem``.
+    public func rename(_ path: String, over name: String) throws(ObjectStoreError) {
         try call(.rename, name) { state, name -> Result<Void, ObjectStoreError> in
             guard
                 let node = Self.node(path, in: state), let (from, old) = Self.parent(path, in: state),
@@ -339,21 +351,24 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func unlink(_ path: String) throws(ObjectStoreError) -> Bool {
+    /// See ``FileSystem``.
+    public func unlink(_ path: String) throws(ObjectStoreError) -> Bool {
         try call(.unlink, path) { state, path in
             guard let (parent, name) = Self.parent(path, in: state) else { return .failure(Self.missing(path)) }
             return .success(state.nodes[parent].names.removeValue(forKey: name) != nil)
         }
     }
 
-    func names(in path: String) throws(ObjectStoreError) -> [String] {
+    /// See ``FileSystem``.
+    public func names(in path: String) throws(ObjectStoreError) -> [String] {
         try call(.names, path) { state, path in
             guard let node = Self.node(path, in: state) else { return .failure(Self.missing(path)) }
             return .success(state.nodes[node].names.keys.sorted())
         }
     }
 
-    func lock(_ directory: OpenFile) throws(ObjectStoreError) -> Bool {
+    /// See ``FileSystem``.
+    public func lock(_ directory: OpenFile) throws(ObjectStoreError) -> Bool {
         try call(.lock, "", descriptor: directory) { state, _ in
             guard let handle = state.handles[directory.rawValue] else { return .failure(Self.stopped) }
             guard state.locks[handle.node] == nil else { return .success(false) }
@@ -362,11 +377,13 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func space(at path: String) throws(ObjectStoreError) -> FileSystemSpace {
+    /// See ``FileSystem``.
+    public func space(at path: String) throws(ObjectStoreError) -> FileSystemSpace {
         FileSystemSpace(freeBytes: 1_000, totalBytes: 2_000)
     }
 
-    func randomBytes(count: Int) -> [UInt8] {
+    /// See ``FileSystem``.
+    public func randomBytes(count: Int) -> [UInt8] {
         state.withLockedValue { state in
             state.random += 1
             var generator = SeededGenerator(seed: state.random)
@@ -374,7 +391,8 @@ final class ModelFileSystem: FileSystem {
         }
     }
 
-    func reached(_ failpoint: Failpoint) throws(ObjectStoreError) {
+    /// See ``FileSystem``.
+    public func reached(_ failpoint: Failpoint) throws(ObjectStoreError) {
         try call(.failpoint, failpoint.rawValue, failpoint: failpoint) { _, _ -> Result<Void, ObjectStoreError> in
             .success(())
         }

@@ -1,4 +1,4 @@
-import AshlarCore
+package import AshlarCore
 
 /// Decides what an agent does when: events in, jobs out. No clock, network or randomness inside.
 ///
@@ -18,26 +18,26 @@ import AshlarCore
 /// - Of the lanes that may start, the one that started longest ago does: none starves.
 /// - After work a lane is due at once; after failures it rests ever longer.
 /// - After ``stop()`` nothing starts.
-struct AgentPlanner: Sendable {
+package struct AgentPlanner: Sendable {
     /// The sorts of job.
-    enum Kind: Sendable, Hashable, CaseIterable {
+    package enum Kind: Sendable, Hashable, CaseIterable {
         case move, evict, compact, collect, scan
 
         /// Whether such a job holds an object in memory.
-        var holdsObject: Bool { self == .move || self == .compact }
+        package var holdsObject: Bool { self == .move || self == .compact }
         /// Whether any cache server will do.
-        var isShared: Bool { self == .collect || self == .scan }
+        package var isShared: Bool { self == .collect || self == .scan }
     }
 
     /// Something to do now.
-    struct Job: Sendable, Hashable {
-        let kind: Kind
+    package struct Job: Sendable, Hashable {
+        package let kind: Kind
         /// The cache server to ask, by its place in the configuration.
-        let cache: Int
+        package let cache: Int
     }
 
     /// How a job ended.
-    enum Outcome: Sendable, Hashable {
+    package enum Outcome: Sendable, Hashable {
         /// There was work; there may be more.
         case worked
         /// There was none.
@@ -46,16 +46,30 @@ struct AgentPlanner: Sendable {
         case failed
     }
 
-    struct Configuration: Sendable, Hashable {
-        var caches: Int
-        var objectsInMemory: Int
-        var idleNanoseconds: UInt64
-        var evictNanoseconds = AgentLimits.evictMilliseconds * 1_000_000
-        var compactNanoseconds = AgentLimits.compactMilliseconds * 1_000_000
-        var collectNanoseconds = AgentLimits.collectMilliseconds * 1_000_000
+    package struct Configuration: Sendable, Hashable {
+        package var caches: Int
+        package var objectsInMemory: Int
+        package var idleNanoseconds: UInt64
+        package var evictNanoseconds = AgentLimits.evictMilliseconds * 1_000_000
+        package var compactNanoseconds = AgentLimits.compactMilliseconds * 1_000_000
+        package var collectNanoseconds = AgentLimits.collectMilliseconds * 1_000_000
         /// 0 for never.
-        var scanNanoseconds: UInt64
-        var seed: UInt64
+        package var scanNanoseconds: UInt64
+        package var seed: UInt64
+
+        package init(
+            caches: Int,
+            objectsInMemory: Int,
+            idleNanoseconds: UInt64,
+            scanNanoseconds: UInt64,
+            seed: UInt64
+        ) {
+            self.caches = caches
+            self.objectsInMemory = objectsInMemory
+            self.idleNanoseconds = idleNanoseconds
+            self.scanNanoseconds = scanNanoseconds
+            self.seed = seed
+        }
     }
 
     private struct Lane: Sendable {
@@ -75,10 +89,10 @@ struct AgentPlanner: Sendable {
     private var random: AgentRandom
     private var lanes: [Lane] = []
     private var starts: UInt64 = 0
-    private(set) var isStopping = false
+    package private(set) var isStopping = false
 
     /// A planner whose first jobs are due within one idle rest from `now`; a first scan later.
-    init(_ configuration: Configuration, now: MonotonicTime) {
+    package init(_ configuration: Configuration, now: MonotonicTime) {
         precondition(configuration.caches > 0, "an agent without a cache server has nothing to do")
         precondition(configuration.objectsInMemory > 0, "an agent needs room for one object")
         self.configuration = configuration
@@ -96,13 +110,13 @@ struct AgentPlanner: Sendable {
     }
 
     /// Jobs that run now.
-    var running: Int { lanes.reduce(0) { $0 + $1.running } }
+    package var running: Int { lanes.reduce(0) { $0 + $1.running } }
 
     /// Whether it was stopped and the last job has ended.
-    var isFinished: Bool { isStopping && running == 0 }
+    package var isFinished: Bool { isStopping && running == 0 }
 
     /// The jobs to start now; each must be ended by ``finished(_:_:now:)``.
-    mutating func due(now: MonotonicTime) -> [Job] {
+    package mutating func due(now: MonotonicTime) -> [Job] {
         var jobs: [Job] = []
         while let index = next(now: now) {
             starts += 1
@@ -114,12 +128,12 @@ struct AgentPlanner: Sendable {
     }
 
     /// When to ask again if nothing ends before; nil where only the end of a job can change anything.
-    func nextWake(now: MonotonicTime) -> MonotonicTime? {
+    package func nextWake(now: MonotonicTime) -> MonotonicTime? {
         lanes.filter { mayStart($0) }.map(\.due).min().map { max($0, now) }
     }
 
     /// A job that still runs was given work: others may ask for more at once.
-    mutating func foundWork(_ job: Job, now: MonotonicTime) {
+    package mutating func foundWork(_ job: Job, now: MonotonicTime) {
         guard let index = lane(of: job) else { return }
         lanes[index].isBusy = true
         lanes[index].emptyInARow = 0
@@ -127,7 +141,7 @@ struct AgentPlanner: Sendable {
     }
 
     /// A job has ended.
-    mutating func finished(_ job: Job, _ outcome: Outcome, now: MonotonicTime) {
+    package mutating func finished(_ job: Job, _ outcome: Outcome, now: MonotonicTime) {
         guard let index = lane(of: job) else { preconditionFailure("a job ended that no lane started") }
         precondition(lanes[index].running > 0, "a job ended twice")
         lanes[index].running -= 1
@@ -155,7 +169,7 @@ struct AgentPlanner: Sendable {
     }
 
     /// Starts nothing more.
-    mutating func stop() { isStopping = true }
+    package mutating func stop() { isStopping = true }
 
     // MARK: - Choice
 

@@ -1,39 +1,15 @@
 import AshlarCore
 import AshlarTestSupport
+import BlockObjects
 import NIOCore
+import Ownership
 
-@testable import Ownership
-
-/// Two cache servers, a store, initiators and an agent in one thread and virtual time: the production cores of both sides,
-/// messages that are late, servers that stop, pause and come back, connections that break, initiators that sleep or go to
-/// another port, commits whose outcome nobody hears.
+/// Two cache servers, a store, initiators, two object servers and two agents in one thread and virtual time: the production
+/// cores of all, messages that are late, servers that stop, pause and come back, connections that break, initiators that sleep
+/// or go to another port, commits whose outcome nobody hears, disks that lose what was not synced.
 ///
 /// Everything that happens follows from the seed.
 final class Cluster {
-    /// Defects in what joins the cores to one another and to the store, planted to see that the checker finds them.
-    enum Defect: String, CaseIterable {
-        /// A server takes its lease for far longer than it is (R8).
-        case leaseOverrated
-        /// Old proofs are taken for fresh ones (R1).
-        case proofsNeverAge
-        /// A target takes an initiator for alive without having heard of it (R1).
-        case proofsWithoutInitiator
-        /// Commands of an earlier epoch are passed off as the current one's (R5).
-        case epochsRewritten
-        /// Of a commit whose outcome is not heard only a part is made (I12).
-        case halfCommitted
-        /// A commit is now and then acknowledged without being made (I1).
-        case commitForgotten
-        /// A new owner starts without registrations and reservation.
-        case registrationsForgotten
-        /// A reset aborts only what has come to the owner (R6).
-        case transitForgotten
-        /// A server that gave the volume up does not remember what was aborted on its way (R9).
-        case abortsForgottenWithHandOver
-        /// Who takes a nexus up again does not remember that it was aborted meanwhile (R9).
-        case abortsForgottenWithResume
-    }
-
     final class Server {
         let endpoint: String
         var core: CacheOwner
@@ -59,14 +35,24 @@ final class Cluster {
     let defect: Defect?
     /// Whether initiators register, reserve and preempt one another.
     let hasReservations: Bool
+    /// How long an initiator thinks at most before its next command.
+    let thinkMicroseconds: Int
     /// The keys with which ports are registered, as far as their initiators know.
     var keys: [Int: ReservationKey] = [:]
-    /// How many times as often as usual something happens that may do harm.
-    let trouble: Int
     var generator: SeededGenerator
     var store: ModelStore
     var servers: [Server] = []
     var initiators: [Initiator] = []
+    var nodes: [ObjectNode] = []
+    var agents: [ClusterAgent] = []
+    var map: MapChecker
+    /// What was seen to be wrong while it ran.
+    var problems: [String] = []
+    /// Milliseconds after which intents are given up, and dead objects deleted.
+    let ages: (intent: UInt64, grace: UInt64)
+    let inflater: BlockInflater
+    /// Some clusters compress, some do not.
+    let compressor: BlockCompressor?
     var operations: [ClusterOperation] = []
     /// Which initiator waits for an operation.
     var owners: [Int: Int] = [:]
@@ -83,11 +69,16 @@ final class Cluster {
         didSet { if mood == .still { isolated = nil } }
     }
     var isQuiet: Bool { mood != .rough }
-    private(set) var now: UInt64 = 1_000_000_000
+    /// The time, in nanoseconds.
+    private(set) var time: UInt64 = 1_000_000_000
+    /// What a server takes for the time where it does not look at its clock again.
+    private var heldTime: UInt64?
+    var now: UInt64 { heldTime ?? time }
     private var queue: [(at: UInt64, order: UInt64, run: () -> Void)] = []
     private var order: UInt64 = 0
     var nextValue: UInt64 = 1
     var counters: [String: Int] = [:]
+    var alarms: [String] = []
     var digest: UInt64 = 0xCBF2_9CE4_8422_2325
     /// A server that is cut off from the store and from all but one initiator.
     private(set) var isolated: (server: Int, until: UInt64)?
@@ -99,17 +90,16 @@ final class Cluster {
     init(
         seed: UInt64,
         initiators count: Int = 3,
-        blockBytes: UInt32 = 2_048,
+        blockBytes wanted: UInt32? = nil,
         defect: Defect? = nil,
         storeDefect: ModelStore.Defect? = nil
     ) throws {
         self.seed = seed
         self.defect = defect
-        hasReservations =
-            defect == .registrationsForgotten || storeDefect == .reservationsIgnored
-            || (defect == nil && storeDefect == nil && seed.isMultiple(of: 2))
-        trouble = storeDefect == nil ? 1 : 4
+        hasReservations = seed.isMultiple(of: 2)
         generator = SeededGenerator(seed: seed)
+        let drawn: UInt32 = [512, 2_048, 2_048, 4_096][generator.below(4)]
+        let blockBytes = wanted ?? drawn
         self.blockBytes = Int(blockBytes)
         let size = UInt64(Self.windows) * Limits.regionBlocks * UInt64(blockBytes)
         let geometry = try Geometry(sizeBytes: size, blockSizeBytes: blockBytes)
@@ -117,9 +107,16 @@ final class Cluster {
         policy.cachedBytesMaximum = 4 * UInt64(blockBytes)
         policy.readFill = [.never, .always, .second][generator.below(3)]
         policy.compactBelowPercent = 80
-        memoryBytes = [10 << 10, 24 << 10, 128 << 10][generator.below(3)]
+        inflater = try BlockInflater()
+        compressor = generator.chance(30) ? try BlockCompressor() : nil
+        thinkMicroseconds = [24_000, 60_000][generator.below(2)]
+        memoryBytes = [10 << 10, 24 << 10, 128 << 10][generator.below(3)] * Int(blockBytes) / 2_048
         let block = UInt64(blockBytes)
-        watermarks = generator.chance(40) ? (8 * block, 20 * block) : (1 << 30, 2 << 30)
+        let isTight = generator.chance(40)
+        watermarks = isTight ? (8 * block, 20 * block) : (1 << 30, 2 << 30)
+        // Intents that are given up sooner than owners use them cost moves, for which nothing may wait then.
+        let intentAge: UInt64 = [4_000, 15_000, 600_000][isTight ? 2 : generator.below(3)]
+        ages = (intent: intentAge, grace: [0, 300, 2_000][generator.below(3)])
         slowOneIn = [300, 50][generator.below(2)]
         let description = VolumeDescription(
             id: Self.volume,
@@ -131,8 +128,25 @@ final class Cluster {
         )
         store = ModelStore(volumes: [description])
         store.defect = storeDefect
+        map = MapChecker(blocks: Self.blocks(initiators: count))
         servers = ["a:1", "b:1"].map { Server(configuration: configuration($0)) }
         initiators = (0..<count).map { Initiator(index: $0) }
+        nodes = [1, 2].map { ObjectNode(number: ObjectServerID($0)) }
+        for node in nodes {
+            open(node)
+            guard defect == .putsUnsynced else { continue }
+            node.disk.restartProcess()
+            open(node)
+        }
+        agents = (0..<2).map {
+            ClusterAgent(number: $0, planner: planner(seed: generator.next()), servers: nodes.map(\.number))
+        }
+    }
+
+    /// All blocks that somebody may write.
+    private static func blocks(initiators: Int) -> [BlockID] {
+        let starts = (0..<windows).map { windowStart($0) } + (0..<initiators).map { placeOfCopies($0) }
+        return starts.flatMap { start in (0..<UInt64(blocksInWindow)).map { BlockID(start + $0) } }
     }
 
     private func configuration(_ endpoint: String) -> OwnerConfiguration {
@@ -150,9 +164,9 @@ final class Cluster {
 
     // MARK: Geometry
 
-    static var sectorsInBlock: Int { 4 }
-    static var sectorsInWindow: Int { blocksInWindow * sectorsInBlock }
-    static var sectors: Int { windows * sectorsInWindow }
+    var sectorsInBlock: Int { blockBytes / Self.sectorBytes }
+    var sectorsInWindow: Int { Self.blocksInWindow * sectorsInBlock }
+    var sectors: Int { Self.windows * sectorsInWindow }
 
     /// The block at which a window begins: half of it lies before the border of a region.
     static func windowStart(_ window: Int) -> UInt64 {
@@ -166,16 +180,16 @@ final class Cluster {
     }
 
     func offset(ofSector sector: Int) -> UInt64 {
-        let window = sector / Self.sectorsInWindow
+        let window = sector / sectorsInWindow
         return Self.windowStart(window) * UInt64(blockBytes)
-            + UInt64(sector % Self.sectorsInWindow * Self.sectorBytes)
+            + UInt64(sector % sectorsInWindow * Self.sectorBytes)
     }
 
     // MARK: Time
 
     func after(_ nanoseconds: UInt64, _ run: @escaping () -> Void) {
         order += 1
-        let at = now + nanoseconds
+        let at = time + nanoseconds
         var low = 0
         var high = queue.count
         while low < high {
@@ -196,13 +210,15 @@ final class Cluster {
     func run(until end: UInt64) {
         while let next = queue.last, next.at <= end {
             queue.removeLast()
-            now = next.at
+            time = next.at
             next.run()
         }
-        now = max(now, end)
+        time = max(time, end)
     }
 
-    func count(_ name: String) { counters[name, default: 0] += 1 }
+    func count(_ name: String) {
+        counters[name, default: 0] += 1
+    }
 
     func fold(_ value: UInt64) { digest = (digest ^ value) &* 0x100_0000_01B3 }
 
@@ -214,7 +230,7 @@ final class Cluster {
             login(initiator)
             work(initiator)
         }
-        agent()
+        for agent in agents { pump(agent) }
     }
 
     private func tick(_ index: Int) {
@@ -236,8 +252,12 @@ final class Cluster {
         let server = servers[index]
         let generation = server.generation
         if server.pausedUntil > now {
+            let arrived = now
             after(server.pausedUntil - now + 1) { [self] in
                 guard servers[index].generation == generation else { return }
+                // R8: a lease is tested with the time at which something is done, not at which it was asked for.
+                if defect == .clockReadEarly { heldTime = arrived }
+                defer { heldTime = nil }
                 onServer(index, event)
             }
             return
@@ -248,11 +268,17 @@ final class Cluster {
     }
 
     /// Brings an answer of the store to the process that asked, if that still runs.
-    private func toServer(_ index: Int, _ generation: Int, _ event: @escaping (Server) -> Void) {
+    func toServer(_ index: Int, _ generation: Int, _ event: @escaping (Server) -> Void) {
         after(delay()) { [self] in
             guard servers[index].generation == generation else { return }
             onServer(index, event)
         }
+    }
+
+    /// Brings something to a process at once, if that still runs.
+    func toServerNow(_ index: Int, _ generation: Int, _ event: @escaping (Server) -> Void) {
+        guard servers[index].generation == generation else { return }
+        onServer(index, event)
     }
 
     func kill(_ index: Int) {
@@ -325,6 +351,7 @@ final class Cluster {
             }
             after(delay()) { completion(answer) }
         case .note: break
+        case .alarm(let text): alarms.append(text)
         case .commit(let id, let commits): commit(id, commits, at: index, generation)
         case .fetchSlot(let id, let extent, _): fetch(id, extent, at: index, generation)
         case .loadRegion(let id, _, let range):
@@ -355,6 +382,7 @@ final class Cluster {
             let forgets = defect == .registrationsForgotten
             ask(index, generation, { $0.takeOver(volume, server: server, now: clock()) }) {
                 var result = $1
+                if case .success(.owned) = result { self.count("takeover") }
                 if forgets, case .success(.owned(var ownership)) = result {
                     ownership.unit.reservations = PersistentReservations()
                     result = .success(.owned(ownership))
@@ -401,24 +429,6 @@ final class Cluster {
         }
     }
 
-    private func fetch(_ id: OperationID, _ extent: Extent, at index: Int, _ generation: Int) {
-        let isUnavailable = !isQuiet && generator.below(50) == 0
-        after(delay()) { [self] in
-            let found = store.slot(extent.object, extent.firstSlot)
-            toServer(index, generation) { server in
-                let result: Result<ByteBuffer, SlotFailure>
-                if isUnavailable {
-                    result = .failure(.unavailable("planted"))
-                } else if let found, found.block == extent.blocks.first {
-                    result = .success(found.bytes)
-                } else {
-                    result = .failure(.damaged("gone"))
-                }
-                server.core.slotFetched(id, result, now: MonotonicTime(self.now))
-            }
-        }
-    }
-
     /// Asks the store: a transaction takes effect when it arrives, its answer comes later.
     func ask<Value>(
         _ index: Int,
@@ -428,6 +438,7 @@ final class Cluster {
     ) {
         let isRefused = !isQuiet && generator.below(400) == 0
         after(delayToStore(index)) { [self] in
+            store.clock = MonotonicTime(now)
             let result: Result<Value, StoreFailure> =
                 isRefused ? .failure(.refused("planted")) : .success(request(&store))
             toServer(index, generation) { event(&$0.core, result, MonotonicTime(self.now)) }
@@ -437,11 +448,12 @@ final class Cluster {
     private func commit(_ id: OperationID, _ commits: [VolumeCommit], at index: Int, _ generation: Int) {
         let dice = isQuiet ? 1_000 : generator.below(300)
         after(delayToStore(index)) { [self] in
+            store.clock = MonotonicTime(now)
             let result: Result<[VolumeCommitResult], StoreFailure>
             switch dice {
             case 0:
                 count("unknown, committed")
-                _ = store.commit(defect == .halfCommitted ? commits.map(half) : commits)
+                _ = apply(defect == .halfCommitted ? commits.map(half) : commits)
                 result = .failure(.unknownOutcome("planted"))
             case 1:
                 count("unknown, not committed")
@@ -454,13 +466,21 @@ final class Cluster {
                 result = .failure(.broken("planted"))
             case 4..<10 where defect == .commitForgotten:
                 result = .success(commits.map { _ in .committed(.init()) })
-            default:
-                result = .success(store.commit(commits))
-                if case .success(let list) = result, case .fenced? = list.first { count("fenced") }
+            case 10..<40 where defect == .lockLeftOut && commits.allSatisfy(isCurrent):
+                // I3: the epoch is tested by a plain join; the transaction takes effect later.
+                return after(UInt64(generator.below(6_000)) * 1_000_000) { [self] in
+                    let list = apply(commits, isUnguarded: true)
+                    toServer(index, generation) {
+                        $0.core.commitCompleted(id, .success(list), now: MonotonicTime(self.now))
+                    }
+                }
+            default: result = .success(apply(commits))
             }
             toServer(index, generation) { $0.core.commitCompleted(id, result, now: MonotonicTime(self.now)) }
         }
     }
+
+    private func isCurrent(_ commit: VolumeCommit) -> Bool { store.state(of: commit.volume)?.epoch == commit.epoch }
 
     private func half(_ commit: VolumeCommit) -> VolumeCommit {
         var commit = commit

@@ -1,6 +1,6 @@
-import AshlarCore
+package import AshlarCore
 import BlockObjects
-import RPC
+package import RPC
 
 /// What a compaction reads and what it writes: made of the runs that a cache server handed out, before anything is
 /// fetched.
@@ -9,33 +9,33 @@ import RPC
 /// - Slots of one source that lie close together are read with one request, dead ones between them included.
 /// - Only as many blocks are taken as fit the new object even if none is compressed; the others stay live where they
 ///   are.
-struct CompactionPlan: Sendable, Hashable {
+package struct CompactionPlan: Sendable, Hashable {
     /// One block of the new object.
-    struct Item: Sendable, Hashable {
-        let block: BlockID
-        let source: ObjectID
-        let sourceSlot: SlotIndex
+    package struct Item: Sendable, Hashable {
+        package let block: BlockID
+        package let source: ObjectID
+        package let sourceSlot: SlotIndex
         /// The block that the slot must have been written as.
-        let origin: BlockID
+        package let origin: BlockID
         /// The version that the block gets where it is a copy; nil: the one in the slot.
-        let copyVersion: Version?
+        package let copyVersion: Version?
     }
 
     /// Slots of one source that are read with one request.
-    struct Window: Sendable, Hashable {
-        let source: ObjectID
-        let server: ObjectServerID
-        let firstSlot: SlotIndex
-        let count: UInt32
+    package struct Window: Sendable, Hashable {
+        package let source: ObjectID
+        package let server: ObjectServerID
+        package let firstSlot: SlotIndex
+        package let count: UInt32
     }
 
     /// The blocks of the new object in slot order.
-    let items: [Item]
+    package let items: [Item]
     /// What to read, each source's slots ascending.
-    let windows: [Window]
+    package let windows: [Window]
 
     /// - Throws: `.badWork` where the runs are not ascending, overlap, or reach over the bounds of objects.
-    init(_ work: CompactionWork.Answer) throws(AgentError) {
+    package init(_ work: CompactionWork.Answer) throws(AgentError) {
         let room = Self.slotsThatFit(blockSizeBytes: work.blockSizeBytes)
         var items: [Item] = []
         var reads: [ReadKey: [SlotIndex]] = [:]
@@ -70,7 +70,7 @@ struct CompactionPlan: Sendable, Hashable {
     }
 
     /// How many blocks fit an object in every case.
-    static func slotsThatFit(blockSizeBytes: UInt32) -> Int {
+    package static func slotsThatFit(blockSizeBytes: UInt32) -> Int {
         let bytes = Limits.objectMaximumBytes - BlockObjectsLimits.headerBytes(slotCount: 0)
         let slot = BlockObjectsLimits.slotEntryBytes + max(1, Int(blockSizeBytes))
         return min(bytes / slot, Int(Limits.objectSlotsMaximum))

@@ -1,7 +1,6 @@
 import AshlarCore
 import AshlarTestSupport
-
-@testable import Ownership
+import Ownership
 
 /// What a command of an initiator does to reservations. Each key is used once, so that a key names a registration.
 enum ClusterReservation: Hashable {

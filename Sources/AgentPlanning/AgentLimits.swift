@@ -7,38 +7,38 @@ public enum AgentLimits {
     /// Shortest rest between two questions for work; a shorter one is raised to it.
     public static let idleMinimumMilliseconds: UInt32 = 5
     /// The first rest after work is this part of the idle rest; each further one is twice as long.
-    static let firstRestDivisor: UInt64 = 16
+    package static let firstRestDivisor: UInt64 = 16
     /// How often a cache server is asked to evict, unless it has more to evict at once.
-    static let evictMilliseconds: UInt64 = 2_000
+    package static let evictMilliseconds: UInt64 = 2_000
     /// How often a cache server is asked for an object to compact, unless it has more.
-    static let compactMilliseconds: UInt64 = 5_000
+    package static let compactMilliseconds: UInt64 = 5_000
     /// How often dead objects are asked for, unless there are more.
-    static let collectMilliseconds: UInt64 = 10_000
+    package static let collectMilliseconds: UInt64 = 10_000
     /// The rest after a first failure; each further one in a row is twice as long.
-    static let backoffMinimumMilliseconds: UInt64 = 100
+    package static let backoffMinimumMilliseconds: UInt64 = 100
     /// The longest rest after failures.
-    static let backoffMaximumMilliseconds: UInt64 = 10_000
+    package static let backoffMaximumMilliseconds: UInt64 = 10_000
     /// Rests vary by this many percent to either side, so that agents do not walk in step.
-    static let jitterPercent: UInt64 = 25
+    package static let jitterPercent: UInt64 = 25
     /// How long an object server that refused a put comes last in the choice.
-    static let placementRestMilliseconds: UInt64 = 10_000
+    package static let placementRestMilliseconds: UInt64 = 10_000
     /// Object servers that one object is offered to.
-    static let putAttemptsMaximum = 3
+    package static let putAttemptsMaximum = 3
     /// How long a question to a cache server may take.
-    static let askDeadlineMilliseconds: UInt32 = 10_000
+    package static let askDeadlineMilliseconds: UInt32 = 10_000
     /// How long a map may take.
-    static let mapDeadlineMilliseconds: UInt32 = 20_000
+    package static let mapDeadlineMilliseconds: UInt32 = 20_000
     /// How long a put may take, its sync with it.
-    static let putDeadlineMilliseconds: UInt32 = 20_000
+    package static let putDeadlineMilliseconds: UInt32 = 20_000
     /// How long any other request to an object server may take.
-    static let objectDeadlineMilliseconds: UInt32 = 10_000
+    package static let objectDeadlineMilliseconds: UInt32 = 10_000
     /// Dead slots that a compaction reads along, to make one request of two.
-    static let compactionReadThroughSlots: UInt32 = 16
+    package static let compactionReadThroughSlots: UInt32 = 16
     /// Deletions in flight at once.
-    static let deletionsInFlightMaximum = 16
+    package static let deletionsInFlightMaximum = 16
     /// Objects in one page of a scan.
-    static let scanPageObjects: UInt32 = 1_000
+    package static let scanPageObjects: UInt32 = 1_000
     /// A page of a scan with more unknown objects than this, if they are also more than half of it, deletes none: then
     /// the database, not the page, is to be doubted (M8).
-    static let scanUnknownMaximum = 64
+    package static let scanUnknownMaximum = 64
 }

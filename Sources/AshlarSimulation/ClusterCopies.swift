@@ -1,7 +1,6 @@
 import AshlarCore
 import AshlarTestSupport
-
-@testable import Ownership
+import Ownership
 
 // Copies: each initiator copies to a place of its own, which nobody else writes. What it reads there is what the source was when
 // the copy was made, so that the checker takes it for a read of the source at that time.
@@ -28,8 +27,8 @@ extension Cluster {
         let count = 1 + generator.below(Self.blocksInWindow - first)
         let operation = ClusterOperation(
             isRead: false,
-            firstSector: generator.below(Self.windows) * Self.sectorsInWindow + first * Self.sectorsInBlock,
-            count: count * Self.sectorsInBlock,
+            firstSector: generator.below(Self.windows) * sectorsInWindow + first * sectorsInBlock,
+            count: count * sectorsInBlock,
             values: [],
             begun: now,
             isOfCopy: true

@@ -1,18 +1,18 @@
-import AshlarCore
+package import AshlarCore
 
 /// Which object server gets an object: rendezvous hashing, so that a server more or less moves only its own share.
 ///
 /// Servers that are not connected, or refused a put a short while ago, come last: an object goes where it can be stored
 /// now, and the map says where that is.
-struct ObjectPlacement: Sendable {
+package struct ObjectPlacement: Sendable {
     /// The configured servers in the order of their numbers.
-    let servers: [ObjectServerID]
+    package let servers: [ObjectServerID]
     private var restsUntil: [ObjectServerID: MonotonicTime] = [:]
 
-    init(servers: some Sequence<ObjectServerID>) { self.servers = servers.sorted() }
+    package init(servers: some Sequence<ObjectServerID>) { self.servers = servers.sorted() }
 
     /// The servers to offer `object` to, the best first; at most ``AgentLimits/putAttemptsMaximum``.
-    func order(
+    package func order(
         of object: ObjectID,
         connected: Set<ObjectServerID>,
         now: MonotonicTime
@@ -29,12 +29,12 @@ struct ObjectPlacement: Sendable {
     }
 
     /// A put on `server` failed: others come first for a while.
-    mutating func putFailed(on server: ObjectServerID, now: MonotonicTime) {
+    package mutating func putFailed(on server: ObjectServerID, now: MonotonicTime) {
         restsUntil[server] = now.advanced(byNanoseconds: AgentLimits.placementRestMilliseconds * 1_000_000)
     }
 
     /// A put on `server` succeeded.
-    mutating func putSucceeded(on server: ObjectServerID) { restsUntil[server] = nil }
+    package mutating func putSucceeded(on server: ObjectServerID) { restsUntil[server] = nil }
 
     private static func score(_ object: ObjectID, _ server: ObjectServerID) -> UInt64 {
         AgentRandom.mix(

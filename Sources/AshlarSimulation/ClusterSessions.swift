@@ -1,8 +1,7 @@
 import AshlarCore
 import AshlarTestSupport
 import NIOCore
-
-@testable import Ownership
+import Ownership
 
 /// One attempt of an initiator to do something: what the checker sees.
 struct ClusterOperation {
@@ -34,6 +33,10 @@ struct ClusterOperation {
     var reservation: ClusterReservation?
     /// It resets the unit, in place of all that.
     var isReset = false
+    /// It is CLEAR TASK SET: a reset of which nexuses are told only where it hit something.
+    var isClearing = false
+    /// Its target has sent it to an owner.
+    var isSent = false
     /// It was not done because it reported a unit attention condition.
     var isExcused = false
 }
@@ -67,6 +70,8 @@ final class Initiator {
     var readsOfCopy = 0
     /// No command goes out through another port before this time (R7).
     var notBefore: UInt64 = 0
+    /// Through which target each of its ports was opened last.
+    var targets: [UInt16: Int] = [:]
     init(index: Int) { self.index = index }
 }
 
@@ -88,6 +93,10 @@ final class ClusterSession {
     var extraDelay: UInt64 = 0
     /// Whether it is getting rid of a reservation that is in its way.
     var isClearing = false
+    /// Reads whose slots are being fetched, by their operations.
+    var reads: [Int: ClusterRead] = [:]
+    /// Whether it looks for the owner, or for its nexus there.
+    var isBetweenOwners = false
 
     init(
         initiator: Initiator,
@@ -129,9 +138,11 @@ extension Cluster {
         let volume = Self.volume
         let ports = InitiatorTargetNexus(
             initiatorName: "i\(initiator.index)",
-            isid: 1,
+            isid: defect == .reinstatementMissed ? UInt64(login) : 1,
             portalGroupTag: initiator.port
         )
+        // A balancer sends a session to any node of a portal group.
+        let target = generator.below(3)
         var isAnswered = false
         request(index) {
             $0.lookUp($1, volume: volume, now: $2)
@@ -142,12 +153,15 @@ extension Cluster {
                 return again(initiator, login, after: 50_000_000)
             }
             request(index) {
-                $0.openNexus($1, volume: volume, ports: ports, node: "t", now: $2)
+                $0.openNexus($1, volume: volume, ports: ports, node: "t\(target)", now: $2)
             } answer: { answer in
                 guard initiator.login == login, !isAnswered else { return }
                 isAnswered = true
                 guard case .nexusOpened(let number, let stamp) = answer else {
                     return self.again(initiator, login, after: 20_000_000)
+                }
+                if let former = initiator.targets.updateValue(target, forKey: ports.portalGroupTag), former != target {
+                    self.count("reinstatement through another node")
                 }
                 let portNumber = initiator.index * Cluster.portsOfInitiator + Int(ports.portalGroupTag)
                 self.opened(initiator, portNumber, number, stamp, at: index)
@@ -218,6 +232,14 @@ extension Cluster {
 
     func breakConnection(_ session: ClusterSession) {
         guard !session.isEnded else { return }
+        session.isBetweenOwners = true
+        if defect == .abortedTooSoon, !session.isInitiatorGone {
+            for (id, operation) in session.inFlight where !operations[operation].isRead {
+                operations[operation].fate = .never
+                session.inFlight[id] = nil
+                session.client.forget(id)
+            }
+        }
         session.server = nil
         session.connection += 1
         session.client.ownerLost()
@@ -257,10 +279,17 @@ extension Cluster {
         switch action {
         case .send(let id, let attempt, let request, let context): send(id, attempt, request, context, session)
         case .complete(let request, let outcome): complete(request, outcome, session)
-        case .stampArrived(let token): prove(token, session)
+        case .stampArrived(let token):
+            if defect == .resumedUnproved, session.isBetweenOwners {
+                after(delay()) { self.proved(token, session) }
+            } else {
+                prove(token, session)
+            }
         case .ping: break
         case .resume(let number, let stamp): resume(number, stamp, session)
-        case .locate: locate(session)
+        case .locate:
+            session.isBetweenOwners = true
+            locate(session)
         case .drop:
             count("drop")
             session.isEnded = true
@@ -278,6 +307,7 @@ extension Cluster {
         guard let index = session.server else { return session.client.ownerLost() }
         let connection = session.connection
         let command = request.command
+        operations[request.operation].isSent = true
         // What was on its way when a connection broke arrives all the same, or not.
         let isLost = generator.chance(50)
         let rewrites = defect == .epochsRewritten
@@ -293,6 +323,9 @@ extension Cluster {
                     drain(session)
                 }
                 var context = context
+                if self.defect == .resentUnderNewNumbers, attempt > 1 {
+                    context.command = CommandID(id.rawValue + 2_000 + 100 * UInt64(attempt))
+                }
                 let now = MonotonicTime(self.now)
                 if rewrites, let current = server.core.currentStamp(of: Self.volume, now: now)?.0 {
                     context.proved = current
@@ -341,8 +374,13 @@ extension Cluster {
             guard !session.isEnded, !isAnswered else { return }
             isAnswered = true
             switch answer {
-            case .nexusResumed(let done, let stamp): session.client.resumed(done: done, stamp)
-            case .refused(.unproved, let stamp): session.client.resumeRefused(unproved: stamp)
+            case .nexusResumed(let done, let stamp):
+                count("resumed")
+                session.isBetweenOwners = false
+                session.client.resumed(done: done, stamp)
+            case .refused(.unproved, let stamp):
+                count("resume unproved")
+                session.client.resumeRefused(unproved: stamp)
             case .refused(.nexusClosed, _): session.client.resumeRefused(unproved: nil)
             default: session.client.ownerLost()
             }
@@ -361,7 +399,7 @@ extension Cluster {
         case .done(let stamp): .final(.done, stamp)
         case .read(let stamp, let runs, let payload): .final(.read(runs, payload), stamp)
         case .miscompare(let stamp, _): .final(.miscompare, stamp)
-        case .refused(.unproved, let stamp): .unproved(stamp)
+        case .refused(.unproved, let stamp): lapsed(stamp)
         case .refused(.wrongEpoch, _), .refused(.notOwner, _): .ownerLost
         case .refused(.ownershipLost, _): .unexecuted
         case .refused(.nexusClosed, _): .nexusClosed
@@ -370,10 +408,15 @@ extension Cluster {
         }
     }
 
+    private func lapsed(_ stamp: Stamp?) -> NexusDisposition<ClusterAnswer> {
+        count("nexus lapse")
+        return .unproved(stamp)
+    }
+
     // MARK: Workload
 
     func work(_ initiator: Initiator) {
-        after(UInt64(generator.below(14_000)) * 1_000) { [self] in
+        after(UInt64(generator.below(thinkMicroseconds)) * 1_000) { [self] in
             if let session = initiator.session, mood != .still {
                 if session.inFlight.count < (isAlone(session) ? 32 : 4) { issue(session) }
                 if mood == .rough { disturb(session) }
@@ -389,10 +432,11 @@ extension Cluster {
 
     private func disturb(_ session: ClusterSession) {
         let initiator = session.initiator
-        switch generator.below(2_400 / trouble) {
+        switch generator.below(1_600) {
         case 0..<4:
             initiator.isAsleepUntil = now + UInt64(generator.below(7_000)) * 1_000_000
             count("sleep")
+        case 24..<26: killTarget(session)
         case 4, 5:
             // The path breaks and the initiator comes back, with what was in flight unanswered (R3).
             count("relogin")
@@ -414,7 +458,7 @@ extension Cluster {
         let initiator = session.initiator
         count("other port")
         initiator.port = 3 - initiator.port
-        initiator.notBefore = session.received + Self.timeToLive + 1_000_000
+        initiator.notBefore = defect == .portsTooSoon ? now : session.received + Self.timeToLive + 1_000_000
         if isTargetSlow {
             // What the initiator sent last is late.
             session.extraDelay = UInt64(generator.below(12_000)) * 1_000_000
@@ -422,6 +466,13 @@ extension Cluster {
             if isSlowOnce || generator.chance(50) { session.extraDelay = 0 }
         }
         login(initiator)
+    }
+
+    /// A target ends with its sessions: what it had sent arrives, what it had not never does (I9).
+    func killTarget(_ session: ClusterSession) {
+        count("target: kill")
+        session.isEnded = true
+        if session.initiator.session === session { login(session.initiator) }
     }
 
     /// Takes commands back; after the answer they do not happen any more (R6).
@@ -451,11 +502,12 @@ extension Cluster {
         count("reset")
         var operation = ClusterOperation(isRead: false, firstSector: 0, count: 0, values: [], begun: now)
         operation.isReset = true
+        operation.isClearing = generator.chance(50)
         submit(
             operation,
             .check(CommandRules(access: .any), reservations: false),
             session,
-            management: generator.chance(50) ? .logicalUnitReset : .clearTaskSet
+            management: operation.isClearing ? .clearTaskSet : .logicalUnitReset
         )
     }
 
@@ -465,8 +517,8 @@ extension Cluster {
         }
         if !isAlone(session), generator.chance(12), issueCopy(session) { return }
         let window = generator.below(Self.windows)
-        var count = 1 + generator.below(generator.chance(70) ? 6 : Self.sectorsInWindow - 1)
-        var first = window * Self.sectorsInWindow + generator.below(Self.sectorsInWindow - count + 1)
+        var count = 1 + generator.below(generator.chance(70) ? 6 : sectorsInWindow - 1)
+        var first = window * sectorsInWindow + generator.below(sectorsInWindow - count + 1)
         var operation = ClusterOperation(isRead: false, firstSector: first, count: count, values: [], begun: now)
         let command: CommandOperation
         let dice = isAlone(session) ? 0 : generator.below(100)
@@ -476,8 +528,8 @@ extension Cluster {
         } else if dice < 57 {
             if generator.chance(20) {
                 // Across windows, and what lies between them.
-                first = window * Self.sectorsInWindow
-                count = (1 + generator.below(Self.windows - window)) * Self.sectorsInWindow
+                first = window * sectorsInWindow
+                count = (1 + generator.below(Self.windows - window)) * sectorsInWindow
             }
             operation.firstSector = first
             operation.count = count
@@ -573,8 +625,11 @@ extension Cluster {
         fold(now)
         // An initiator that has gone hears nothing.
         guard !session.isInitiatorGone else { return }
+        if operations[index].isRead, case .answered(.read(let runs, let payload)) = outcome {
+            return assemble(request, runs, payload, session)
+        }
         session.received = now
-        if operations[index].isOfCopy, operations[index].isRead { session.initiator.readsOfCopy -= 1 }
+        if operations[index].isRead { readEnded(index, session) }
         session.isClearing = session.isClearing && operations[index].reservation == nil
         switch outcome {
         case .answered(.done): done(index, session)
@@ -587,7 +642,7 @@ extension Cluster {
         case .answered(.miscompare):
             count("miscompare")
             operations[index].fate = .never
-        case .answered(.read(let runs, let payload)): finishRead(index, runs, payload, session.initiator)
+        case .answered(.read): count("read by what is no read")
         case .answered(.failed(.superseded)): count("superseded")
         case .answered(.failed(let refusal)):
             count("failed \(refusal)")
@@ -607,57 +662,15 @@ extension Cluster {
         if let reservation = operations[index].reservation { done(reservation, session) }
         guard operations[index].isReset else { return }
         count("reset done")
+        // What a target kept through the end of an epoch, and sends for the first time in the next one, is aborted by a reset alone:
+        // that CLEAR TASK SET found nothing of a nexus is not remembered then.
+        let isClearing = operations[index].isClearing
         for other in operations.indices
-        where operations[other].fate == .open && operations[other].begun <= operations[index].begun {
+        where operations[other].fate == .open && operations[other].begun <= operations[index].begun
+            && (operations[other].isSent || !isClearing)
+        {
             operations[other].latest = min(operations[other].latest, now)
         }
-    }
-
-    /// Puts a read's blocks together; an object that has gone makes it fail, as a repeat would (I7).
-    private func finishRead(_ index: Int, _ runs: [ReadRun], _ payload: [ByteBuffer], _ initiator: Initiator) {
-        var bytes = ByteBuffer()
-        var rest = payload[...]
-        let isOfCopy = operations[index].isOfCopy
-        let firstBlock =
-            isOfCopy
-            ? Self.placeOfCopies(initiator.index)
-            : offset(ofSector: operations[index].firstSector) / UInt64(blockBytes)
-        for run in runs {
-            switch run {
-            case .bytes(let checksums):
-                for checksum in checksums {
-                    guard let block = rest.popFirst(), block.testChecksum == checksum else {
-                        return count("damaged read")
-                    }
-                    bytes.writeImmutableBuffer(block)
-                }
-            case .zeros(let blocks): bytes.writeRepeatingByte(0, count: Int(blocks) * blockBytes)
-            case .object(let object, _, let first, let origin, let slots):
-                let block = origin ?? BlockID(firstBlock + UInt64(bytes.readableBytes / blockBytes))
-                for slot in 0..<slots {
-                    guard let found = store.slot(object, SlotIndex(first.rawValue + slot)) else {
-                        return count("object gone")
-                    }
-                    guard found.block == block + UInt64(slot) else { return count("slot of another block") }
-                    if origin != nil { count("read from a shared slot") }
-                    bytes.writeImmutableBuffer(found.bytes)
-                    count("read from object")
-                }
-            }
-        }
-        count("reads done")
-        let first = operations[index].firstSector
-        let skip = Int(offset(ofSector: first)) % blockBytes
-        operations[index].values = (0..<operations[index].count).map { sector in
-            bytes.getInteger(at: skip + sector * Self.sectorBytes) ?? .max
-        }
-        operations[index].fate = .done
-        guard !isOfCopy else {
-            // It shows what was copied, when that was copied.
-            return count("copies read")
-        }
-        operations[index].latest = now
-        for (sector, value) in operations[index].values.enumerated() { initiator.seen[first + sector] = value }
     }
 }
 
@@ -667,9 +680,4 @@ extension Initiator {
         let values = (first..<first + count).compactMap { seen[$0] }
         return values.count == count ? values : nil
     }
-}
-
-extension ByteBuffer {
-    /// The CRC-32C of the readable bytes.
-    var testChecksum: Checksum { withUnsafeReadableBytes { Checksum(of: $0) } }
 }

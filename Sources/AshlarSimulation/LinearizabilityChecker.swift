@@ -167,7 +167,8 @@ enum LinearizabilityChecker {
                     guard !inside.isEmpty else { continue }
                     if let other = byValue[otherValue] {
                         // The other one came later, since it shows where both wrote: then it shows wherever both did.
-                        if at.contains(where: { covers(other, $0) }) {
+                        // Nor may it be one that had ended before the command began.
+                        if other.latest < write.begun || at.contains(where: { covers(other, $0) }) {
                             result.append("torn: values \(value) and \(otherValue) at \(read.begun)")
                         }
                     } else if otherValue == 0 {

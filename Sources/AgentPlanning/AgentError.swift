@@ -44,12 +44,12 @@ public struct AgentError: Error, Sendable, Hashable, CustomStringConvertible {
     }
 
     /// The error for a request without an answer.
-    init(_ failure: RPCFailure, asking peer: String) {
+    package init(_ failure: RPCFailure, asking peer: String) {
         self.init(.unanswered, "\(peer): \(failure)", mayHaveExecuted: failure.mayHaveExecuted)
     }
 
     /// The error for an answer with another status than ok, or one that cannot be decoded.
-    init(_ error: RPCError, asking peer: String) {
+    package init(_ error: RPCError, asking peer: String) {
         // An answer that cannot be read, and a failure that was not foreseen, say nothing about what was done.
         let isUncertain = error.status == .invalidMessage || error.status == .internalError
         self.init(.refused, "\(peer): \(error)", status: error.status, mayHaveExecuted: isUncertain)
