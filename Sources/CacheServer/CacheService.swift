@@ -32,6 +32,8 @@ final class CacheService {
     private var isEndOfTurnScheduled = false
     private var outages: [StoreRequestKind: OutageLog] = [:]
     private(set) var isReady = false
+    var balance = CacheBalance()
+    private var look: RepeatedTask?
 
     init(
         loop: any EventLoop,
@@ -89,6 +91,10 @@ final class CacheService {
             let service = bound.value
             service.core.tick(now: service.now)
             service.runActions()
+            service.endLeaving()
+        }
+        look = loop.scheduleRepeatedTask(initialDelay: CacheServerLimits.look, delay: CacheServerLimits.look) { _ in
+            bound.value.lookAtServers()
         }
         acquireVolumes(after: nil)
         measureLogRoom()
@@ -98,6 +104,8 @@ final class CacheService {
     func stop() {
         timer?.cancel()
         timer = nil
+        look?.cancel()
+        look = nil
         for client in objectClients.values { client.close() }
     }
 
@@ -126,7 +134,7 @@ final class CacheService {
     private func acquire(_ volume: VolumeDescription) {
         if core.currentStamp(of: volume.id, now: now) != nil {
             core.describe(volume, now: now)
-        } else {
+        } else if substitute(for: volume.id) == nil {
             core.lookUp(ticket(.then { _ in }), volume: volume.id, now: now)
         }
     }
@@ -251,6 +259,17 @@ final class CacheService {
                 volume: volume,
                 server: server,
                 completion: event(.takeovers) { $0.core.takeOverCompleted(id, $1, now: $2) }
+            )
+        case .relinquish(let id, let volume, let epoch, let server, let successor):
+            store.relinquish(
+                volume: volume,
+                epoch: epoch,
+                server: server,
+                successor: successor,
+                completion: event(.takeovers) {
+                    $0.core.volumeRelinquished(id, $1, now: $2)
+                    $0.giveAway()
+                }
             )
         case .openNexus(let id, let volume, let epoch, let row):
             store.openNexus(
@@ -390,6 +409,12 @@ enum CacheServerLimits {
     static let databaseRetry = Duration.milliseconds(500)
     /// How often the core is told that time has passed.
     static let tick = TimeAmount.milliseconds(20)
+    /// How often the other cache servers are looked at.
+    static let look = TimeAmount.seconds(1)
+    /// How long a server that is to end may take to give its volumes away, in nanoseconds: less than whoever stops it waits.
+    static let leaveNanoseconds: UInt64 = 8_000_000_000
+    /// How long it goes on to answer after that.
+    static let linger = TimeAmount.milliseconds(500)
     /// Volumes taken over in one go.
     static let acquisitionPage = 100
     /// Pause between pages.
