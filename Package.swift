@@ -104,6 +104,7 @@ let package = Package(
             name: "CacheServer",
             dependencies: [
                 "AshlarCore", "Ownership", "RPC", "Transport", "PostgresStore", "BlockObjects", "Observability",
+                "CLinux",
                 nioCore, nioPosix, nioConcurrency, logging, metrics, deque,
             ],
             swiftSettings: settings

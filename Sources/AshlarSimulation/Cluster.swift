@@ -367,6 +367,7 @@ final class Cluster {
             ask(index, generation, { $0.openNexus(volume, epoch, row) }) { $0.nexusStored(id, $1, now: $2) }
         case .closeNexus(let id, _, let epoch, let nexus):
             ask(index, generation, { $0.closeNexus(volume, epoch, nexus) }) { $0.nexusStored(id, $1, now: $2) }
+        case .relinquish: relinquish(action, at: index, generation)
         case .takeOver, .registerServer, .renewLease: lease(action, at: index, generation)
         case .reserveObjects, .fetchMoveCandidates, .fetchEvictionCandidates, .fetchCompactionCandidates:
             move(action, at: index, generation)
@@ -429,7 +430,7 @@ final class Cluster {
     }
 
     /// Asks the store: a transaction takes effect when it arrives, its answer comes later.
-    private func ask<Value>(
+    func ask<Value>(
         _ index: Int,
         _ generation: Int,
         _ request: @escaping (inout ModelStore) -> Value,

@@ -260,8 +260,9 @@ extension Cluster {
             guard case .volume(_, let stamp) = answer else {
                 return after(50_000_000) { if !session.isEnded { self.locate(session) } }
             }
+            // The connection to an owner that has handed the volume over stands: its answers still come.
+            if session.server == nil || session.server == index { session.connection += 1 }
             session.server = index
-            session.connection += 1
             session.client.ownerFound(stamp)
             drain(session)
         }
@@ -368,7 +369,8 @@ extension Cluster {
         guard let index = session.server else { return session.client.ownerLost() }
         count("resume")
         var isAnswered = false
-        request(index) {
+        request(index) { [self] in
+            forgetAborts(of: number, in: $0)
             $0.resumeNexus($1, volume: Self.volume, nexus: number, proved: stamp, now: $2)
         } answer: { [self] answer in
             guard !session.isEnded, !isAnswered else { return }
@@ -401,6 +403,7 @@ extension Cluster {
         case .miscompare(let stamp, _): .final(.miscompare, stamp)
         case .refused(.unproved, let stamp): lapsed(stamp)
         case .refused(.wrongEpoch, _), .refused(.notOwner, _): .ownerLost
+        case .refused(.ownershipLost, _): .unexecuted
         case .refused(.nexusClosed, _): .nexusClosed
         case .refused(let refusal, let stamp): .refused(.failed(refusal), stamp)
         default: .final(.failed(.invalid("unexpected answer")), nil)

@@ -132,6 +132,8 @@ extension Cluster {
         case 10, 11: changePorts()
         case 12, 13: resetWhileLate()
         case 14, 15: resize()
+        case 16, 17: handOver()
+        case 18: handOverWhileLate(isResetFirst: generator.chance(50))
         default: break
         }
     }

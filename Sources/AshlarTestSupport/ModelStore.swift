@@ -68,6 +68,8 @@ public struct ModelStore {
         var description: VolumeDescription
         var epoch = Epoch(0)
         var owner: CacheServerID?
+        /// Whom it was given up for, and until when nobody else may take it over.
+        var handedTo: (server: CacheServerID, until: MonotonicTime)?
         var firstVersion = Version(1)
         var firstNexus = NexusNumber(1)
         var items: [BlockID: Item] = [:]
@@ -128,6 +130,12 @@ public struct ModelStore {
             let left = other.leaseEnd.nanoseconds(since: now) / 1_000_000
             return .heldBy(server: owner, endpoint: other.endpoint, leaseLeftMilliseconds: UInt32(left))
         }
+        if volume.owner == nil, let (next, until) = volume.handedTo, next != server, until > now,
+            let other = servers[next], other.leaseEnd > now
+        {
+            return .heldBy(server: next, endpoint: other.endpoint, leaseLeftMilliseconds: 0)
+        }
+        volume.handedTo = nil
         volume.epoch = Epoch(volume.epoch.rawValue + 1)
         volume.owner = server
         volumes[id] = volume
@@ -155,6 +163,21 @@ public struct ModelStore {
                 told: volume.told
             )
         )
+    }
+
+    /// See ``BlockStore/relinquish(volume:epoch:server:successor:completion:)``.
+    public mutating func relinquish(
+        _ id: VolumeID,
+        _ epoch: Epoch,
+        from server: CacheServerID,
+        to successor: CacheServerID,
+        now: MonotonicTime
+    ) -> Bool {
+        guard var volume = volumes[id], volume.epoch == epoch, volume.owner ?? server == server else { return false }
+        volume.owner = nil
+        volume.handedTo = (successor, now.advanced(byNanoseconds: 5_000_000_000))
+        volumes[id] = volume
+        return true
     }
 
     /// See ``BlockStore/openNexus(volume:epoch:nexus:completion:)``.

@@ -24,6 +24,33 @@ public struct CacheConfiguration: Sendable {
     public var unmovedHighWatermarkBytes: UInt64
     /// Unmoved bytes from which on writes wait.
     public var unmovedHardLimitBytes: UInt64
+    /// How the room for PostgreSQL's log is measured.
+    public var log: LogRoom
+
+    /// The room for PostgreSQL's log.
+    public struct LogRoom: Sendable {
+        /// A directory of this host in the file system of the log; nil: it is not on this host.
+        public var directory: String?
+        /// Bytes that the log may take on another host; nil: not known. Needs the rights of `pg_monitor`.
+        public var capacityBytes: UInt64?
+        /// Free bytes below which writes are slowed down.
+        public var slowBelowBytes: UInt64
+        /// Free bytes below which writes wait.
+        public var waitBelowBytes: UInt64
+
+        /// Where nothing is said, the room is not measured.
+        public init(
+            directory: String? = nil,
+            capacityBytes: UInt64? = nil,
+            slowBelowBytes: UInt64 = 1 << 30,
+            waitBelowBytes: UInt64 = 256 << 20
+        ) {
+            self.directory = directory
+            self.capacityBytes = capacityBytes
+            self.slowBelowBytes = slowBelowBytes
+            self.waitBelowBytes = waitBelowBytes
+        }
+    }
 
     /// A configuration with each part named.
     public init(
@@ -37,7 +64,8 @@ public struct CacheConfiguration: Sendable {
         objectServers: [Int32: String],
         memoryBytes: Int = 256 << 20,
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
-        unmovedHardLimitBytes: UInt64 = 16 << 30
+        unmovedHardLimitBytes: UInt64 = 16 << 30,
+        log: LogRoom = LogRoom()
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -50,5 +78,6 @@ public struct CacheConfiguration: Sendable {
         self.memoryBytes = memoryBytes
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
         self.unmovedHardLimitBytes = unmovedHardLimitBytes
+        self.log = log
     }
 }

@@ -297,6 +297,10 @@ extension CacheService {
                 let service = bound.value
                 switch result {
                 case .success(let volume?):
+                    if let other = service.substitute(for: volume.id) {
+                        service.fail(ticket, RPCError(.notOwner(other.endpoint), nil))
+                        break
+                    }
                     service.core.describe(volume, now: service.now)
                     service.core.lookUp(ticket, volume: volume.id, now: service.now)
                 case .success(nil): service.fail(ticket, RPCError(.noSuchVolume, "there is no volume \(message.iqn)"))

@@ -32,6 +32,8 @@ final class CacheService {
     private var isEndOfTurnScheduled = false
     private var outages: [StoreRequestKind: OutageLog] = [:]
     private(set) var isReady = false
+    var balance = CacheBalance()
+    private var look: RepeatedTask?
 
     init(
         loop: any EventLoop,
@@ -52,7 +54,9 @@ final class CacheService {
                 endpoint: endpoint,
                 memoryBytes: configuration.memoryBytes,
                 unmovedHighWatermarkBytes: configuration.unmovedHighWatermarkBytes,
-                unmovedHardLimitBytes: configuration.unmovedHardLimitBytes
+                unmovedHardLimitBytes: configuration.unmovedHardLimitBytes,
+                logSlowBelowBytes: configuration.log.slowBelowBytes,
+                logWaitBelowBytes: configuration.log.waitBelowBytes
             )
         )
         for (id, text) in configuration.objectServers {
@@ -74,6 +78,9 @@ final class CacheService {
 
     var now: MonotonicTime { RPCClock.now }
 
+    /// Whether it has been started and not stopped.
+    var isRunning: Bool { timer != nil }
+
     // MARK: Life
 
     /// Begins to register, to renew the lease and to take volumes over. On the loop.
@@ -84,14 +91,21 @@ final class CacheService {
             let service = bound.value
             service.core.tick(now: service.now)
             service.runActions()
+            service.endLeaving()
+        }
+        look = loop.scheduleRepeatedTask(initialDelay: CacheServerLimits.look, delay: CacheServerLimits.look) { _ in
+            bound.value.lookAtServers()
         }
         acquireVolumes(after: nil)
+        measureLogRoom()
     }
 
     /// Stops answering. On the loop; the store is shut down by who made it.
     func stop() {
         timer?.cancel()
         timer = nil
+        look?.cancel()
+        look = nil
         for client in objectClients.values { client.close() }
     }
 
@@ -120,7 +134,7 @@ final class CacheService {
     private func acquire(_ volume: VolumeDescription) {
         if core.currentStamp(of: volume.id, now: now) != nil {
             core.describe(volume, now: now)
-        } else {
+        } else if substitute(for: volume.id) == nil {
             core.lookUp(ticket(.then { _ in }), volume: volume.id, now: now)
         }
     }
@@ -178,7 +192,7 @@ final class CacheService {
     }
 
     /// Logs what PostgreSQL refuses, by what it is about: once, then now and then, and when it is over.
-    private func note(_ failure: StoreFailure?, of kind: StoreRequestKind) {
+    func note(_ failure: StoreFailure?, of kind: StoreRequestKind) {
         guard let failure else {
             guard outages[kind]?.isFailing == true else { return }
             if case .ended(let failures, let milliseconds)? = outages[kind]?.succeeded(now: now) {
@@ -245,6 +259,17 @@ final class CacheService {
                 volume: volume,
                 server: server,
                 completion: event(.takeovers) { $0.core.takeOverCompleted(id, $1, now: $2) }
+            )
+        case .relinquish(let id, let volume, let epoch, let server, let successor):
+            store.relinquish(
+                volume: volume,
+                epoch: epoch,
+                server: server,
+                successor: successor,
+                completion: event(.takeovers) {
+                    $0.core.volumeRelinquished(id, $1, now: $2)
+                    $0.giveAway()
+                }
             )
         case .openNexus(let id, let volume, let epoch, let row):
             store.openNexus(
@@ -366,8 +391,8 @@ final class CacheService {
 }
 
 /// What requests to PostgreSQL are about, for the log.
-private enum StoreRequestKind: String {
-    case commits, reads, takeovers, sessions, objects, moves, leases, registry
+enum StoreRequestKind: String {
+    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room
 }
 
 extension Result {
@@ -384,12 +409,20 @@ enum CacheServerLimits {
     static let databaseRetry = Duration.milliseconds(500)
     /// How often the core is told that time has passed.
     static let tick = TimeAmount.milliseconds(20)
+    /// How often the other cache servers are looked at.
+    static let look = TimeAmount.seconds(1)
+    /// How long a server that is to end may take to give its volumes away, in nanoseconds: less than whoever stops it waits.
+    static let leaveNanoseconds: UInt64 = 8_000_000_000
+    /// How long it goes on to answer after that.
+    static let linger = TimeAmount.milliseconds(500)
     /// Volumes taken over in one go.
     static let acquisitionPage = 100
     /// Pause between pages.
     static let acquisitionPause = TimeAmount.milliseconds(250)
     /// Pause between rounds over all volumes.
     static let acquisitionRound = TimeAmount.seconds(15)
+    /// How often the room for PostgreSQL's log is measured.
+    static let logRoomRound = TimeAmount.seconds(1)
     /// How long to wait for a slot of an object.
     static let fetchDeadlineMilliseconds: UInt32 = 5_000
     /// Rows removed by one step of deleting a volume.

@@ -106,6 +106,12 @@ private func serve(
     logger.info("ready", metadata: ["role": "cache", "endpoint": "\(endpoint)"])
     try? await Task.sleep(for: .seconds(UInt32.max))
     logger.info("stopping", metadata: ["role": "cache"])
+    await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+        loop.execute {
+            guard let service = box.value else { return continuation.resume() }
+            service.leave { continuation.resume() }
+        }
+    }
     await server.shutdown()
     await health?.shutdown()
     try await loop.submit { box.value?.stop() }.get()

@@ -20,6 +20,8 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
         public static let noSuchVolume = Code(rawValue: "no-such-volume")
         /// There is no such target.
         public static let noSuchTarget = Code(rawValue: "no-such-target")
+        /// There is no such cache server.
+        public static let noSuchCache = Code(rawValue: "no-such-cache")
         /// There is no such job.
         public static let noSuchJob = Code(rawValue: "no-such-job")
         /// A volume of this name exists.
@@ -50,7 +52,7 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
             switch self {
             case .badRequest: 400
             case .unauthorized: 401
-            case .notFound, .noSuchVolume, .noSuchTarget, .noSuchJob: 404
+            case .notFound, .noSuchVolume, .noSuchTarget, .noSuchCache, .noSuchJob: 404
             case .volumeExists, .iqnExists, .volumeDeleting, .sessionsOpen, .wouldShrink: 409
             case .invalid: 422
             case .busy, .databaseUnavailable, .cacheUnavailable, .objectsUnavailable: 503
@@ -89,6 +91,14 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
             .noSuchTarget,
             "There is no target \"\(name)\".",
             remedy: "List the targets with: ashlar target list."
+        )
+    }
+
+    static func noSuchCache(_ name: String) -> ControlError {
+        ControlError(
+            .noSuchCache,
+            "There is no cache server \"\(name)\".",
+            remedy: "List the cache servers with: ashlar cache stats."
         )
     }
 }

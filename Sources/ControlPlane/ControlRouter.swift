@@ -60,13 +60,17 @@ enum ControlRouter {
         api.get("targets") { _, _ in try json(try await service.targets()) }
         api.patch("targets/:name") { request, context in
             let body = try await decoded(ChangeTargetRequest.self, request)
-            return try json(try await service.changeTarget(try target(context), body))
+            return try json(try await service.changeTarget(try node(context, ControlError.noSuchTarget), body))
         }
         api.get("sessions") { request, _ in
             let volume = request.uri.queryParameters.get("volume")
             return try json(try await service.sessions(volume: volume, limit: try limit(request)))
         }
         api.get("caches") { _, _ in try json(try await service.caches()) }
+        api.patch("caches/:name") { request, context in
+            let body = try await decoded(ChangeCacheRequest.self, request)
+            return try json(try await service.changeCache(try node(context, ControlError.noSuchCache), body))
+        }
         api.get("objects") { _, _ in try json(await service.objectServers()) }
     }
 
@@ -93,11 +97,11 @@ enum ControlRouter {
         return plain
     }
 
-    private static func target(_ context: Context) throws -> String {
+    private static func node(_ context: Context, _ missing: (String) -> ControlError) throws -> String {
         let name = context.parameters.get("name") ?? ""
         let plain = name.removingPercentEncoding ?? name
         // A name that no node can have is one that does not exist.
-        guard NodeIdentity.isValidName(plain) else { throw ControlError.noSuchTarget(String(plain.prefix(64))) }
+        guard NodeIdentity.isValidName(plain) else { throw missing(String(plain.prefix(64))) }
         return plain
     }
 

@@ -172,13 +172,28 @@ struct ControlService: Sendable {
 
     func caches() async throws -> CacheList {
         var caches = await peers.cacheStatistics()
+        let nodes = try await store.cacheServers()
         let names = try await store.volumeNames(caches.flatMap { $0.volumes.map(\.id) })
         for cache in caches.indices {
             for volume in caches[cache].volumes.indices {
                 caches[cache].volumes[volume].name = names[caches[cache].volumes[volume].id]
             }
         }
-        return CacheList(caches: caches)
+        for cache in caches.indices {
+            let known = nodes.filter { $0.endpoint == caches[cache].endpoint }
+            caches[cache].node = known.first(where: \.alive) ?? known.first
+        }
+        return CacheList(caches: caches, nodes: nodes)
+    }
+
+    /// The cache server learns it within two seconds.
+    func changeCache(_ name: String, _ change: ChangeCacheRequest) async throws -> CacheNodeDocument {
+        guard let node = try await store.setDraining(cache: name, change.draining) else {
+            throw ControlError.noSuchCache(name)
+        }
+        let what = change.draining ? "cache server is to be drained" : "cache server takes volumes again"
+        logger.notice("\(what)", metadata: ["cache": "\(name)"])
+        return node
     }
 
     func objectServers() async -> ObjectServerList { ObjectServerList(objects: await peers.objectStatistics()) }

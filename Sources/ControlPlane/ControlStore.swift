@@ -44,6 +44,10 @@ protocol ControlStore: Sendable {
     func targets() async throws -> [TargetDocument]
     /// Sets whether the sessions of a target are to go elsewhere; nil where no target of that name has reported.
     func setDraining(target name: String, _ isDraining: Bool) async throws -> TargetDocument?
+    /// Reads which cache servers have registered lately, by name, each as it last did.
+    func cacheServers() async throws -> [CacheNodeDocument]
+    /// Sets whether the volumes of a cache server are to go elsewhere; nil where none of that name has registered.
+    func setDraining(cache name: String, _ isDraining: Bool) async throws -> CacheNodeDocument?
     /// Reads open sessions, at most `limit`.
     func sessions(volume: String?, limit: Int) async throws -> [SessionDocument]
     /// The names of volumes by their keys.

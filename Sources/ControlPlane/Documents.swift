@@ -314,6 +314,36 @@ public struct SessionDocument: Codable, Sendable, Hashable {
     public var openedAt: String
 }
 
+/// `PATCH /v1/caches/NAME`.
+public struct ChangeCacheRequest: RequestDocument {
+    /// Whether its volumes are to go to other cache servers.
+    public var draining: Bool
+
+    /// A change of a cache server.
+    public init(draining: Bool) { self.draining = draining }
+
+    /// The names that may stand in it.
+    public static let fields: Set<String> = ["draining"]
+}
+
+/// A cache server, as PostgreSQL knows it.
+public struct CacheNodeDocument: Codable, Sendable, Hashable {
+    /// Its name.
+    public var name: String
+    /// `host:port` that it was last registered with.
+    public var endpoint: String
+    /// Whether its lease lives.
+    public var alive: Bool
+    /// Whether its volumes are to go to other cache servers.
+    public var draining: Bool
+    /// Whether it is about to end.
+    public var stopping: Bool
+    /// Volumes that it owns.
+    public var volumes: Int64
+    /// Those of them to which somebody is logged in.
+    public var volumesInUse: Int64
+}
+
 /// A cache server and its numbers.
 public struct CacheDocument: Codable, Sendable, Hashable {
     /// The numbers of one volume.
@@ -350,6 +380,8 @@ public struct CacheDocument: Codable, Sendable, Hashable {
     public var committedBlocks: UInt64
     /// Its volumes.
     public var volumes: [Volume]
+    /// What PostgreSQL knows of it, where a server of this endpoint has registered.
+    public var node: CacheNodeDocument?
 }
 
 /// An object server and its numbers.
@@ -430,8 +462,10 @@ public struct SessionList: Codable, Sendable {
 
 /// The cache servers.
 public struct CacheList: Codable, Sendable {
-    /// The servers.
+    /// The servers that are configured.
     public var caches: [CacheDocument]
+    /// All servers that have registered lately, by name.
+    public var nodes: [CacheNodeDocument]
 }
 
 /// The object servers.

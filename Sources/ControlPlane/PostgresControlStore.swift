@@ -408,6 +408,46 @@ extension PostgresControlStore {
         )
     }
 
+    func cacheServers() async throws -> [CacheNodeDocument] {
+        try await worker.run { connection in
+            let rows = try connection.query(Self.cacheNodes, [.null, .int(Int64(ControlLimits.pageMaximum))])
+            return try (0..<rows.count).map { try Self.cacheNode(rows[$0]) }
+        }
+    }
+
+    func setDraining(cache name: String, _ isDraining: Bool) async throws -> CacheNodeDocument? {
+        try await worker.run { connection in
+            try connection.query(
+                """
+                INSERT INTO cache_nodes (name, draining)
+                SELECT $1, $2 WHERE EXISTS (SELECT FROM cache_servers WHERE name = $1)
+                ON CONFLICT (name) DO UPDATE SET draining = excluded.draining
+                """,
+                [.text(name), .bool(isDraining)]
+            )
+            let rows = try connection.query(Self.cacheNodes, [.text(name), .int(1)])
+            return rows.count == 0 ? nil : try Self.cacheNode(rows[0])
+        }
+    }
+
+    private static let cacheNodes = """
+        SELECT DISTINCT ON (name) name, endpoint, lease_valid, draining, stopping, volumes, volumes_in_use
+        FROM ashlar_inspect.cache_servers WHERE $1::text IS NULL OR name = $1
+        ORDER BY name, lease_end DESC LIMIT $2
+        """
+
+    private static func cacheNode(_ row: PostgresRow) throws -> CacheNodeDocument {
+        CacheNodeDocument(
+            name: try required(row.string("name"), "name"),
+            endpoint: try required(row.string("endpoint"), "endpoint"),
+            alive: try required(row.bool("lease_valid"), "lease_valid"),
+            draining: try required(row.bool("draining"), "draining"),
+            stopping: try required(row.bool("stopping"), "stopping"),
+            volumes: try required(row.int64("volumes"), "volumes"),
+            volumesInUse: try required(row.int64("volumes_in_use"), "volumes_in_use")
+        )
+    }
+
     func sessions(volume: String?, limit: Int) async throws -> [SessionDocument] {
         try await worker.run { connection in
             let rows = try connection.query(

@@ -142,7 +142,8 @@ struct RPCControlPeers: ControlPeers {
             imageBytes: 0,
             commits: 0,
             committedBlocks: 0,
-            volumes: []
+            volumes: [],
+            node: nil
         )
         do {
             let (answer, _) = try await peer.handle.call(

@@ -11,9 +11,14 @@ extension CacheOwner {
         deadline: MonotonicTime,
         now: MonotonicTime
     ) {
-        guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
-        guard context.proved.epoch == volume.epoch else {
+        guard let volume = owned(context.volume), context.proved.epoch == volume.epoch else {
+            if answerRelinquished(ticket, context, operation, now: now) { return }
+            guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
             return refuse(ticket, .wrongEpoch, stamp(volume, now))
+        }
+        if let handOver = volume.handOver, handOver.isRefusing {
+            let endpoint = handOver.endpoint
+            return refuseUnexecuted(ticket, context, operation, volume.nexuses, endpoint: endpoint, now: now)
         }
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
             return refuse(ticket, .nexusClosed, stamp(volume, now))
@@ -229,26 +234,15 @@ extension CacheOwner {
         return result
     }
 
-    /// How long a write is held back because of too many unmoved bytes: nil below the high watermark, growing smoothly
-    /// above it (I10). At the hard limit the commit waits instead.
-    private func slowdown() -> UInt64? {
-        let unmoved = unmovedBytes
-        let high = configuration.unmovedHighWatermarkBytes
-        guard unmoved > high, configuration.unmovedHardLimitBytes > high else { return nil }
-        let share =
-            Double(min(unmoved, configuration.unmovedHardLimitBytes) - high)
-            / Double(configuration.unmovedHardLimitBytes - high)
-        let delay = UInt64(share * Double(OwnerLimits.slowdownMaximum))
-        return delay < OwnerLimits.slowdownMinimum ? nil : delay
-    }
-
     mutating func enter(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        if volume.isRefusing, !command.isManagement { return refuseUnexecuted(command, of: volume, now: now) }
         if volume.order.enter(command) { begin(command, of: volume, now: now) }
     }
 
     /// A command's turn has come.
     mutating func begin(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .waiting else { return }
+        if volume.isRefusing, !command.isManagement { return refuseUnexecuted(command, of: volume, now: now) }
         command.phase = .loading
         load(command, of: volume, now: now)
     }

@@ -19,6 +19,7 @@ extension CacheOwner {
     /// Takes ready commands up to the limits of a batch; nil where nothing may go now.
     private mutating func makeBatch(now: MonotonicTime) -> (Flight, [VolumeCommit])? {
         let isFull = unmovedBytes >= configuration.unmovedHardLimitBytes
+        let isLogFull = isLogFull
         let flight = Flight()
         var indices: [VolumeID: Int] = [:]
         var commits: [VolumeCommit] = []
@@ -39,7 +40,9 @@ extension CacheOwner {
                 cancelReady(command, of: volume, refusal: .nexusClosed, now: now)
                 continue
             }
-            if isFull, command.operation != nil, mustWait(command, in: volume) {
+            if isLogFull && command.waitsForLogRoom
+                || isFull && command.operation != nil && mustWait(command, in: volume)
+            {
                 held.append((volume, command))
                 continue
             }

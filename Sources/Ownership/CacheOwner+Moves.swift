@@ -422,7 +422,7 @@ extension CacheOwner {
     /// Enters a fetched block as a moved item, where its place in the map is still the one it was fetched from.
     mutating func fill(_ extent: Extent, bytes: ByteBuffer, of volume: VolumeOwner, now: MonotonicTime) {
         let block = extent.blocks.first
-        guard stillLies(extent, in: volume) else { return }
+        guard stillLies(extent, in: volume), !volume.isRefusing else { return }
         volume.fillsInFlight += 1
         let write = ItemWrite(
             block: block,

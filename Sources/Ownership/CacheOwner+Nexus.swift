@@ -13,6 +13,9 @@ extension CacheOwner {
         now: MonotonicTime
     ) {
         guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        if let handOver = volume.handOver, handOver.isRefusing {
+            return refuse(ticket, .ownershipLost(handOver.endpoint))
+        }
         for nexus in volume.nexuses.values.filter({ $0.ports == ports }).sorted(by: { $0.number < $1.number }) {
             close(nexus, of: volume, now: now)
         }
@@ -77,7 +80,9 @@ extension CacheOwner {
         nexus number: NexusNumber,
         now: MonotonicTime
     ) {
-        guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        guard let volume = owned(id), volume.handOver?.isRecording != true else {
+            return refuse(ticket, .notOwner(nil))
+        }
         if let nexus = volume.nexuses[number] { close(nexus, of: volume, now: now) }
         recordClose(number, of: volume, for: ticket)
     }
@@ -126,7 +131,7 @@ extension CacheOwner {
         proved: Stamp,
         now: MonotonicTime
     ) {
-        guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
+        guard let volume = owned(id), !volume.isRefusing else { return refuse(ticket, .notOwner(nil)) }
         let current = stamp(volume, now)
         guard proved.epoch == volume.epoch else { return refuse(ticket, .wrongEpoch, current) }
         guard let nexus = volume.nexuses[number], nexus.state == .open || nexus.state == .unresumed else {
@@ -155,7 +160,9 @@ extension CacheOwner {
     /// Takes commands of a nexus back that have not begun to be committed, refuses those that arrive later, and answers
     /// `done` once those in a commit are finished: task management (R6).
     public mutating func fence(_ ticket: Ticket, context: CommandContext, commands: [CommandID], now: MonotonicTime) {
-        guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
+        guard let volume = owned(context.volume), !volume.isRefusing else {
+            return refuse(ticket, .notOwner(owned(context.volume)?.handOver?.endpoint))
+        }
         let current = stamp(volume, now)
         guard context.proved.epoch == volume.epoch else { return refuse(ticket, .wrongEpoch, current) }
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {

@@ -13,12 +13,13 @@ import AshlarCore
 extension CacheOwner {
     /// Goes on with the removal of what lies behind the ends of volumes: one step of each volume at a time.
     mutating func continueShrinking(now: MonotonicTime) {
-        guard !shrinking.isEmpty, now >= noCommitBefore else { return }
+        guard !shrinking.isEmpty, now >= noCommitBefore, !isLogFull else { return }
         for id in shrinking.sorted() {
             guard let volume = owned(id), !volume.isLost else {
                 shrinking.remove(id)
                 continue
             }
+            guard !volume.isRefusing else { continue }
             guard let remains = volume.remains else {
                 shrinking.remove(id)
                 if volume.isCutShort { lose(volume, retake: true, now: now) }
@@ -38,7 +39,7 @@ extension CacheOwner {
         of volume: VolumeOwner,
         now: MonotonicTime
     ) {
-        guard !volume.isLost else { return }
+        guard !volume.isLost, !volume.isRefusing else { return }
         guard case .success(let survey) = result else { return endRemainsStep(of: volume, now: now) }
         var end = survey.blocks.end
         var mapped: UInt64 = 0

@@ -14,6 +14,7 @@ extension CacheOwner {
             volume.heldByChange.append(command)
             return
         }
+        if volume.isRefusing, !command.isManagement { return refuseUnexecuted(command, of: volume, now: now) }
         switch command.kind {
         case .client(let operation, let context):
             endForsakenReserve(of: volume, now: now)
@@ -64,7 +65,7 @@ extension CacheOwner {
     }
 
     /// Aborts a command that was on its way when another nexus aborted those of this one.
-    private mutating func cancelOnItsWay(
+    mutating func cancelOnItsWay(
         _ command: Command,
         _ nexus: Nexus,
         of volume: VolumeOwner,
@@ -352,9 +353,15 @@ extension CacheOwner {
         deadline: MonotonicTime,
         now: MonotonicTime
     ) {
-        guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
+        guard let volume = owned(context.volume), context.proved.epoch == volume.epoch else {
+            if answerRelinquished(ticket, context, nil, now: now) { return }
+            guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
+            return refuse(ticket, .wrongEpoch, stamp(volume, now))
+        }
         let current = stamp(volume, now)
-        guard context.proved.epoch == volume.epoch else { return refuse(ticket, .wrongEpoch, current) }
+        if let handOver = volume.handOver, handOver.isRefusing {
+            return refuseUnexecuted(ticket, context, nil, volume.nexuses, endpoint: handOver.endpoint, now: now)
+        }
         guard let own = volume.nexuses[context.nexus], own.state == .open else {
             return refuse(ticket, .nexusClosed, current)
         }
@@ -423,13 +430,13 @@ extension CacheOwner {
 
     /// Goes on with SANITIZE and FORMAT UNIT: one step of each volume at a time.
     mutating func continueErasures(now: MonotonicTime) {
-        guard !erasing.isEmpty, now >= noCommitBefore else { return }
+        guard !erasing.isEmpty, now >= noCommitBefore, !isLogFull else { return }
         for id in erasing.sorted() {
             guard let volume = owned(id), let erasure = volume.unit.erasure else {
                 erasing.remove(id)
                 continue
             }
-            guard volume.unitChange == nil else { continue }
+            guard volume.unitChange == nil, !volume.isRefusing else { continue }
             // A step that waited for room would hold back what is allowed meanwhile.
             if erasure.kind == .overwrite, unmovedBytes >= configuration.unmovedHardLimitBytes { continue }
             let (operation, end) = step(of: erasure, of: volume)

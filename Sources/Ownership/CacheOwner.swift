@@ -46,6 +46,7 @@ public struct CacheOwner: ~Copyable {
         case moveBytes(MoveSearch)
         case evictions(VolumeOwner, Ticket?)
         case compactions(VolumeOwner, Ticket)
+        case relinquish(VolumeOwner)
         case register(asked: MonotonicTime)
         case renew(asked: MonotonicTime)
     }
@@ -58,6 +59,7 @@ public struct CacheOwner: ~Copyable {
         case takeOver(VolumeID)
         case release(VolumeOwner, Command)
         case closeNexus(VolumeOwner, NexusNumber)
+        case relinquish(VolumeOwner)
     }
 
     let configuration: OwnerConfiguration
@@ -100,6 +102,8 @@ public struct CacheOwner: ~Copyable {
 
     /// Unmoved bytes of all owned volumes.
     var unmovedBytes: UInt64 = 0
+    /// Room that PostgreSQL has left for its log, where it is known.
+    var logFreeBytes: UInt64?
     /// Commands whose turn has come while another was being finished.
     var toBegin: Deque<(volume: VolumeOwner, command: Command)> = []
     var isBeginning = false
@@ -112,6 +116,10 @@ public struct CacheOwner: ~Copyable {
 
     /// Owned volumes that are being erased.
     var erasing: Set<VolumeID> = []
+
+    /// Owned volumes that are being handed over, and epochs that were given up.
+    var handingOver: Set<VolumeID> = []
+    var relinquished = RelinquishedEpochs()
 
     /// Owned volumes behind whose end something may lie.
     var shrinking: Set<VolumeID> = []
@@ -135,6 +143,7 @@ public struct CacheOwner: ~Copyable {
         runRetries(now: now)
         expireWaiting(now: now)
         continueErasures(now: now)
+        continueHandOvers(now: now)
         continueShrinking(now: now)
         flush(now: now)
     }
@@ -143,6 +152,7 @@ public struct CacheOwner: ~Copyable {
     public mutating func endTurn(now: MonotonicTime) {
         runRetries(now: now)
         continueErasures(now: now)
+        continueHandOvers(now: now)
         continueShrinking(now: now)
         flush(now: now)
         shrinkImage()
@@ -220,6 +230,8 @@ public struct CacheOwner: ~Copyable {
             return
         }
         switch volumes[id] {
+        case .owned(let volume) where volume.isRefusing:
+            refuse(ticket, .notOwner(volume.handOver?.endpoint))
         case .owned(let volume):
             actions.append(.answer(ticket, .volume(volume.description, stamp(volume, now))))
         case .takingOver(var tickets):
@@ -335,6 +347,7 @@ public struct CacheOwner: ~Copyable {
         volume.lingering = []
         volume.unitChange = nil
         erasing.remove(volume.id)
+        handingOver.remove(volume.id)
         shrinking.remove(volume.id)
         untold.remove(volume.id)
         for nexus in volume.nexuses.values { nexus.inFlight = [:] }
@@ -368,7 +381,7 @@ public struct CacheOwner: ~Copyable {
 
     /// The owner's time for a volume, and the revision of its description, if it is owned and the lease holds.
     public func currentStamp(of id: VolumeID, now: MonotonicTime) -> (Stamp, revision: UInt64)? {
-        guard holdsLease(now: now), case .owned(let volume)? = volumes[id] else { return nil }
+        guard holdsLease(now: now), let volume = owned(id), !volume.isRefusing else { return nil }
         return (stamp(volume, now), volume.description.revision)
     }
 
@@ -446,6 +459,9 @@ public struct CacheOwner: ~Copyable {
                 }
             case .release(let volume, let command): release(command, of: volume, now: now)
             case .closeNexus(let volume, let number): recordClose(number, of: volume, for: nil)
+            case .relinquish(let volume):
+                volume.handOver?.isRecording = false
+                continueHandOvers(now: now)
             }
         }
     }
@@ -455,7 +471,7 @@ extension CacheOwner.Retry {
     func belongs(to owner: VolumeOwner) -> Bool {
         switch self {
         case .region(let volume, _), .survey(let volume, _), .bytes(let volume, _, _), .slot(let volume, _, _),
-            .release(let volume, _), .closeNexus(let volume, _):
+            .release(let volume, _), .closeNexus(let volume, _), .relinquish(let volume):
             volume === owner
         case .takeOver: false
         }

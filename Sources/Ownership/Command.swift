@@ -110,6 +110,9 @@ public enum Refusal: Sendable, Hashable {
     case wrongEpoch
     /// This server does not own the volume; the endpoint of who does, where it is known.
     case notOwner(String?)
+    /// The volume is being handed over, or was: nothing was done under the epoch of the request, nor will be. The endpoint of who
+    /// serves next (R9).
+    case ownershipLost(String)
     /// The nexus is closed, was never opened, or has to be resumed first.
     case nexusClosed
     /// The command was answered, or given up, before (R4).

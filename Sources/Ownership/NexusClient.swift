@@ -40,11 +40,15 @@ public enum NexusDisposition<Answer> {
     case unproved(Stamp?)
     /// Another epoch serves, or another server, or the connection broke: find the owner.
     case ownerLost
+    /// The owner of the epoch that it was sent in hands the volume over: nothing was done in that epoch, nor will be (R9).
+    case unexecuted
+    /// It never left the target, though it was to be sent in an epoch that may be over now.
+    case notSent
     /// The nexus is gone: a newer login took its place, or the volume was given up.
     case nexusClosed
 }
 
-/// The target's side of one nexus: rules R1, R2, R4, R5 and R6 of design section 6, as a value.
+/// The target's side of one nexus: rules R1, R2, R4, R5, R6 and R9 of design section 6, as a value.
 ///
 /// States: `serving` (commands are sent as they come), `locating` (the owner is being looked for; commands wait), `proving` (a
 /// new epoch serves, and the initiator has not yet proved a stamp of it), `resuming`, `ended`.
@@ -61,11 +65,16 @@ public struct NexusClient<Request, Answer> {
 
     struct Outstanding {
         var request: Request
-        /// Whether it changes the volume: such a command is never sent in two epochs (R6).
+        /// Whether it changes the volume: such a command is never sent in two epochs (R6), unless the first one's owner refused it
+        /// unexecuted (R9).
         var isChange: Bool
         var deadline: MonotonicTime
-        /// The epoch in which it was last sent; nil where it never was.
+        /// The epoch in which it was last sent; nil where it never was, or was refused unexecuted there.
         var sentIn: Epoch?
+        /// The epoch whose owner refused it unexecuted: it is sent in the next one, or never (R9).
+        var unexecutedIn: Epoch?
+        /// Its owner has handed the volume over, and its answer is still to come: whether it was executed (R9).
+        var isAwaited = false
         /// Waits for a newer proof before it is sent again.
         var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
@@ -86,12 +95,19 @@ public struct NexusClient<Request, Answer> {
     /// The epoch in which the owner knows the nexus as open: commands are sent in no other (R2, R6).
     private var openEpoch: Epoch
     private var proved: Stamp
+    /// What the nexus was last taken up again with: the proof of all that waited for that. What another nexus aborted since is so
+    /// told from what came behind it (R6).
+    private var resumedWith: Stamp
     private var outstanding: [CommandID: Outstanding] = [:]
     private var order: Deque<CommandID> = []
     private var next = CommandID(1)
     /// Commands from this one on were never sent.
     private var neverSent = CommandID(1)
     private var actions: Deque<NexusAction<Request, Answer>> = []
+    /// The newest epoch whose owner refused something unexecuted.
+    private var handedOver: Epoch?
+    /// Until when answers of that owner are awaited, once the next epoch serves; nil: no time has passed since, or there are none.
+    private var awaitedUntil: MonotonicTime?
 
     // Evidence on its way to be proved, oldest first.
     private var evidence: Deque<(token: UInt64, stamp: Stamp)> = []
@@ -105,11 +121,15 @@ public struct NexusClient<Request, Answer> {
         epoch = stamp.epoch
         openEpoch = stamp.epoch
         proved = stamp
+        resumedWith = stamp
         latest = stamp
     }
 
     /// The next thing to do; nil when there is nothing until the next event.
     public mutating func nextAction() -> NexusAction<Request, Answer>? { actions.popFirst() }
+
+    /// Whether commands of this epoch are sent now.
+    public func isServing(_ epoch: Epoch) -> Bool { state == .serving && epoch == self.epoch }
 
     /// Commands without an answer.
     public var outstandingCount: Int { outstanding.count }
@@ -150,7 +170,10 @@ public struct NexusClient<Request, Answer> {
 
     /// Sends everything without an answer again that had been sent, then what is new.
     private mutating func sendAgain() {
-        for id in order where id < neverSent && outstanding[id] != nil { send(id) }
+        for id in order where id < neverSent {
+            guard let command = outstanding[id], !command.isAwaited else { continue }
+            send(id)
+        }
         sendNew()
     }
 
@@ -163,7 +186,12 @@ public struct NexusClient<Request, Answer> {
         guard var command = outstanding[id] else { return }
         if command.sentIn == epoch, !command.isUnproved { command.mayHaveRun = true }
         command.sentIn = epoch
-        if !command.isChange || command.isUnproved || command.proof.epoch != epoch { command.proof = proved }
+        if !command.isChange || command.isUnproved {
+            command.proof = proved
+        } else if command.proof.epoch != epoch {
+            command.proof = resumedWith
+        }
+        command.unexecutedIn = nil
         command.attempt += 1
         command.isUnproved = false
         outstanding[id] = command
@@ -180,6 +208,12 @@ public struct NexusClient<Request, Answer> {
     /// The owner answered, or will not.
     public mutating func answered(_ id: CommandID, attempt: UInt32, _ disposition: NexusDisposition<Answer>) {
         guard state != .ended, var command = outstanding[id], command.attempt == attempt else { return }
+        switch disposition {
+        case .unproved, .ownerLost, .notSent, .nexusClosed:
+            // The last word of an owner that has handed the volume over: the next one serves already.
+            if command.isAwaited { return abort(id, command.request) }
+        case .final, .refused, .unexecuted: break
+        }
         switch disposition {
         case .final(let answer, let stamp):
             if let stamp { stampArrived(stamp) }
@@ -198,8 +232,32 @@ public struct NexusClient<Request, Answer> {
                 actions.append(.ping)
             }
         case .ownerLost: ownerLost()
+        case .unexecuted: refusedUnexecuted(id, command)
+        case .notSent where !command.mayHaveRun: refusedUnexecuted(id, command)
+        case .notSent: ownerLost()
         case .nexusClosed: end("the nexus was closed by its owner")
         }
+    }
+
+    private mutating func refusedUnexecuted(_ id: CommandID, _ refused: Outstanding) {
+        var command = refused
+        let sentIn = command.sentIn
+        command.sentIn = nil
+        command.unexecutedIn = sentIn
+        command.isUnproved = false
+        command.mayHaveRun = false
+        command.isAwaited = false
+        outstanding[id] = command
+        if let sentIn, sentIn > handedOver ?? Epoch(0) { handedOver = sentIn }
+        guard state == .serving else { return }
+        // A later epoch may have been found already.
+        if sentIn == epoch { ownerLost() } else if refused.isAwaited { send(id) }
+    }
+
+    private mutating func abort(_ id: CommandID, _ request: Request) {
+        outstanding[id] = nil
+        actions.append(.complete(request, .aborted))
+        sendNew()
     }
 
     private mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
@@ -245,8 +303,7 @@ public struct NexusClient<Request, Answer> {
         guard state != .ended, let newest, newest.isNewer(than: proved) else { return }
         proved = newest
         if state == .proving, proved.epoch == epoch {
-            state = .resuming
-            actions.append(.resume(nexus, proved))
+            resume()
         }
         guard state == .serving else { return }
         guard proved.epoch == epoch else {
@@ -265,8 +322,16 @@ public struct NexusClient<Request, Answer> {
         actions.append(.locate)
     }
 
+    private mutating func resume() {
+        state = .resuming
+        resumedWith = proved
+        actions.append(.resume(nexus, proved))
+    }
+
     /// The owner was found, with a stamp of the epoch that it serves.
     public mutating func ownerFound(_ stamp: Stamp) {
+        // Another nexus of the target has noticed before this one.
+        if state == .serving, stamp.epoch > epoch { state = .locating }
         guard state == .locating || state == .proving else { return }
         guard stamp.epoch >= epoch else {
             // An old owner that does not know yet.
@@ -281,8 +346,7 @@ public struct NexusClient<Request, Answer> {
             sendAgain()
         } else if proved.epoch == epoch {
             // Proved already while the owner was out of reach, but not taken up there, as far as is known.
-            state = .resuming
-            actions.append(.resume(nexus, proved))
+            resume()
         } else {
             state = .proving
             actions.append(.ping)
@@ -297,8 +361,11 @@ public struct NexusClient<Request, Answer> {
         openEpoch = epoch
         stampArrived(stamp)
         let durable = Set(done)
+        awaitedUntil = nil
         for id in Array(order) {
-            guard let command = outstanding[id], command.isChange, let sentIn = command.sentIn, sentIn < epoch else {
+            guard let command = outstanding[id], command.isChange, isOver(command) else { continue }
+            if isAnswerDue(command), !durable.contains(id) {
+                outstanding[id]?.isAwaited = true
                 continue
             }
             outstanding[id] = nil
@@ -306,6 +373,34 @@ public struct NexusClient<Request, Answer> {
             actions.append(.complete(command.request, outcome))
         }
         sendAgain()
+    }
+
+    /// Whether a change can be sent no more: its outcome in an earlier epoch is not known, or it was refused there and another epoch
+    /// has been since, in which it may have been aborted (R6, R9).
+    private func isOver(_ command: Outstanding) -> Bool {
+        if let sentIn = command.sentIn { return sentIn < epoch }
+        guard let unexecutedIn = command.unexecutedIn else { return false }
+        return unexecutedIn.rawValue + 1 < epoch.rawValue
+    }
+
+    /// Whether the owner that handed the volume over still has to say what became of a command: it answers all that it gets.
+    private func isAnswerDue(_ command: Outstanding) -> Bool {
+        guard let sentIn = command.sentIn, sentIn == handedOver, !command.isUnproved else { return false }
+        return sentIn.rawValue + 1 == epoch.rawValue
+    }
+
+    /// Gives up waiting for answers that do not come.
+    private mutating func expireAwaited(now: MonotonicTime) {
+        let awaited = order.filter { outstanding[$0]?.isAwaited == true }
+        guard !awaited.isEmpty else { return }
+        guard let until = awaitedUntil else {
+            awaitedUntil = now.advanced(byNanoseconds: NexusClientLimits.lastAnswers)
+            return
+        }
+        guard now >= until else { return }
+        for id in awaited {
+            if let command = outstanding[id] { abort(id, command.request) }
+        }
     }
 
     /// The owner did not take the nexus up again.
@@ -324,8 +419,9 @@ public struct NexusClient<Request, Answer> {
     /// - Parameter giveUp: an answer that says that nothing was done, for commands that never left.
     public mutating func tick(now: MonotonicTime, giveUp: @autoclosure () -> Answer) {
         guard state != .ended else { return }
+        expireAwaited(now: now)
         for id in Array(order) {
-            guard let command = outstanding[id], command.deadline <= now else { continue }
+            guard let command = outstanding[id], !command.isAwaited, command.deadline <= now else { continue }
             if command.sentIn == nil || !command.isChange || (command.isUnproved && !command.mayHaveRun) {
                 outstanding[id] = nil
                 actions.append(.complete(command.request, .answered(giveUp())))
@@ -359,6 +455,8 @@ public enum NexusClientLimits {
     /// How far the ids of commands that were sent may lie above the low-water mark; further ones wait to be sent. Less than
     /// the owner keeps answers for.
     public static let idsAheadMaximum: UInt64 = 8_192
+    /// How long answers of an owner that has handed the volume over are awaited, in nanoseconds.
+    public static let lastAnswers: UInt64 = 1_000_000_000
     /// Evidence on its way to be proved.
     public static let evidenceMaximum = 256
 }

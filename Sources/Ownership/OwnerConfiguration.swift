@@ -16,6 +16,10 @@ public struct OwnerConfiguration: Sendable {
     public var unmovedHighWatermarkBytes: UInt64
     /// Unmoved bytes from which on writes wait.
     public var unmovedHardLimitBytes: UInt64
+    /// Room for PostgreSQL's log below which writes are slowed down.
+    public var logSlowBelowBytes: UInt64
+    /// Room for PostgreSQL's log below which they wait.
+    public var logWaitBelowBytes: UInt64
 
     /// A configuration with each part named.
     public init(
@@ -23,13 +27,17 @@ public struct OwnerConfiguration: Sendable {
         endpoint: String,
         memoryBytes: Int = 256 << 20,
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
-        unmovedHardLimitBytes: UInt64 = 16 << 30
+        unmovedHardLimitBytes: UInt64 = 16 << 30,
+        logSlowBelowBytes: UInt64 = 1 << 30,
+        logWaitBelowBytes: UInt64 = 256 << 20
     ) {
         self.name = name
         self.endpoint = endpoint
         self.memoryBytes = memoryBytes
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
         self.unmovedHardLimitBytes = unmovedHardLimitBytes
+        self.logSlowBelowBytes = logSlowBelowBytes
+        self.logWaitBelowBytes = logWaitBelowBytes
     }
 }
 
@@ -67,6 +75,12 @@ public enum OwnerLimits {
     public static let objectReservation: UInt64 = 240_000_000_000
     /// Longest time that a write is slowed down at the high watermark, in nanoseconds.
     public static let slowdownMaximum: UInt64 = 50_000_000
+    /// How long a hand-over may take before the volume is taken over anew instead, in nanoseconds.
+    public static let handOverMaximum: UInt64 = 10_000_000_000
+    /// How long an epoch that was given up is remembered, in nanoseconds: longer than any command may be on its way.
+    public static let relinquishedMemory: UInt64 = 60_000_000_000
+    /// Epochs that were given up and are remembered.
+    public static let relinquishedMaximum = 16_384
     /// How long to wait before a refused request to the store is made again, in nanoseconds.
     public static let storeRetry: UInt64 = 100_000_000
     /// How long blocks stay with an agent before they are given out again, in nanoseconds. Shorter than a command's deadline:
@@ -114,6 +128,8 @@ public enum OwnerAction: Sendable {
     case fetchSlot(OperationID, Extent, blockSizeBytes: UInt32)
     /// ``BlockStore/takeOver(volume:server:completion:)``, answered by `takeOverCompleted`.
     case takeOver(OperationID, VolumeID, CacheServerID)
+    /// ``BlockStore/relinquish(volume:epoch:server:successor:completion:)``, answered by `volumeRelinquished`.
+    case relinquish(OperationID, VolumeID, Epoch, from: CacheServerID, to: CacheServerID)
     /// ``BlockStore/openNexus(volume:epoch:nexus:completion:)``, answered by `nexusStored`.
     case openNexus(OperationID, VolumeID, Epoch, NexusRow)
     /// ``BlockStore/closeNexus(volume:epoch:nexus:completion:)``, answered by `nexusStored`.

@@ -556,6 +556,16 @@ public protocol BlockStore: Sendable {
         completion: @escaping @Sendable (Result<TakeoverResult, StoreFailure>) -> Void
     )
 
+    /// Gives a volume up for another server: whoever is not that one has to wait for a while before it may take the volume over.
+    /// `false` where another epoch serves. Asked again it does no harm.
+    func relinquish(
+        volume: VolumeID,
+        epoch: Epoch,
+        server: CacheServerID,
+        successor: CacheServerID,
+        completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
+    )
+
     /// Records a login: closes every older nexus between the same ports, then inserts this one (R3). Guarded by the epoch;
     /// `false` where it was fenced.
     func openNexus(

@@ -26,6 +26,8 @@ package final class VolumeOwner {
     var appliedCommits: UInt64 = 0
     /// When the volume was taken over.
     let takenAt: MonotonicTime
+    /// Where it is being handed over to.
+    var handOver: HandOver?
     /// Set when the epoch is over: whatever comes back for this object is ignored.
     var isLost = false
 
@@ -124,6 +126,8 @@ package final class VolumeOwner {
     }
 
     var id: VolumeID { description.id }
+    /// Whether commands are refused unexecuted, because it is being handed over.
+    var isRefusing: Bool { handOver?.isRefusing ?? false }
     var geometry: Geometry { description.geometry }
     var blockBytes: UInt64 { UInt64(description.geometry.blockSizeBytes) }
     var unmovedBytes: UInt64 { unmovedItems * blockBytes }

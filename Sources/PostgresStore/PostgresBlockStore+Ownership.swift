@@ -71,6 +71,59 @@ extension PostgresBlockStore {
             .begin(attempts: PostgresStoreLimits.takeoverAttemptsMaximum)
     }
 
+    /// See ``BlockStore/relinquish(volume:epoch:server:successor:completion:)``.
+    public func relinquish(
+        volume: VolumeID,
+        epoch: Epoch,
+        server: CacheServerID,
+        successor: CacheServerID,
+        completion: @escaping @Sendable (Result<Bool, StoreFailure>) -> Void
+    ) {
+        takeoverLane.submit(
+            .single(
+                isChange: true,
+                { Call(Statements.relinquish, Int64(volume), Int64(epoch), Int64(server), Int64(successor)) },
+                completion: completion
+            ) { $0.affected == 1 }
+        )
+    }
+
+    /// Records that a server is about to stop, so that no other one gives it volumes.
+    public func markStopping(
+        server: CacheServerID,
+        completion: @escaping @Sendable (Result<Void, StoreFailure>) -> Void
+    ) {
+        leaseLane.submit(
+            .single(isChange: true, { Call(Statements.markStopping, Int64(server)) }, completion: completion) { _ in }
+        )
+    }
+
+    /// Looks which cache servers live, what they own, and which volumes were given up for `server`.
+    public func surveyServers(
+        server: CacheServerID,
+        completion: @escaping @Sendable (Result<CacheSurvey, StoreFailure>) -> Void
+    ) {
+        sessionLane.submit(
+            .transaction(
+                { _ in
+                    [
+                        Call(
+                            Statements.surveyServers,
+                            Int64(OwnershipBalanceLimits.flappingWindowMilliseconds)
+                        ),
+                        Call(Statements.handedOver, Int64(server)),
+                    ]
+                },
+                completion: completion
+            ) { (results) throws(StoreFailure) in
+                var survey = CacheSurvey(servers: [], handedOver: [])
+                for row in 0..<results[0].count { survey.servers.append(try results[0].cacheServer(row)) }
+                for row in 0..<results[1].count { survey.handedOver.append(VolumeID(try results[1].int(row, 0))) }
+                return survey
+            }
+        )
+    }
+
     /// See ``BlockStore/openNexus(volume:epoch:nexus:completion:)``.
     public func openNexus(
         volume: VolumeID,
@@ -265,6 +318,19 @@ private struct Takeover: Sendable {
 }
 
 extension QueryResult {
+    fileprivate func cacheServer(_ row: Int) throws(StoreFailure) -> CacheServerState {
+        CacheServerState(
+            id: CacheServerID(try int(row, 0)),
+            name: string(row, 1),
+            endpoint: string(row, 2),
+            isLeaving: try bool(row, 3),
+            usedVolumes: Int(try int(row, 4)),
+            idleVolumes: Int(try int(row, 5)),
+            ageMilliseconds: UInt64(max(try int(row, 6), 0)),
+            recentStarts: Int(try int(row, 7))
+        )
+    }
+
     /// Nexuses in order of number, each with what all lanes marked.
     fileprivate func nexuses() throws(StoreFailure) -> [NexusRow] {
         var rows: [NexusRow] = []

@@ -44,6 +44,15 @@ extension PostgresBlockStore {
         )
     }
 
+    /// Reads how many bytes the write-ahead log takes. Needs the rights of `pg_monitor`.
+    public func logBytes(completion: @escaping @Sendable (Result<UInt64, StoreFailure>) -> Void) {
+        sessionLane.submit(
+            .single(isChange: false, { Call(Statements.logBytes) }, completion: completion) {
+                (result) throws(StoreFailure) in try result.unsigned(0, 0)
+            }
+        )
+    }
+
     /// See ``BlockStore/heartbeat(_:completion:)``.
     public func heartbeat(
         _ heartbeat: TargetHeartbeat,

@@ -17,6 +17,7 @@ public enum SchemaGate {
         Requirement(version: 4, name: "logical_units"),
         Requirement(version: 5, name: "copies"),
         Requirement(version: 6, name: "shrunk_volumes"),
+        Requirement(version: 7, name: "hand_over"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

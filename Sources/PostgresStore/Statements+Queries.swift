@@ -94,7 +94,44 @@ extension Statements {
             """
     )
 
-    static let leases: [Statement] = [registerServer, renewLease, releaseLeases]
+    /// $1 server: it is about to end.
+    static let markStopping = Statement(
+        name: "mark_stopping",
+        sql: "UPDATE cache_servers SET stopping = true WHERE id = $1::int8"
+    )
+
+    /// $1 milliseconds in which starts count: cache servers that live, with what they own or are to own.
+    static let surveyServers = Statement(
+        name: "survey_servers",
+        sql: """
+            WITH owned AS (
+                SELECT coalesce(e.owner, e.handed_to) AS server,
+                    EXISTS (SELECT FROM nexuses x WHERE x.volume_id = e.volume_id) AS used
+                FROM volume_epochs e WHERE e.owner IS NOT NULL OR e.handed_to IS NOT NULL
+            ), counts AS (
+                SELECT server, count(*) FILTER (WHERE used) AS used, count(*) FILTER (WHERE NOT used) AS idle
+                FROM owned GROUP BY server
+            )
+            SELECT s.id, s.name, s.endpoint, (s.stopping OR coalesce(n.draining, false)),
+                coalesce(c.used, 0), coalesce(c.idle, 0),
+                ceil(extract(epoch FROM clock_timestamp() - s.started_at) * 1000)::int8,
+                (SELECT count(*) FROM cache_servers p WHERE p.name = s.name
+                    AND p.started_at > clock_timestamp() - $1::int8 * interval '1 ms')
+            FROM cache_servers s LEFT JOIN cache_nodes n ON n.name = s.name LEFT JOIN counts c ON c.server = s.id
+            WHERE s.lease_end > clock_timestamp() ORDER BY s.id
+            """
+    )
+
+    /// $1 server: volumes that were given up for it.
+    static let handedOver = Statement(
+        name: "handed_over",
+        sql: """
+            SELECT e.volume_id FROM volume_epochs e WHERE e.handed_to = $1::int8 AND e.owner IS NULL
+            ORDER BY e.volume_id LIMIT 1024
+            """
+    )
+
+    static let leases: [Statement] = [registerServer, renewLease, releaseLeases, markStopping]
 
     // MARK: Takeover
 
@@ -106,7 +143,8 @@ extension Statements {
             SELECT o.id, o.endpoint, ceil(extract(epoch FROM o.lease_end - clock_timestamp()) * 1000)::int8,
                 EXISTS (SELECT FROM cache_servers m WHERE m.id = $2::int8 AND m.lease_end > clock_timestamp())
             FROM volumes v JOIN volume_epochs e ON e.volume_id = v.id
-            LEFT JOIN cache_servers o ON o.id = e.owner AND o.id <> $2::int8 AND o.lease_end > clock_timestamp()
+            LEFT JOIN cache_servers o ON o.id <> $2::int8 AND o.lease_end > clock_timestamp() AND (o.id = e.owner
+                OR (e.owner IS NULL AND o.id = e.handed_to AND e.handed_at > clock_timestamp() - interval '5 s'))
             WHERE v.id = $1::int8 AND v.state = 'active'
             """
     )
@@ -132,17 +170,30 @@ extension Statements {
             """
     )
 
-    /// $1 volume, $2 server: begins an epoch, unless another owner's lease lives or the server's own has ended.
+    /// $1 volume, $2 server: begins an epoch, unless another owner's lease lives, or that of a server for which the volume was given
+    /// up just now, or the server's own has ended.
     static let bumpEpoch = Statement(
         name: "bump_epoch",
         sql: """
-            UPDATE volume_epochs e SET epoch = e.epoch + 1, owner = $2::int8, taken_at = clock_timestamp()
+            UPDATE volume_epochs e SET epoch = e.epoch + 1, owner = $2::int8, taken_at = clock_timestamp(),
+                handed_to = NULL, handed_at = NULL
             WHERE e.volume_id = $1::int8
                 AND EXISTS (SELECT FROM volumes v WHERE v.id = $1::int8 AND v.state = 'active')
                 AND EXISTS (SELECT FROM cache_servers m WHERE m.id = $2::int8 AND m.lease_end > clock_timestamp())
-                AND NOT EXISTS (SELECT FROM cache_servers o WHERE o.id = e.owner AND o.id <> $2::int8
-                    AND o.lease_end > clock_timestamp())
+                AND NOT EXISTS (SELECT FROM cache_servers o WHERE o.id <> $2::int8 AND o.lease_end > clock_timestamp()
+                    AND (o.id = e.owner OR (e.owner IS NULL AND o.id = e.handed_to
+                        AND e.handed_at > clock_timestamp() - interval '5 s')))
             RETURNING e.epoch, e.first_version, e.first_nexus
+            """
+    )
+
+    /// $1 volume, $2 epoch, $3 server, $4 successor: gives a volume up for another server (R9).
+    static let relinquish = Statement(
+        name: "relinquish",
+        sql: """
+            UPDATE volume_epochs e SET owner = NULL, handed_to = $4::int8, handed_at = clock_timestamp()
+            WHERE e.volume_id = $1::int8 AND e.epoch = $2::int8
+                AND (e.owner = $3::int8 OR (e.owner IS NULL AND e.handed_to = $4::int8))
             """
     )
 
@@ -199,7 +250,8 @@ extension Statements {
 
     static let takeovers: [Statement] =
         blocks + [
-            ownerStatus, setLockTimeout, lockExclusive, lockOwnerLease, bumpEpoch, dropOrphanMarks, nexuses, countItems,
+            ownerStatus, setLockTimeout, lockExclusive, lockOwnerLease, bumpEpoch, relinquish, dropOrphanMarks, nexuses,
+            countItems,
             endHolders,
             describeVolume, logicalUnit, registrations,
         ]
@@ -334,11 +386,17 @@ extension Statements {
             """
     )
 
+    /// Bytes of the write-ahead log.
+    static let logBytes = Statement(
+        name: "log_bytes",
+        sql: "SELECT coalesce(sum(size), 0)::int8 FROM pg_ls_waldir()"
+    )
+
     static let sessions: [Statement] =
         blocks + [
             lockShared, guardEpochs, closeOlderNexuses, insertNexus, raiseNexuses, closeNexus, markNexuses,
             reserveObjects,
-            volumeByIQN, volumesAfter, heartbeat, reportTarget,
+            volumeByIQN, volumesAfter, heartbeat, reportTarget, logBytes, surveyServers, handedOver,
         ]
 
     // MARK: Background

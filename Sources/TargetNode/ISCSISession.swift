@@ -479,7 +479,7 @@ final class ISCSISession: ChannelInboundHandler {
 
     private func send(_ request: BackEndRequest, _ id: CommandID, _ attempt: UInt32, _ context: CommandContext) {
         guard let client = backend?.owner?.client else {
-            nexus?.ownerLost()
+            nexus?.answered(id, attempt: attempt, .notSent)
             return
         }
         let header = CommandHeader(context)
@@ -568,7 +568,11 @@ final class ISCSISession: ChannelInboundHandler {
         let bound = NIOLoopBound((self, request), eventLoop: service.loop)
         service.loop.scheduleTask(in: TargetLimits.busyLinkInterval) {
             let (session, request) = bound.value
-            session.send(request, id, attempt, context)
+            if session.nexus?.isServing(context.proved.epoch) == true {
+                session.send(request, id, attempt, context)
+            } else {
+                session.nexus?.answered(id, attempt: attempt, .notSent)
+            }
             session.drain()
         }
     }
@@ -609,6 +613,9 @@ final class ISCSISession: ChannelInboundHandler {
         switch error.status {
         case .unproved: return .unproved(stamp)
         case .wrongEpoch, .notOwner: return .ownerLost
+        case .ownershipLost:
+            backend?.ownerMoves(to: error.ownerHint)
+            return .unexecuted
         case .nexusClosed: return .nexusClosed
         default:
             guard let geometry = unit?.volume.geometry else { return .final(.failed(.internalError), nil) }

@@ -55,6 +55,11 @@ final class VolumeBackend {
         locate()
     }
 
+    /// The owner hands the volume over.
+    func ownerMoves(to successor: RPCOwnerHint?) {
+        if let endpoint = successor?.endpoint, !endpoint.isEmpty { hint = endpoint }
+    }
+
     /// Asks one cache server after the other until one says who the owner is.
     func locate() {
         guard !isLocating else { return }
@@ -160,6 +165,15 @@ final class VolumeBackend {
         _ ports: InitiatorTargetNexus,
         completion: @escaping (Result<OpenNexus.Answer, LookUpFailure>) -> Void
     ) {
+        let deadline = service.now.advanced(byNanoseconds: TargetLimits.loginDeadlineMilliseconds * 1_000_000)
+        openNexus(ports, until: deadline, completion: completion)
+    }
+
+    private func openNexus(
+        _ ports: InitiatorTargetNexus,
+        until deadline: MonotonicTime,
+        completion: @escaping (Result<OpenNexus.Answer, LookUpFailure>) -> Void
+    ) {
         guard let owner, let volume else { return completion(.failure(.unavailable("the owner is not known"))) }
         let message = OpenNexus(volume: volume.id, ports: ports, node: service.configuration.node.name)
         owner.client.send(message, deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds) { result in
@@ -169,8 +183,19 @@ final class VolumeBackend {
                 do throws(RPCError) {
                     completion(.success(try answer.decode(OpenNexus.Answer.self)))
                 } catch {
-                    if error.status == .notOwner { self.ownerLost() }
-                    completion(.failure(.unavailable(error.message)))
+                    let isMoving = error.status == .notOwner || error.status == .ownershipLost
+                    guard isMoving, self.service.now < deadline else {
+                        return completion(.failure(.unavailable(error.message)))
+                    }
+                    // The login goes on at the next owner.
+                    self.ownerMoves(to: error.ownerHint)
+                    if self.owner === owner { self.ownerLost() }
+                    self.resolve { found in
+                        switch found {
+                        case .success: self.openNexus(ports, until: deadline, completion: completion)
+                        case .failure(let failure): completion(.failure(failure))
+                        }
+                    }
                 }
             }
         }

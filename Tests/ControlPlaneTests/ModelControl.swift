@@ -23,6 +23,7 @@ final class ModelControlStore: ControlStore {
         var sessions: [String: Int] = [:]
         var rows: [Int64: Int] = [:]
         var targets: [String: TargetDocument] = [:]
+        var caches: [String: CacheNodeDocument] = [:]
         var nextID: Int64 = 1
         var failure: ControlError?
     }
@@ -140,6 +141,17 @@ final class ModelControlStore: ControlStore {
         try access { state in
             state.targets[name]?.draining = isDraining
             return state.targets[name]
+        }
+    }
+
+    func cacheServers() async throws -> [CacheNodeDocument] {
+        try access { $0.caches.values.sorted { $0.name < $1.name } }
+    }
+
+    func setDraining(cache name: String, _ isDraining: Bool) async throws -> CacheNodeDocument? {
+        try access { state in
+            state.caches[name]?.draining = isDraining
+            return state.caches[name]
         }
     }
 

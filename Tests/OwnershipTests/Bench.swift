@@ -37,6 +37,8 @@ final class Bench {
     private(set) var commits: [[VolumeCommit]] = []
     /// Commits that wrote something.
     var writeCommits: Int { commits.count { !$0.allSatisfy(\.writes.isEmpty) } }
+    /// What becomes of the next attempts to record that.
+    var handOverFailures: [StoreFailure] = []
     /// Logouts that the store refuses to record.
     var closeFailures = 0
 
@@ -170,6 +172,11 @@ final class Bench {
         switch action {
         case .takeOver(let id, let volume, let server):
             core.takeOverCompleted(id, .success(store.takeOver(volume, server: server, now: now)), now: now)
+        case .relinquish(let id, let volume, let epoch, let server, let successor):
+            let result: Result<Bool, StoreFailure> =
+                handOverFailures.popLast().map { .failure($0) }
+                ?? .success(store.relinquish(volume, epoch, from: server, to: successor, now: now))
+            core.volumeRelinquished(id, result, now: now)
         case .openNexus(let id, let volume, let epoch, let row):
             core.nexusStored(id, .success(store.openNexus(volume, epoch, row)), now: now)
         case .closeNexus(let id, _, _, _) where closeFailures > 0:

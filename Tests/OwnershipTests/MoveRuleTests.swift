@@ -311,6 +311,46 @@ struct MoveRuleTests {
         #expect(bench.isDone(growing))
     }
 
+    @Test(
+        "I10: where PostgreSQL runs out of room for its log, writes are slowed down smoothly, then wait, and fail no earlier"
+    )
+    func logRoom() throws {
+        let bench = try Bench {
+            $0.logSlowBelowBytes = 1_000; $0.logWaitBelowBytes = 200
+        }
+        let nexus = try #require(bench.login())
+        func wait() -> UInt64 {
+            let begun = bench.now
+            let ticket = bench.submit(nexus, bench.write(0, 2_048, 1))
+            while bench.answers[ticket] == nil { bench.advance(Bench.millisecond) }
+            return bench.now.nanoseconds(since: begun)
+        }
+        #expect(wait() == 0)
+        var waits: [UInt64] = []
+        for free in [1_000, 900, 600, 400, 200] as [UInt64] {
+            bench.core.logRoomMeasured(freeBytes: free, now: bench.now)
+            waits.append(wait())
+        }
+        #expect(waits == waits.sorted() && waits[0] == 0 && waits[1] > 0, "\(waits)")
+        #expect(waits[4] >= OwnerLimits.slowdownMaximum && waits[4] <= 2 * OwnerLimits.slowdownMaximum, "\(waits)")
+        #expect(bench.alarms.isEmpty)
+
+        bench.core.logRoomMeasured(freeBytes: 199, now: bench.now)
+        #expect(bench.read(nexus, 0, 2_048)?.first == 1, "reads need no log")
+        let held = bench.submit(nexus, bench.write(0, 2_048, 2))
+        let zeros = bench.submit(nexus, bench.zero((4_096, 2_048)))
+        let late = bench.submit(nexus, bench.write(8_192, 2_048, 3), deadline: 1_000)
+        bench.advance(900 * Bench.millisecond)
+        #expect([held, zeros, late].allSatisfy { bench.answers[$0] == nil })
+        #expect(bench.alarms.count == 1)
+        bench.advance(200 * Bench.millisecond)
+        #expect(bench.refusal(late) == .deadline && bench.answers[held] == nil)
+        // Where it is not known any more, nothing is held back.
+        bench.core.logRoomMeasured(freeBytes: nil, now: bench.now)
+        bench.run()
+        #expect(bench.isDone(held) && bench.isDone(zeros))
+    }
+
     @Test("I10: at the hard limit a move does not wait behind the write that waits for it")
     func hardLimitAndMap() throws {
         let bench = try Bench {

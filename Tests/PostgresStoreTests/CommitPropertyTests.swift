@@ -1,8 +1,9 @@
 import AshlarCore
 import NIOCore
 import Ownership
-import PostgresStore
 import Testing
+
+@testable import PostgresStore
 
 @Suite(.enabled(if: TestCluster.isAvailable, "PostgreSQL 15 or newer is not installed"))
 struct CommitPropertyTests {
@@ -220,6 +221,74 @@ struct CommitPropertyTests {
         }
         try await compareBytes(fixture, load.model)
         try compareObjects(fixture, load.model)
+    }
+
+    @Test(
+        "I1 I12 D30: with faults everywhere, what was acknowledged is there, and everything is done once or not at all"
+    )
+    func everyCommitIsDoneOnceWhateverBreaks() async throws {
+        let fixture = try await Fixture()
+        try fixture.connect().script(FaultPlan.schema)
+        let planter = FaultTests.Planter()
+        var configuration = fixture.configuration
+        configuration.faults = planter.plan
+        let store = PostgresBlockStore(configuration, logger: quiet)
+        defer { store.shutdown() }
+        let objects = try await fixture.reserve(200)
+        var load = Workload(random: SeededGenerator(seed: 9), reserved: objects)
+        load.model.reserve(objects)
+        try await openNexuses(fixture, &load.model)
+        var epoch = fixture.epoch
+        let faults = FaultTests.faults(places: Array(1...12))
+        var outcomes: [String: Int] = [:]
+        for step in 0..<120 {
+            let part = load.part(VolumeCommit(volume: fixture.volume, epoch: epoch))
+            var done = load.model
+            _ = done.apply(part)
+            if step % 3 != 0 {
+                planter.plant(faults[load.random.below(faults.count)], at: Statements.guardEpochs.name)
+            }
+            let result = await withCheckedContinuation { continuation in
+                store.commit([part]) { continuation.resume(returning: $0) }
+            }
+            switch result {
+            case .success:
+                load.model = done
+                outcomes["done", default: 0] += 1
+            case .failure(.refused), .failure(.broken):
+                outcomes["refused", default: 0] += 1
+            case .failure(.unknownOutcome):
+                // As the owner does: taking over ends what is still under way, and what is read then holds.
+                epoch = try await Fixture.own(fixture.store, fixture.volume, fixture.server).epoch
+                let isDone = try await !isLike(fixture, load.model)
+                outcomes[isDone ? "unknown, done" : "unknown, not done", default: 0] += 1
+                if isDone { load.model = done }
+            }
+            try await compare(fixture, load.model, "step \(step): \(result)")
+        }
+        try await compareBytes(fixture, load.model)
+        try compareObjects(fixture, load.model)
+        #expect(outcomes.count == 4, "\(outcomes)")
+    }
+
+    /// Whether items, extents and unit are as the model has them.
+    private func isLike(_ fixture: Fixture, _ model: StoreModel) async throws -> Bool {
+        let region = try await fixture.region(0, Self.blocks)
+        var places: [BlockID: StoreModel.Place] = [:]
+        for extent in region.extents {
+            for offset in 0..<extent.blocks.count {
+                places[extent.blocks.first + offset] = .init(
+                    object: extent.object,
+                    slot: extent.firstSlot.rawValue + UInt32(offset),
+                    copy: extent.copy?.dropped(offset)
+                )
+            }
+        }
+        let items = model.items.sorted { $0.key < $1.key }.map {
+            ItemRow(block: $0.key, version: $0.value.version, checksum: $0.value.checksum, isMoved: $0.value.isMoved)
+        }
+        let live = try fixture.number("SELECT count(*) FROM block_objects WHERE state = 'live'")
+        return region.items == items && places == model.places && live == model.objects.values.count(where: \.isLive)
     }
 
     private func openNexuses(_ fixture: Fixture, _ model: inout StoreModel) async throws {

@@ -7,11 +7,13 @@ cd "$(dirname "$0")"
 out=${1:-$(mktemp -d)}
 mkdir -p "$out"
 g++ -O2 -std=c++17 -o "$out/moves" moves.cpp
+g++ -O2 -std=c++17 -Wno-misleading-indentation -o "$out/ghost" ghost.cpp
 bad=0
+program=moves
 check() {
     local expected=$1 name=$2 got
     shift 2
-    "$out/moves" "$name" sec=240 "$@" >"$out/$name.txt" || true
+    "$out/$program" "$name" sec=240 "$@" >"$out/$name.txt" || true
     got=$(head -1 "$out/$name.txt")
     if [[ $got == *": $expected"* ]]; then
         echo "ok   $got"
@@ -50,5 +52,29 @@ check "$H" right-direct-refused dwVer=2 CP=0
 check "$H" right-two-copies CY=2 DW=0 RDR=0 OC=0
 check "$H" right-full-objects-compacted FULL=1 RDR=0 UM=0
 check "$H" right-two-agents MV=2 DW=0 CP=0 RDR=0
+program=ghost
+G="CR=0 EMAX=1 LG=0 RS=0 reads=0"
+T="CR=0 EMAX=2 LG=0 RS=0 reads=0"
+check "$V" lease-by-the-life-of-the-target stamp=0 initLive=1 TP=2 $G
+check "$V" resend-across-epochs $T conc=1 K=1 RS=1 noResend=0
+check "$H" right-leases-crash $T CR=1
+check "$H" right-leases-login $G LG=1 RS=1
+check "$H" right-leases-takeover $T RS=1 revive=1
+# Hand-over (R9): against a second initiator's write in between, then against its CLEAR TASK SET.
+W="$T K=1 PB=0 conc=1 HO=1 RS=1"
+A="$T K=1 PB=0 HO=1 CTS=1"
+check "$V" refused-though-it-may-be-committed $W RS=0 hoFinish=0
+check "$V" refused-without-looking-what-was-done $W hoKnown=0
+check "$V" refused-by-who-did-not-serve-the-epoch $W hoOwn=0
+check "$V" goes-on-in-an-epoch-in-which-it-refused $W hoFinal=0
+check "$V" aborts-are-forgotten-with-the-hand-over $A hoAbort=0
+check "$V" sent-in-any-later-epoch $A EMAX=3 HO=2 hoNext=0
+check "$V" resumed-without-the-aborts-of-the-epoch $A EMAX=3 HO=2 hoResume=0
+check "$H" right-hand-over $W
+check "$H" right-hand-over-crash $W CR=1
+check "$H" right-hand-over-twice $W EMAX=3 HO=2
+check "$H" right-hand-over-aborts $A RS=1
+check "$H" right-hand-over-aborts-twice $A EMAX=3 HO=2
+check "$H" right-hand-over-two-paths $T HO=1
 echo "$bad not as expected"
 exit $((bad > 0))

@@ -81,6 +81,10 @@ struct APIClient: Sendable {
 
     func sessions() async throws -> SessionList { try await send(.GET, "/v1/sessions") }
 
+    func changeCache(_ name: String, _ request: ChangeCacheRequest) async throws -> CacheNodeDocument {
+        try await send(.PATCH, "/v1/caches/\(Self.escaped(name))", body: request)
+    }
+
     func caches() async throws -> CacheList { try await send(.GET, "/v1/caches") }
 
     func objectServers() async throws -> ObjectServerList { try await send(.GET, "/v1/objects") }

@@ -71,6 +71,31 @@ struct TargetDrainCommand: AsyncParsableCommand {
     }
 }
 
+/// `ashlar cache drain`.
+struct CacheDrainCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "drain",
+        abstract: "Have the volumes of a cache server go to other cache servers.",
+        discussion: """
+            The server learns it within two seconds, hands its volumes over without an error to any initiator, and stays empty \
+            until --undo, also when it is started again. Where no other cache server lives it keeps them.
+            """
+    )
+
+    @Argument(help: "Name of the node, as in cache stats.") var node: String
+    @Flag(help: "Let the cache server have volumes again.") var undo = false
+    @OptionGroup(title: "Control role") var client: ClientOptions
+
+    var request: ChangeCacheRequest { ChangeCacheRequest(draining: !undo) }
+
+    func run() async throws {
+        try await client.run("cache drain") { api in
+            let node = try await api.changeCache(node, request)
+            print(client.json ? try JSONText.text(node) + "\n" : CacheStatsCommand.table([node]), terminator: "")
+        }
+    }
+}
+
 /// `ashlar cache stats`.
 struct CacheStatsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -82,14 +107,18 @@ struct CacheStatsCommand: AsyncParsableCommand {
 
     private struct Numbers: Encodable {
         var caches: [CacheDocument]
+        var nodes: [CacheNodeDocument]
         var objects: [ObjectServerDocument]
     }
 
     func run() async throws {
         try await client.run("cache stats") { api in
-            let numbers = Numbers(caches: try await api.caches().caches, objects: try await api.objectServers().objects)
+            let list = try await api.caches()
+            let objects = try await api.objectServers().objects
+            let numbers = Numbers(caches: list.caches, nodes: list.nodes, objects: objects)
             guard !client.json else { return print(try JSONText.text(numbers)) }
             print(
+                Self.table(numbers.nodes),
                 Self.table(numbers.caches),
                 Self.volumes(numbers.caches),
                 Self.table(numbers.objects),
@@ -100,6 +129,16 @@ struct CacheStatsCommand: AsyncParsableCommand {
                 numbers.caches.map { ($0.endpoint, $0.reason) } + numbers.objects.map { ($0.endpoint, $0.reason) }
             for case (let endpoint, let reason?) in reasons { StandardError.write("\(endpoint): \(reason)\n") }
         }
+    }
+
+    static func table(_ nodes: [CacheNodeDocument]) -> String {
+        var table = Table(["NODE", "CACHE SERVER", "STATE", "VOLUMES", "IN USE"], right: [3, 4])
+        for node in nodes {
+            let life = node.stopping ? "stopping" : "alive"
+            let state = node.alive ? (node.draining ? "draining" : life) : "gone"
+            table.add([node.name, node.endpoint, state, "\(node.volumes)", "\(node.volumesInUse)"])
+        }
+        return table.text
     }
 
     static func table(_ caches: [CacheDocument]) -> String {

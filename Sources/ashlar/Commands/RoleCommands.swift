@@ -33,8 +33,8 @@ struct TargetCommand: AsyncParsableCommand {
 struct CacheCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cache",
-        abstract: "Run a cache server: the owner of volumes. With stats: show the numbers.",
-        subcommands: [CacheStatsCommand.self]
+        abstract: "Run a cache server: the owner of volumes. With stats: show the numbers. With drain: empty one.",
+        subcommands: [CacheStatsCommand.self, CacheDrainCommand.self]
     )
 
     @OptionGroup(title: "Node") var node: NodeFlags

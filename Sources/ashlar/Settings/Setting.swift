@@ -261,6 +261,34 @@ extension Setting {
             presence: .standard([nil: "16G"]),
             summary: "Unmoved bytes from which on writes wait; above the high watermark."
         ),
+        Setting(
+            name: "cache.wal-directory",
+            kind: .path,
+            roles: [.cache],
+            presence: .optional,
+            summary: "Directory of this host in the file system of PostgreSQL's log, whose free room is watched."
+        ),
+        Setting(
+            name: "cache.wal-capacity",
+            kind: .size(64 << 20...1 << 50),
+            roles: [.cache],
+            presence: .optional,
+            summary: "Room for PostgreSQL's log on another host; its user needs the role pg_monitor."
+        ),
+        Setting(
+            name: "cache.wal-slow-below",
+            kind: .size(1 << 20...1 << 50),
+            roles: [.cache],
+            presence: .standard([nil: "1G"]),
+            summary: "Room for PostgreSQL's log below which writes are slowed down."
+        ),
+        Setting(
+            name: "cache.wal-wait-below",
+            kind: .size(1 << 20...1 << 50),
+            roles: [.cache],
+            presence: .standard([nil: "256M"]),
+            summary: "Room for PostgreSQL's log below which writes wait; less than the former."
+        ),
     ]
 
     private static let objects: [Setting] = [

@@ -62,9 +62,13 @@ struct ObjectEndpointFlags: SettingFlags {
 struct PostgresFlags: SettingFlags {
     @Option(help: "Connection string of libpq, without a password.") var postgresDsn: String?
     @Option(help: "File with the password.") var postgresPasswordFile: String?
+    @Option(help: "yes: use a server that may lose acknowledged writes.") var postgresAllowUnsafeDurability: String?
 
     var flags: [String: [String]] {
-        given([("postgres.dsn", postgresDsn), ("postgres.password-file", postgresPasswordFile)])
+        given([
+            ("postgres.dsn", postgresDsn), ("postgres.password-file", postgresPasswordFile),
+            ("postgres.allow-unsafe-durability", postgresAllowUnsafeDurability),
+        ])
     }
 }
 
@@ -74,12 +78,18 @@ struct CacheFlags: SettingFlags {
     @Option(help: "Block data kept in memory, as in 256M.") var cacheMemory: String?
     @Option(help: "Unmoved bytes from which on writes are slowed down.") var cacheUnmovedHighWatermark: String?
     @Option(help: "Unmoved bytes from which on writes wait.") var cacheUnmovedHardLimit: String?
+    @Option(help: "Directory in the file system of PostgreSQL's log.") var cacheWalDirectory: String?
+    @Option(help: "Room for PostgreSQL's log on another host.") var cacheWalCapacity: String?
+    @Option(help: "Room for the log below which writes are slowed down.") var cacheWalSlowBelow: String?
+    @Option(help: "Room for the log below which writes wait.") var cacheWalWaitBelow: String?
 
     var flags: [String: [String]] {
         given([
             ("cache.advertise", cacheAdvertise), ("cache.memory", cacheMemory),
             ("cache.unmoved-high-watermark", cacheUnmovedHighWatermark),
             ("cache.unmoved-hard-limit", cacheUnmovedHardLimit),
+            ("cache.wal-directory", cacheWalDirectory), ("cache.wal-capacity", cacheWalCapacity),
+            ("cache.wal-slow-below", cacheWalSlowBelow), ("cache.wal-wait-below", cacheWalWaitBelow),
         ])
     }
 }

@@ -63,7 +63,13 @@ extension Settings {
             objectServers: objectServers,
             memoryBytes: Int(clamping: size("cache.memory")),
             unmovedHighWatermarkBytes: size("cache.unmoved-high-watermark"),
-            unmovedHardLimitBytes: size("cache.unmoved-hard-limit")
+            unmovedHardLimitBytes: size("cache.unmoved-hard-limit"),
+            log: CacheConfiguration.LogRoom(
+                directory: optionalText("cache.wal-directory"),
+                capacityBytes: optionalText("cache.wal-capacity").map { _ in size("cache.wal-capacity") },
+                slowBelowBytes: size("cache.wal-slow-below"),
+                waitBelowBytes: size("cache.wal-wait-below")
+            )
         )
     }
 

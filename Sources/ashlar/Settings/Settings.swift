@@ -272,6 +272,13 @@ struct Settings: Sendable {
                         + "(\(SizeText.text(high))); raise the one or lower the other."
                 )
             }
+            let (slow, wait) = (size("cache.wal-slow-below"), size("cache.wal-wait-below"))
+            guard wait < slow else {
+                throw SettingsError(
+                    "cache.wal-wait-below (\(SizeText.text(wait))) is not below cache.wal-slow-below (\(SizeText.text(slow))); "
+                        + "lower the one or raise the other."
+                )
+            }
         }
     }
 

@@ -21,7 +21,12 @@ import Testing
         case .host: "10.0.0.1"
         case .choice(let words): words[0]
         case .number(let range): String(range.lowerBound)
-        case .size: setting.name == "cache.unmoved-hard-limit" ? "4G" : "2G"
+        case .size:
+            switch setting.name {
+            case "cache.unmoved-hard-limit": "4G"
+            case "cache.wal-wait-below": "1G"
+            default: "2G"
+            }
         case .numberedEndpoints: "1=10.0.0.1:7501"
         case .roots: "/srv/blocks=10"
         case .prefixes: "10.0.0.0/8"
@@ -111,7 +116,8 @@ import Testing
             ("objects.endpoints", ["10.0.0.1:7501"]), ("objects.endpoints", ["0=a:1"]),
             ("objects.endpoints", ["1=a:1", "1=b:1"]),
             ("objects.endpoints", "1=a:1"), ("cache.memory", "256X"), ("cache.memory", "1K"),
-            ("cache.unmoved-hard-limit", "8G"), ("cache.advertise", "host"), ("tls.key", 7.5), ("postgres.dsn", ""),
+            ("cache.unmoved-hard-limit", "8G"), ("cache.wal-wait-below", "1G"), ("cache.advertise", "host"),
+            ("tls.key", 7.5), ("postgres.dsn", ""),
         ] as [(String, any Sendable)]
     )
     func everyWrongValueIsNamed(key: String, value: any Sendable) async throws {
