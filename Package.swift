@@ -260,7 +260,7 @@ let package = Package(
             dependencies: ["TargetNode", "AshlarCore", nioCore, nioEmbedded, logging],
             swiftSettings: settings
         ),
-        .testTarget(name: "SupervisionTests", dependencies: ["Supervision"], swiftSettings: settings),
+        .testTarget(name: "SupervisionTests", dependencies: ["Supervision", "CLinux"], swiftSettings: settings),
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
@@ -281,8 +281,8 @@ let package = Package(
         .testTarget(
             name: "ControlPlaneTests",
             dependencies: [
-                "ControlPlane", "PostgresStore", "Ownership", "AshlarCore", "CLinux", nioCore, nioConcurrency, logging,
-                hummingbird, hummingbirdTesting,
+                "ControlPlane", "PostgresStore", "Ownership", "AshlarCore", "AshlarTestSupport", "CLinux", nioCore,
+                nioConcurrency, logging, hummingbird, hummingbirdTesting,
             ],
             exclude: ["CommandLine"],
             swiftSettings: settings

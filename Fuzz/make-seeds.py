@@ -22,7 +22,9 @@ command-answer move-work move-work-answer map-move map-compaction count-answer e
 compaction-work-answer collect collect-answer forget-objects known-objects put-object get-slots get-slots-answer
 delete-object list-objects list-objects-answer verify-object object-statistics object-statistics-answer reload-volume
 cache-statistics cache-statistics-answer move-now delete-volume-step target-report target-report-answer nexus-states
-or-write map-status map-status-answer check-unit check-unit-answer change-unit manage-unit copy hello hello-answer goaway error
+or-write map-status map-status-answer check-unit check-unit-answer change-unit manage-unit copy
+database-age database-age-answer scrub-work scrub-work-answer report-objects draining-servers draining-servers-answer
+object-header object-header-answer raise-clock raise-clock-answer hello hello-answer goaway error
 """.split()
 SAME_MESSAGE = {
     "look-up-volume-answer-elsewhere": "look-up-volume-answer",

@@ -8,6 +8,7 @@ extension AgentJobs {
     /// Deletes the bytes of dead objects, and then their rows (I6, M7). A row goes only once every server that may hold
     /// the bytes has confirmed that they are gone.
     func collect(cache: AgentPeer) async throws(AgentError) -> AgentPlanner.Outcome {
+        try await requireCurrentDatabase(cache: cache)
         let (answer, _) = try await cache.ask(
             Collect(intentAgeMilliseconds: intentAgeMilliseconds, graceMilliseconds: graceMilliseconds),
             answer: Collect.Answer.self,
@@ -39,6 +40,7 @@ extension AgentJobs {
     /// Looks for objects without a row (M8): lists first, then asks. A row is committed before the first byte is put
     /// (I6), so what was listed and has no row when it is asked about never gets one.
     func scan(cache: AgentPeer) async throws(AgentError) -> AgentPlanner.Outcome {
+        try await requireCurrentDatabase(cache: cache)
         var deleted = 0
         var lastError: AgentError?
         for server in allServers {

@@ -7,21 +7,15 @@ import Observability
 import RPC
 
 extension AgentJobs {
-    /// A live slot as it was fetched.
-    private struct Fetched {
-        let block: BlockID
-        let version: Version
-        let stored: StoredSlot
-    }
-
     private struct SlotKey: Hashable {
         let source: ObjectID
         let slot: SlotIndex
     }
 
-    /// Rewrites the live slots of sparse objects (M6): ask, fetch, pack, put, map. Where a source is missing or holds
-    /// something else than the cache server said, the map has changed: the work is given up, and handed out anew if it
-    /// still is any (I7).
+    /// Rewrites the live slots of sparse objects, and of those whose server is drained (M6): ask, fetch, pack, put, map. A slot
+    /// that is damaged, or gone, or holds something else than the cache server said stays where it is and is reported, so that the
+    /// others need not wait for it and it is not handed out again for ever (I11). Where the map has changed meanwhile, that is
+    /// harmless (I7).
     func compact(cache: AgentPeer) async throws(AgentError) -> AgentPlanner.Outcome {
         let (work, _) = try await cache.ask(
             CompactionWork(),
@@ -30,11 +24,16 @@ extension AgentJobs {
         )
         let plan = try CompactionPlan(work)
         guard !plan.items.isEmpty else { return .nothing }
-        let fetched = try await fetch(plan, blockSizeBytes: work.blockSizeBytes)
+        let (fetched, damaged) = try await fetch(plan, blockSizeBytes: work.blockSizeBytes)
+        for start in stride(from: 0, to: damaged.count, by: RPCMessageLimits.objectsReportedMaximum) {
+            let end = min(start + RPCMessageLimits.objectsReportedMaximum, damaged.count)
+            try await report(Array(damaged[start..<end]), token: 0, cache: cache)
+        }
+        guard !fetched.isEmpty else { return .worked }
         let (bytes, slots) = try pack(work, plan: plan, fetched: fetched)
         guard gate.enter() else { throw AgentError(.stopping, "the agent stops") }
         defer { gate.leave() }
-        let server = try await put(work.object, bytes: bytes)
+        let server = try await put(work.object, bytes: bytes, cache: cache)
         let map = MapCompaction(
             volume: work.volume,
             object: work.object,
@@ -57,56 +56,52 @@ extension AgentJobs {
         return .worked
     }
 
+    /// The slots that are sound and hold what the plan says, and what is to be told of the others.
     private func fetch(
         _ plan: CompactionPlan,
         blockSizeBytes: UInt32
-    ) async throws(AgentError) -> [SlotKey: Fetched] {
-        let wanted = Set(plan.items.map { SlotKey(source: $0.source, slot: $0.sourceSlot) })
-        var fetched: [SlotKey: Fetched] = [:]
+    ) async throws(AgentError) -> ([SlotKey: FetchedSlot], [ReportObjects.Finding]) {
+        var wanted: [SlotKey: Set<BlockID>] = [:]
+        for item in plan.items {
+            wanted[SlotKey(source: item.source, slot: item.sourceSlot), default: []].insert(item.origin)
+        }
+        var fetched: [SlotKey: FetchedSlot] = [:]
+        var damaged: [ObjectID: Set<SlotIndex>] = [:]
+        var missing: Set<ObjectID> = []
         for window in plan.windows {
-            if gate.isClosed { throw AgentError(.stopping, "the agent stops") }
-            guard let peer = peers.objects[window.server] else {
-                throw AgentError(
-                    .configuration,
-                    "object server \(window.server) of object \(window.source) is not configured"
-                )
-            }
-            var (answer, payload) = try await peer.ask(
-                GetSlots(object: window.source, firstSlot: window.firstSlot, count: window.count),
-                answer: GetSlots.Answer.self,
-                deadlineMilliseconds: AgentLimits.objectDeadlineMilliseconds
+            let found = try await slots(
+                window.firstSlot.rawValue..<window.firstSlot.rawValue + window.count,
+                of: window.source,
+                on: window.server,
+                blockSizeBytes: blockSizeBytes,
+                keepsBytes: true
             )
-            guard answer.slots.count == Int(window.count), answer.blockSizeBytes == blockSizeBytes else {
-                throw AgentError(.badWork, "object \(window.source) has other slots than its map says")
+            if found.isMissing { missing.insert(window.source) }
+            for slot in found.damaged where wanted[SlotKey(source: window.source, slot: slot)] != nil {
+                damaged[window.source, default: []].insert(slot)
             }
-            for (offset, slot) in answer.slots.enumerated() {
-                guard let bytes = payload.readSlice(length: Int(slot.storedBytes)) else {
-                    throw AgentError(.badWork, "the answer with slots of object \(window.source) ends too soon")
+            for (slot, content) in found.sound {
+                let key = SlotKey(source: window.source, slot: slot)
+                guard let blocks = wanted[key] else { continue }
+                if blocks == [content.block] {
+                    fetched[key] = content
+                } else {
+                    damaged[window.source, default: []].insert(slot)
                 }
-                let key = SlotKey(source: window.source, slot: SlotIndex(window.firstSlot.rawValue + UInt32(offset)))
-                guard wanted.contains(key) else { continue }
-                guard let encoding = SlotEncoding(rawValue: slot.encoding) else {
-                    throw AgentError(
-                        .badWork,
-                        "object \(window.source) has a slot of unknown encoding \(slot.encoding)"
-                    )
-                }
-                // A copy: a slice would keep the dead slots of the answer in memory as well.
-                let copy = ByteBuffer(bytes: bytes.readableBytesView)
-                fetched[key] = Fetched(
-                    block: slot.block,
-                    version: slot.version,
-                    stored: StoredSlot(encoding: encoding, bytes: copy, checksum: slot.checksum)
-                )
             }
         }
-        return fetched
+        let findings = damaged.sorted { $0.key < $1.key }.map { object, slots in
+            missing.contains(object)
+                ? ReportObjects.Finding(object: object, state: .missing)
+                : ReportObjects.Finding(object: object, state: .partlyRead, slots: slots.sorted())
+        }
+        return (fetched, findings)
     }
 
     private func pack(
         _ work: CompactionWork.Answer,
         plan: CompactionPlan,
-        fetched: [SlotKey: Fetched]
+        fetched: [SlotKey: FetchedSlot]
     ) throws(AgentError) -> (ByteBuffer, [MapCompaction.Slot]) {
         let inflater = try packing(work.object) { () throws(BlockObjectError) in try BlockInflater() }
         var builder = try packing(work.object) { () throws(BlockObjectError) in
@@ -121,12 +116,7 @@ extension AgentJobs {
         var slots: [MapCompaction.Slot] = []
         for item in plan.items {
             let key = SlotKey(source: item.source, slot: item.sourceSlot)
-            guard let slot = fetched[key], slot.block == item.origin else {
-                throw AgentError(
-                    .badWork,
-                    "slot \(item.sourceSlot) of object \(item.source) does not hold block \(item.origin)"
-                )
-            }
+            guard let slot = fetched[key] else { continue }
             let version = item.copyVersion ?? slot.version
             try packing(work.object) { () throws(BlockObjectError) in
                 _ = try builder.add(block: item.block, version: version, stored: slot.stored, using: inflater)

@@ -28,7 +28,7 @@ extension AgentJobs {
         let packed = try pack(work, payload: payload)
         guard gate.enter() else { throw AgentError(.stopping, "the agent stops") }
         defer { gate.leave() }
-        let server = try await put(work.object, bytes: packed.bytes)
+        let server = try await put(work.object, bytes: packed.bytes, cache: cache)
         let map = MapMove(
             volume: work.volume,
             object: work.object,

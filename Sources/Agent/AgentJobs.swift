@@ -20,7 +20,15 @@ final class AgentJobs: Sendable {
     let logger: Logger
     let intentAgeMilliseconds: UInt64
     let graceMilliseconds: UInt64
+    let complaints = Mutex(ComplaintLimiter())
+    let draining = Mutex(KnownDraining(servers: [], until: MonotonicTime(0)))
     private let placement: Mutex<ObjectPlacement>
+
+    /// Object servers that are drained, and how long that is taken for true.
+    struct KnownDraining: Sendable {
+        var servers: Set<ObjectServerID>
+        var until: MonotonicTime
+    }
 
     init(
         name: String,
@@ -52,11 +60,15 @@ final class AgentJobs: Sendable {
             case .compact: return try await compact(cache: peers.caches[job.cache])
             case .collect: return try await collect(cache: peers.caches[job.cache])
             case .scan: return try await scan(cache: peers.caches[job.cache])
+            case .scrub: return try await scrub(cache: peers.caches[job.cache])
             }
         } catch {
             guard error.code != .stopping, !gate.isClosed else { return .nothing }
             metrics.countFailure(job.kind)
-            let isLoud = error.code == .badWork || error.status == .exists
+            if error.code == .databaseIsOlder, !complaints.withLock({ $0.mayComplain(now: RPCClock.now) }) {
+                return .failed
+            }
+            let isLoud = error.code == .badWork || error.code == .databaseIsOlder || error.status == .exists
             logger.log(
                 level: isLoud ? .error : .warning,
                 "job given up",
@@ -70,10 +82,13 @@ final class AgentJobs: Sendable {
     ///
     /// An id is under way to one server at a time: after a put with an unknown outcome no other is tried (M9). What a
     /// server that refused a put kept of it all the same is deleted by a scan once the object's row is gone.
-    func put(_ object: ObjectID, bytes: ByteBuffer) async throws(AgentError) -> ObjectServerID {
+    func put(_ object: ObjectID, bytes: ByteBuffer, cache: AgentPeer) async throws(AgentError) -> ObjectServerID {
         let connected = await peers.connectedObjectServers()
-        let order = placement.withLock { $0.order(of: object, connected: connected, now: RPCClock.now) }
-        var lastError = AgentError(.configuration, "no object server is configured")
+        let drained = await drainingServers(cache: cache)
+        let order = placement.withLock {
+            $0.order(of: object, connected: connected, excluded: drained, now: RPCClock.now)
+        }
+        var lastError = AgentError(.configuration, "no object server is configured that is not drained")
         for server in order {
             guard let peer = peers.objects[server] else { continue }
             do {

@@ -13,6 +13,9 @@ struct AgentMetrics: Sendable {
     let objectsScanned: MetricCounter
     let garbageDeleted: MetricCounter
     let blocksCorrupt: MetricCounter
+    let itemsScrubbed: MetricCounter
+    let objectsScrubbed: MetricCounter
+    let deletionsRefused: MetricCounter
     private let failures: [AgentPlanner.Kind: MetricCounter]
 
     init(_ registry: MetricsRegistry) {
@@ -29,6 +32,12 @@ struct AgentMetrics: Sendable {
         objectsScanned = counter("objects_scanned", "Objects that scans looked at.")
         garbageDeleted = counter("garbage_deleted", "Objects without a row that scans deleted.")
         blocksCorrupt = counter("blocks_corrupt", "Blocks whose bytes did not match their checksum.")
+        itemsScrubbed = counter("items_scrubbed", "Items that were verified.")
+        objectsScrubbed = counter("objects_scrubbed", "Objects that were verified.")
+        deletionsRefused = counter(
+            "deletions_refused",
+            "Refusals to delete because the database is older than the objects."
+        )
         failures = Dictionary(
             uniqueKeysWithValues: AgentPlanner.Kind.allCases.map { kind in
                 let name = "ashlar_agent_failures_total"

@@ -1,3 +1,4 @@
+public import AshlarCore
 public import RPC
 
 /// Why an agent cannot start, or gave a piece of work up.
@@ -5,7 +6,7 @@ public struct AgentError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The sorts of error; more may be added.
     public struct Code: Hashable, Sendable, CustomStringConvertible {
         private enum Base: String {
-            case configuration, unanswered, refused, badWork, stopping
+            case configuration, unanswered, refused, badWork, stopping, databaseIsOlder
         }
 
         private let base: Base
@@ -19,6 +20,8 @@ public struct AgentError: Error, Sendable, Hashable, CustomStringConvertible {
         public static let refused = Code(.refused)
         /// What a peer sent contradicts itself, or bytes do not match their checksum (I11).
         public static let badWork = Code(.badWork)
+        /// The database is older than the objects: nothing may be deleted (M8).
+        public static let databaseIsOlder = Code(.databaseIsOlder)
         /// The agent stops.
         public static let stopping = Code(.stopping)
 
@@ -34,13 +37,22 @@ public struct AgentError: Error, Sendable, Hashable, CustomStringConvertible {
     public let status: RPCStatus?
     /// Whether the peer may have done what was asked all the same.
     public let mayHaveExecuted: Bool
+    /// The slot that an object server calls damaged, where it names one.
+    public let damagedSlot: SlotIndex?
 
     /// An error with each part named.
-    public init(_ code: Code, _ message: String, status: RPCStatus? = nil, mayHaveExecuted: Bool = false) {
+    public init(
+        _ code: Code,
+        _ message: String,
+        status: RPCStatus? = nil,
+        mayHaveExecuted: Bool = false,
+        damagedSlot: SlotIndex? = nil
+    ) {
         self.code = code
         self.message = message
         self.status = status
         self.mayHaveExecuted = mayHaveExecuted
+        self.damagedSlot = damagedSlot
     }
 
     /// The error for a request without an answer.
@@ -52,7 +64,13 @@ public struct AgentError: Error, Sendable, Hashable, CustomStringConvertible {
     package init(_ error: RPCError, asking peer: String) {
         // An answer that cannot be read, and a failure that was not foreseen, say nothing about what was done.
         let isUncertain = error.status == .invalidMessage || error.status == .internalError
-        self.init(.refused, "\(peer): \(error)", status: error.status, mayHaveExecuted: isUncertain)
+        self.init(
+            .refused,
+            "\(peer): \(error)",
+            status: error.status,
+            mayHaveExecuted: isUncertain,
+            damagedSlot: error.damagedSlot
+        )
     }
 
     /// The code and the sentence.

@@ -14,6 +14,12 @@ public enum AgentLimits {
     package static let compactMilliseconds: UInt64 = 5_000
     /// How often dead objects are asked for, unless there are more.
     package static let collectMilliseconds: UInt64 = 10_000
+    /// How often a cache server is asked for something to verify, unless there is more.
+    package static let scrubMilliseconds: UInt64 = 500
+    /// How long it is taken for true which object servers are drained.
+    package static let drainingMilliseconds: UInt64 = 3_000
+    /// How often it is said that the database is older than the objects.
+    package static let complaintMilliseconds: UInt64 = 600_000
     /// The rest after a first failure; each further one in a row is twice as long.
     package static let backoffMinimumMilliseconds: UInt64 = 100
     /// The longest rest after failures.

@@ -3,7 +3,7 @@ package import AshlarCore
 /// Decides what an agent does when: events in, jobs out. No clock, network or randomness inside.
 ///
 /// Every sort of job has a *lane*: one for each cache server for what only an owner can say (move, evict, compact), one
-/// for the whole cluster for what any cache server can (collect, scan), which goes on to the next cache server after a
+/// for the whole cluster for what any cache server can (collect, scan, scrub), which goes on to the next cache server after a
 /// failure.
 ///
 /// | lane | runs at once | rests after nothing |
@@ -13,6 +13,7 @@ package import AshlarCore
 /// | compact | one in the whole agent | `compactNanoseconds` |
 /// | collect | one | `collectNanoseconds` |
 /// | scan | one | `scanNanoseconds`, also after work |
+/// | scrub | one | `scrubNanoseconds` |
 ///
 /// - At no time do moves and compactions together exceed `objectsInMemory` (I10).
 /// - Of the lanes that may start, the one that started longest ago does: none starves.
@@ -21,12 +22,12 @@ package import AshlarCore
 package struct AgentPlanner: Sendable {
     /// The sorts of job.
     package enum Kind: Sendable, Hashable, CaseIterable {
-        case move, evict, compact, collect, scan
+        case move, evict, compact, collect, scan, scrub
 
         /// Whether such a job holds an object in memory.
         package var holdsObject: Bool { self == .move || self == .compact }
         /// Whether any cache server will do.
-        package var isShared: Bool { self == .collect || self == .scan }
+        package var isShared: Bool { self == .collect || self == .scan || self == .scrub }
     }
 
     /// Something to do now.
@@ -53,6 +54,8 @@ package struct AgentPlanner: Sendable {
         package var evictNanoseconds = AgentLimits.evictMilliseconds * 1_000_000
         package var compactNanoseconds = AgentLimits.compactMilliseconds * 1_000_000
         package var collectNanoseconds = AgentLimits.collectMilliseconds * 1_000_000
+        /// 0 for never.
+        package var scrubNanoseconds = AgentLimits.scrubMilliseconds * 1_000_000
         /// 0 for never.
         package var scanNanoseconds: UInt64
         package var seed: UInt64
@@ -104,6 +107,9 @@ package struct AgentPlanner: Sendable {
         }
         let first = Int(random.next() % UInt64(configuration.caches))
         lanes.append(Lane(kind: .collect, cache: first, due: firstDue(.collect, now: now)))
+        if configuration.scrubNanoseconds > 0 {
+            lanes.append(Lane(kind: .scrub, cache: first, due: firstDue(.scrub, now: now)))
+        }
         if configuration.scanNanoseconds > 0 {
             lanes.append(Lane(kind: .scan, cache: first, due: firstDue(.scan, now: now)))
         }
@@ -193,7 +199,7 @@ package struct AgentPlanner: Sendable {
         switch lane.kind {
         case .move: return lane.running == 0 || lane.isBusy
         case .compact: return !lanes.contains { $0.kind == .compact && $0.running > 0 }
-        case .evict, .collect, .scan: return lane.running == 0
+        case .evict, .collect, .scan, .scrub: return lane.running == 0
         }
     }
 
@@ -215,6 +221,7 @@ package struct AgentPlanner: Sendable {
         case .compact: return jittered(configuration.compactNanoseconds, from: now)
         case .collect: return jittered(configuration.collectNanoseconds, from: now)
         case .scan: return jittered(configuration.scanNanoseconds, from: now)
+        case .scrub: return jittered(configuration.scrubNanoseconds, from: now)
         }
     }
 

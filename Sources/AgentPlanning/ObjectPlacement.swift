@@ -11,13 +11,15 @@ package struct ObjectPlacement: Sendable {
 
     package init(servers: some Sequence<ObjectServerID>) { self.servers = servers.sorted() }
 
-    /// The servers to offer `object` to, the best first; at most ``AgentLimits/putAttemptsMaximum``.
+    /// The servers to offer `object` to, the best first; at most ``AgentLimits/putAttemptsMaximum``. Those that are excluded get
+    /// none, whatever becomes of the others.
     package func order(
         of object: ObjectID,
         connected: Set<ObjectServerID>,
+        excluded: Set<ObjectServerID> = [],
         now: MonotonicTime
     ) -> [ObjectServerID] {
-        let ranked = servers.map { (server: $0, score: Self.score(object, $0)) }
+        let ranked = servers.filter { !excluded.contains($0) }.map { (server: $0, score: Self.score(object, $0)) }
             .sorted { ($0.score, $0.server) > ($1.score, $1.server) }
             .map(\.server)
         func place(_ server: ObjectServerID) -> Int {

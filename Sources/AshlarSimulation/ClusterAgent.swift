@@ -45,6 +45,8 @@ extension Cluster {
         configuration.evictNanoseconds = 300_000_000
         configuration.compactNanoseconds = 400_000_000
         configuration.collectNanoseconds = 500_000_000
+        // Its disks do not change bytes; there would be nothing to find.
+        configuration.scrubNanoseconds = 0
         return AgentPlanner(configuration, now: MonotonicTime(now))
     }
 
@@ -103,6 +105,7 @@ extension Cluster {
         case .compact: compact(job)
         case .collect: collect(job)
         case .scan: scan(job, servers: nodes.map(\.number))
+        case .scrub: end(job, .nothing)
         }
     }
 

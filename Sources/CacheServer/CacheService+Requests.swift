@@ -225,7 +225,7 @@ extension CacheService {
                 message.names.objects,
                 completion: reply(to: request, on: connection) { KnownObjects($0.sorted()) }
             )
-        default: return try dispatchAdministration(request, body, on: connection)
+        default: return try dispatchKeeping(request, body, on: connection)
         }
         return true
     }
@@ -239,7 +239,7 @@ extension CacheService {
         core.map(waiting(request, connection), volume: volume, map: map, deadline: deadline(request), now: now)
     }
 
-    private func dispatchAdministration(
+    func dispatchAdministration(
         _ request: RPCRequest,
         _ buffer: ByteBuffer,
         on connection: RPCServerConnection
@@ -359,7 +359,7 @@ extension CacheService {
     }
 
     /// A completion for the store that answers a request which is none of the core's business.
-    private func reply<Value: Sendable, Message: RPCMessage>(
+    func reply<Value: Sendable, Message: RPCMessage>(
         to request: RPCRequest,
         on connection: RPCServerConnection,
         _ message: @escaping @Sendable (Value) -> Message

@@ -22,6 +22,10 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
         public static let noSuchTarget = Code(rawValue: "no-such-target")
         /// There is no such cache server.
         public static let noSuchCache = Code(rawValue: "no-such-cache")
+        /// There is no such object server.
+        public static let noSuchObjectServer = Code(rawValue: "no-such-object-server")
+        /// No object server would be left to take objects.
+        public static let lastObjectServer = Code(rawValue: "last-object-server")
         /// There is no such job.
         public static let noSuchJob = Code(rawValue: "no-such-job")
         /// A volume of this name exists.
@@ -52,8 +56,8 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
             switch self {
             case .badRequest: 400
             case .unauthorized: 401
-            case .notFound, .noSuchVolume, .noSuchTarget, .noSuchCache, .noSuchJob: 404
-            case .volumeExists, .iqnExists, .volumeDeleting, .sessionsOpen, .wouldShrink: 409
+            case .notFound, .noSuchVolume, .noSuchTarget, .noSuchCache, .noSuchObjectServer, .noSuchJob: 404
+            case .volumeExists, .iqnExists, .volumeDeleting, .sessionsOpen, .wouldShrink, .lastObjectServer: 409
             case .invalid: 422
             case .busy, .databaseUnavailable, .cacheUnavailable, .objectsUnavailable: 503
             default: 500
@@ -99,6 +103,14 @@ public struct ControlError: Error, Sendable, Hashable, Codable, CustomStringConv
             .noSuchCache,
             "There is no cache server \"\(name)\".",
             remedy: "List the cache servers with: ashlar cache stats."
+        )
+    }
+
+    static func noSuchObjectServer(_ id: String) -> ControlError {
+        ControlError(
+            .noSuchObjectServer,
+            "There is no object server \"\(id)\".",
+            remedy: "List the object servers with: ashlar objects list."
         )
     }
 }

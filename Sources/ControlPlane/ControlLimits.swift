@@ -44,6 +44,18 @@ public enum ControlLimits {
     public static let fsckItemPageRows: Int64 = 256
     /// Objects asked for in one page of an object server's list.
     public static let fsckListPage: UInt32 = 4_096
+    /// Blocks of one run that a rebuilt map has: no extent is longer.
+    public static let recoverRunBlocks: UInt64 = 4_096
+    /// Runs that one transaction of a recovery maps.
+    public static let recoverRunsInTransaction = 512
+    /// Headers asked for at once.
+    public static let headersInFlightMaximum = 16
+    /// How far epochs, nexus numbers and versions go on after a recovery: those that were handed out and are not known lie below.
+    public static let recoverNumbersSkipped: Int64 = 1 << 20
+    /// Longest wait for the lease of a cache server from which a volume was taken, in milliseconds.
+    public static let recoverLeaseWaitMilliseconds: UInt64 = 60_000
+    /// Damaged blocks that the settings of the cluster count; more are not counted.
+    public static let damagedBlocksCounted = 100_000
     /// Findings that a report names; further ones are counted.
     public static let findingsMaximum = 1_000
     /// An intent older than this is given up by a check that repairs, in seconds.

@@ -71,13 +71,28 @@ enum ControlRouter {
             let body = try await decoded(ChangeCacheRequest.self, request)
             return try json(try await service.changeCache(try node(context, ControlError.noSuchCache), body))
         }
-        api.get("objects") { _, _ in try json(await service.objectServers()) }
+        api.get("objects") { _, _ in try json(try await service.objectServers()) }
+        api.patch("objects/:id") { request, context in
+            let body = try await decoded(ChangeObjectServerRequest.self, request)
+            let text = context.parameters.get("id") ?? ""
+            guard let id = Int32(text) else { throw ControlError.noSuchObjectServer(String(text.prefix(64))) }
+            return try json(try await service.changeObjectServer(id, body))
+        }
+        api.get("cluster") { _, _ in try json(try await service.cluster()) }
+        api.patch("cluster") { request, _ in
+            let body = try await decoded(ChangeClusterRequest.self, request)
+            return try json(try await service.changeCluster(body))
+        }
     }
 
     private static func addJobs(_ api: RouterGroup<Context>, _ service: ControlService) {
         api.post("fsck") { request, _ in
             let body = try await decoded(FsckRequest.self, request, emptyIs: FsckRequest())
             return try json(try await service.fsck(body), status: .accepted)
+        }
+        api.post("recover") { request, _ in
+            let body = try await decoded(RecoverRequest.self, request, emptyIs: RecoverRequest())
+            return try json(try await service.recover(body), status: .accepted)
         }
         api.get("jobs") { _, _ in try json(await service.jobs.all()) }
         api.get("jobs/:id") { _, context in

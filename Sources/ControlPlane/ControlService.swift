@@ -10,19 +10,23 @@ struct ControlService: Sendable {
     let logger: Logger
     /// Runs a check.
     let check: @Sendable (FsckRequest, Jobs.Progress) async throws -> FsckReport
+    /// Rebuilds the map from objects.
+    let recovery: @Sendable (RecoverRequest, Jobs.Progress) async throws -> RecoverReport
 
     init(
         store: any ControlStore,
         peers: any ControlPeers,
         jobs: Jobs,
         logger: Logger,
-        check: @escaping @Sendable (FsckRequest, Jobs.Progress) async throws -> FsckReport
+        check: @escaping @Sendable (FsckRequest, Jobs.Progress) async throws -> FsckReport,
+        recovery: @escaping @Sendable (RecoverRequest, Jobs.Progress) async throws -> RecoverReport
     ) {
         self.store = store
         self.peers = peers
         self.jobs = jobs
         self.logger = logger
         self.check = check
+        self.recovery = recovery
     }
 
     // MARK: Volumes
@@ -196,7 +200,70 @@ struct ControlService: Sendable {
         return node
     }
 
-    func objectServers() async -> ObjectServerList { ObjectServerList(objects: await peers.objectStatistics()) }
+    func objectServers() async throws -> ObjectServerList {
+        let records = Dictionary(try await store.objectServers().map { ($0.id, $0) }) { first, _ in first }
+        var servers = await peers.objectStatistics()
+        for index in servers.indices {
+            guard let record = records[servers[index].id] else { continue }
+            servers[index].draining = record.isDraining
+            servers[index].liveObjects = record.objects
+        }
+        return ObjectServerList(objects: servers)
+    }
+
+    /// Agents learn it within seconds; the objects of a server that is drained are rewritten elsewhere.
+    func changeObjectServer(_ id: Int32, _ change: ChangeObjectServerRequest) async throws -> ObjectServerDocument {
+        let records = try await store.objectServers()
+        guard records.contains(where: { $0.id == id }) else { throw ControlError.noSuchObjectServer("\(id)") }
+        if change.draining {
+            let others = Set(records.filter { !$0.isDraining && $0.id != id }.map(\.id))
+            guard !others.intersection(peers.objectServers).isEmpty else {
+                throw ControlError(
+                    .lastObjectServer,
+                    "No object server would be left to take new objects.",
+                    remedy: "Add another one first, and name it in objects.endpoints of all roles."
+                )
+            }
+        }
+        guard try await store.setDraining(objectServer: id, change.draining) != nil else {
+            throw ControlError.noSuchObjectServer("\(id)")
+        }
+        let what = change.draining ? "object server is to be drained" : "object server takes objects again"
+        logger.notice("\(what)", metadata: ["server": "\(id)"])
+        guard let server = try await objectServers().objects.first(where: { $0.id == id }) else {
+            throw ControlError.noSuchObjectServer("\(id)")
+        }
+        return server
+    }
+
+    // MARK: The cluster
+
+    func cluster() async throws -> ClusterDocument { try await store.cluster() }
+
+    func changeCluster(_ change: ChangeClusterRequest) async throws -> ClusterDocument {
+        let year: Int64 = 31_536_000
+        let bounds: [(String, Int64?, ClosedRange<Int64>)] = [
+            ("backupWindowSeconds", change.backupWindowSeconds, 0...year),
+            ("scrubBytesPerSecond", change.scrubBytesPerSecond, 0...1 << 40),
+            ("scrubIntervalSeconds", change.scrubIntervalSeconds, 1...year),
+        ]
+        for case (let name, let value?, let range) in bounds where !range.contains(value) {
+            throw ControlError(
+                .invalid,
+                "\(name) is \(value).",
+                remedy: "Set it from \(range.lowerBound) to \(range.upperBound)."
+            )
+        }
+        let cluster = try await store.changeCluster(change)
+        logger.notice(
+            "cluster changed",
+            metadata: [
+                "backup-window": "\(cluster.backupWindowSeconds)", "scrub-rate": "\(cluster.scrubBytesPerSecond)",
+                "scrub-interval": "\(cluster.scrubIntervalSeconds)",
+            ]
+        )
+        return cluster
+    }
 
     // MARK: Jobs
 
@@ -205,6 +272,16 @@ struct ControlService: Sendable {
             let report = try await check(request, progress)
             let found = report.counts.values.reduce(0, +)
             return Jobs.Outcome(report.isClean ? "clean" : "\(found) findings", report: report)
+        }
+        return JobReference(job: id)
+    }
+
+    func recover(_ request: RecoverRequest) async throws -> JobReference {
+        let subject = request.repair ?? false ? "all volumes" : "plan"
+        let id = try await jobs.start(kind: "recover", subject: subject) { progress in
+            let report = try await recovery(request, progress)
+            let message = report.isRepaired ? "repaired" : report.isNeeded ? "a repair is needed" : "nothing to do"
+            return Jobs.Outcome(message, recovery: report)
         }
         return JobReference(job: id)
     }

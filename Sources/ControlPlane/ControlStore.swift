@@ -52,6 +52,14 @@ protocol ControlStore: Sendable {
     func sessions(volume: String?, limit: Int) async throws -> [SessionDocument]
     /// The names of volumes by their keys.
     func volumeNames(_ keys: [Int64]) async throws -> [Int64: String]
+    /// The settings of the cluster.
+    func cluster() async throws -> ClusterDocument
+    /// Changes settings of the cluster.
+    func changeCluster(_ change: ChangeClusterRequest) async throws -> ClusterDocument
+    /// Object servers that were recorded, with the live objects there.
+    func objectServers() async throws -> [ObjectServerRecord]
+    /// Sets whether the objects of a server are to go elsewhere; nil where no server of that number is recorded.
+    func setDraining(objectServer id: Int32, _ isDraining: Bool) async throws -> ObjectServerRecord?
     /// Records that an object server was heard of.
     func recordObjectServer(id: Int32, name: String, endpoint: String, cluster: String) async throws
 }
@@ -86,6 +94,30 @@ protocol ControlPeers: Sendable {
     func listObjects(server: Int32, after: UInt64?) async throws -> (objects: [UInt64], next: UInt64?)
     /// Reads a whole object on its server; returns what is wrong with it, nil where nothing is.
     func verifyObject(server: Int32, object: UInt64) async throws -> ObjectDamage?
+    /// Reads the header of an object.
+    func objectHeader(server: Int32, object: UInt64) async throws -> HeaderAnswer
+    /// What a server knows of the database: the highest clock that it was told, and the highest object id that lay there.
+    func databaseKnowledge(server: Int32) async throws -> (clock: UInt64, highestObject: UInt64)
+}
+
+/// An object server as PostgreSQL knows it.
+struct ObjectServerRecord: Sendable, Hashable {
+    var id: Int32
+    var isDraining: Bool
+    /// Live objects there.
+    var objects: UInt64
+    /// Their bytes.
+    var bytes: UInt64
+}
+
+/// What a server says when it is asked for a header.
+enum HeaderAnswer: Sendable, Hashable {
+    /// It lies there.
+    case header(RecoverPlanner.Header)
+    /// It does not lie there.
+    case missing
+    /// It lies there, but its header cannot be read.
+    case damaged(String)
 }
 
 /// What a server says of an object that cannot be read.

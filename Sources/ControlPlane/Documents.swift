@@ -151,6 +151,62 @@ public struct FsckRequest: RequestDocument {
     public static let fields: Set<String> = ["volume", "verify", "repair"]
 }
 
+/// What rebuilding the map is to do.
+public struct RecoverRequest: RequestDocument {
+    /// Whether the plan is carried out; absent: it is only made.
+    public var repair: Bool?
+
+    /// A plan, or more.
+    public init(repair: Bool? = nil) { self.repair = repair }
+
+    /// The names that may stand in it.
+    public static let fields: Set<String> = ["repair"]
+}
+
+/// Settings of the cluster.
+public struct ClusterDocument: Codable, Sendable, Hashable {
+    /// The cluster.
+    public var uuid: String
+    /// Dead objects keep their bytes for at least so long.
+    public var backupWindowSeconds: Int64
+    /// How fast items, and objects, are verified; 0: not at all.
+    public var scrubBytesPerSecond: Int64
+    /// From the beginning of one verification to that of the next.
+    public var scrubIntervalSeconds: Int64
+    /// Whether objects may be deleted, by what object servers last said; absent: none was asked yet.
+    public var deletionAllowed: Bool?
+    /// Blocks that were found damaged and have not been written anew since.
+    public var damagedBlocks: Int64
+}
+
+/// Changes of the settings of the cluster; what is absent stays as it is.
+public struct ChangeClusterRequest: RequestDocument {
+    /// 0 to a year.
+    public var backupWindowSeconds: Int64?
+    /// 0: not at all.
+    public var scrubBytesPerSecond: Int64?
+    /// 1 s to a year.
+    public var scrubIntervalSeconds: Int64?
+
+    /// No change.
+    public init() {}
+
+    /// The names that may stand in it.
+    public static let fields: Set<String> = ["backupWindowSeconds", "scrubBytesPerSecond", "scrubIntervalSeconds"]
+}
+
+/// `PATCH /v1/objects/ID`.
+public struct ChangeObjectServerRequest: RequestDocument {
+    /// Whether its objects are to go to other object servers.
+    public var draining: Bool
+
+    /// A change of an object server.
+    public init(draining: Bool) { self.draining = draining }
+
+    /// The names that may stand in it.
+    public static let fields: Set<String> = ["draining"]
+}
+
 /// A volume as the API shows it. Secrets are never part of it.
 public struct VolumeDocument: Codable, Sendable, Hashable {
     /// The key.
@@ -402,6 +458,10 @@ public struct ObjectServerDocument: Codable, Sendable, Hashable {
     public var freeBytes: UInt64
     /// Roots that take no puts.
     public var rootsOutOfService: UInt32
+    /// Whether its objects are to go to other object servers.
+    public var draining: Bool
+    /// Live objects that lie there, by the database; one that is drained loses them. Absent where the server is not recorded.
+    public var liveObjects: UInt64?
 }
 
 /// How far a move is.
@@ -424,7 +484,7 @@ public struct JobDocument: Codable, Sendable, Hashable {
 
     /// Names it for ``JobDocument``s asked for later.
     public var id: String
-    /// `delete` or `fsck`.
+    /// `delete`, `fsck` or `recover`.
     public var kind: String
     /// What it is about.
     public var subject: String
@@ -438,6 +498,8 @@ public struct JobDocument: Codable, Sendable, Hashable {
     public var message: String
     /// The report of a check that has ended.
     public var report: FsckReport?
+    /// The report of a recovery that has ended.
+    public var recovery: RecoverReport?
 }
 
 /// The number of a job that was begun.

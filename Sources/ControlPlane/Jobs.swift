@@ -29,11 +29,13 @@ public actor Jobs {
     public struct Outcome: Sendable {
         var message: String
         var report: FsckReport?
+        var recovery: RecoverReport?
 
-        /// An end with a message, and the report of a check.
-        public init(_ message: String, report: FsckReport? = nil) {
+        /// An end with a message, and the report of a check or of a recovery.
+        public init(_ message: String, report: FsckReport? = nil, recovery: RecoverReport? = nil) {
             self.message = message
             self.report = report
+            self.recovery = recovery
         }
     }
 
@@ -103,6 +105,7 @@ public actor Jobs {
             $0.state = state
             $0.message = outcome.message
             $0.report = outcome.report
+            $0.recovery = outcome.recovery
             if state == .done { $0.done = max($0.done, $0.total) }
         }
         tasks[id] = nil

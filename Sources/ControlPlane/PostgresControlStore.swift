@@ -4,7 +4,7 @@ import PostgresStore
 
 /// The control role's rows in PostgreSQL.
 struct PostgresControlStore: ControlStore {
-    private let worker: DatabaseWorker
+    let worker: DatabaseWorker
 
     /// A store that asks through `worker`.
     init(worker: DatabaseWorker) { self.worker = worker }

@@ -200,7 +200,8 @@ struct RPCControlPeers: ControlPeers {
             objects: 0,
             bytes: 0,
             freeBytes: 0,
-            rootsOutOfService: 0
+            rootsOutOfService: 0,
+            draining: false
         )
         do {
             let (answer, _) = try await peer.handle.call(
@@ -250,6 +251,50 @@ struct RPCControlPeers: ControlPeers {
         case .noSuchObject: return .missing
         case .mediumError: return .damaged(answer.error?.message ?? "medium error")
         default: throw Self.unavailable(server, answer.status)
+        }
+    }
+
+    func objectHeader(server: Int32, object: UInt64) async throws -> HeaderAnswer {
+        let peer = try objectPeer(server)
+        do {
+            let (answer, _) = try await peer.handle.call(
+                ObjectHeader(object: ObjectID(object)),
+                answer: ObjectHeader.Answer.self,
+                deadlineMilliseconds: ControlLimits.objectsDeadlineMilliseconds
+            )
+            return .header(
+                RecoverPlanner.Header(
+                    object: Int64(clamping: object),
+                    server: server,
+                    volume: answer.volume.rawValue,
+                    uuid: answer.uuid,
+                    blockSizeBytes: answer.blockSizeBytes,
+                    sizeBytes: Int64(clamping: answer.sizeBytes),
+                    slots: answer.slots.map {
+                        RecoverPlanner.Slot(block: $0.block.rawValue, version: $0.version.rawValue)
+                    }
+                )
+            )
+        } catch let error as RPCError where error.status == .noSuchObject {
+            return .missing
+        } catch let error as RPCError where error.status == .mediumError {
+            return .damaged(error.message)
+        } catch {
+            throw Self.unavailable(server, error)
+        }
+    }
+
+    func databaseKnowledge(server: Int32) async throws -> (clock: UInt64, highestObject: UInt64) {
+        let peer = try objectPeer(server)
+        do {
+            let (answer, _) = try await peer.handle.call(
+                RaiseClock(clock: 0),
+                answer: RaiseClock.Answer.self,
+                deadlineMilliseconds: ControlLimits.objectsDeadlineMilliseconds
+            )
+            return (answer.clock, answer.highestObject.rawValue)
+        } catch {
+            throw Self.unavailable(server, error)
         }
     }
 

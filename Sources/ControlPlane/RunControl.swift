@@ -126,18 +126,26 @@ private struct ControlRole: Sendable {
         )
         jobs = Jobs()
         let checking = PostgresFsckStore(snapshot: snapshot, present: api)
+        let recovering = PostgresRecoverStore(snapshot: snapshot, present: api)
         let (peers, checks) = (peers, OneAtATime())
         service = ControlService(
             store: PostgresControlStore(worker: api),
             peers: peers,
             jobs: jobs,
-            logger: logger
-        ) { request, progress in
-            // There is one snapshot connection; a second check waits for the first.
-            try await checks.run {
-                try await FsckRunner(store: checking, peers: peers, logger: logger).run(request, progress: progress)
+            logger: logger,
+            check: { request, progress in
+                // There is one snapshot connection; a second check waits for the first.
+                try await checks.run {
+                    try await FsckRunner(store: checking, peers: peers, logger: logger).run(request, progress: progress)
+                }
+            },
+            recovery: { request, progress in
+                try await checks.run {
+                    try await RecoverRunner(store: recovering, peers: peers, logger: logger)
+                        .run(request, progress: progress)
+                }
             }
-        }
+        )
     }
 
     func run() async throws {

@@ -35,6 +35,8 @@ final class ObjectRequestHandler: RPCConnectionHandler {
             case ListObjects.type: try list(request, connection)
             case VerifyObject.type: try verify(request, connection)
             case ObjectStatistics.type: try statistics(request, connection)
+            case ObjectHeader.type: try header(request, connection)
+            case RaiseClock.type: try raiseClock(request, connection)
             default: throw RPCError(.unsupported, "message type \(request.type) is not for an object server")
             }
         } catch {
@@ -158,6 +160,42 @@ final class ObjectRequestHandler: RPCConnectionHandler {
                         freeBytes: statistics.freeBytes,
                         rootsOutOfService: UInt32(statistics.rootsOutOfService)
                     )
+                )
+            }
+        }
+    }
+
+    private func header(_ request: RPCRequest, _ connection: RPCServerConnection) throws(RPCError) {
+        let message = try decodeWhole(ObjectHeader.self, request)
+        let answer = Answer(self, request, connection, message.object)
+        store.header(message.object) { result in
+            answer.send(result) { _, connection, handle, header in
+                connection.respond(
+                    to: handle,
+                    ObjectHeader.Answer(
+                        volume: header.volumeID,
+                        uuid: header.volumeUUID,
+                        blockSizeBytes: header.blockSizeBytes,
+                        sizeBytes: UInt64(header.objectBytes),
+                        slots: header.slots.map { ObjectHeader.Slot(block: $0.block, version: $0.version) }
+                    )
+                )
+            }
+        }
+    }
+
+    private func raiseClock(_ request: RPCRequest, _ connection: RPCServerConnection) throws(RPCError) {
+        let message = try decodeWhole(RaiseClock.self, request)
+        // A clock that is too high would have nothing deleted any more.
+        guard connection.peer.node.role == .agent || connection.peer.node.role == .control else {
+            throw RPCError(.unsupported, "role \(connection.peer.node.role.rawValue) may not raise the clock")
+        }
+        let answer = Answer(self, request, connection, nil)
+        store.raiseClock(message.clock) { result in
+            answer.send(result) { _, connection, handle, known in
+                connection.respond(
+                    to: handle,
+                    RaiseClock.Answer(clock: known.clock, highestObject: known.highestObject)
                 )
             }
         }

@@ -4,7 +4,8 @@ import RPC
 extension RPCError {
     /// What a peer is told of an error of the object store: the only place where the one becomes the other.
     init(_ error: ObjectStoreError, answering type: RPCMessageType) {
-        self.init(Self.status(of: error, answering: type), error.message)
+        let status = Self.status(of: error, answering: type)
+        self = status == .mediumError ? .damaged(error.slot, error.message) : RPCError(status, error.message)
     }
 
     private static func status(of error: ObjectStoreError, answering type: RPCMessageType) -> RPCStatus {

@@ -12,6 +12,9 @@ package final class ObjectFiles: Sendable {
     private let roots: [Root]
     private let headers = HeaderCache(slotsMaximum: ObjectStoreLimits.cachedSlotsMaximum)
     private let fileSystem: any FileSystem
+    private let logger: Logger
+    /// The highest clock that any root keeps.
+    private let clock: NIOLockedValueBox<UInt64>
 
     package init(
         configuration: ObjectStoreConfiguration,
@@ -20,18 +23,22 @@ package final class ObjectFiles: Sendable {
     ) throws(ObjectStoreError) {
         try configuration.check()
         self.fileSystem = fileSystem
+        self.logger = logger
         var opened: [Root] = []
+        var highestClock: UInt64 = 0
         do throws(ObjectStoreError) {
             for root in configuration.roots {
                 let next = try Root.open(root, configuration: configuration, fileSystem: fileSystem, logger: logger)
                 opened.append(next)
                 try Self.checkLastIsNoCopy(opened)
+                highestClock = max(highestClock, try next.readClock())
             }
         } catch {
             for root in opened { root.unlock() }
             throw error
         }
         roots = opened
+        clock = NIOLockedValueBox(highestClock)
     }
 
     private static func checkLastIsNoCopy(_ roots: [Root]) throws(ObjectStoreError) {
@@ -238,6 +245,34 @@ package final class ObjectFiles: Sendable {
         }
         let ids = all.sorted { Placement.hash($0) < Placement.hash($1) }.prefix(limit)
         return ObjectPage(ids: Array(ids), next: ids.count == limit ? ids.last : nil)
+    }
+
+    /// Keeps a clock where it is higher than the one that is kept. One call at a time.
+    ///
+    /// - Throws: What the last root said, where none could keep it.
+    func raiseClock(_ new: UInt64) throws(ObjectStoreError) -> DatabaseKnowledge {
+        if new > clock.withLockedValue({ $0 }) {
+            var failure: ObjectStoreError?
+            var isKept = false
+            for root in roots {
+                do throws(ObjectStoreError) {
+                    try root.writeClock(new)
+                    isKept = true
+                } catch {
+                    failure = error
+                    logger.warning(
+                        "a clock was not kept",
+                        metadata: ["path": "\(root.layout.root)", "error": "\(error)"]
+                    )
+                }
+            }
+            if let failure, !isKept { throw failure }
+            clock.withLockedValue { $0 = new }
+        }
+        return DatabaseKnowledge(
+            clock: clock.withLockedValue { $0 },
+            highestObject: ObjectID(roots.map { $0.state.withLockedValue { $0.highest } }.max() ?? 0)
+        )
     }
 
     func statistics() -> ObjectStoreStatistics {

@@ -155,6 +155,21 @@ public final class ObjectStore: Sendable {
         }
     }
 
+    /// Keeps the clock of the database durably where it is higher than the one that is kept, and tells what is known of the
+    /// database (M8).
+    ///
+    /// - Parameters:
+    ///   - clock: 0 to ask only.
+    ///   - completion: Fails with `.inputOutput`, `.noSpace`, `.rootOutOfService` where no root could keep it, `.busy`, `.closed`.
+    public func raiseClock(_ clock: UInt64, completion: @escaping Completion<DatabaseKnowledge>) {
+        // The one thread of this pool sees to it that clocks are written one after the other.
+        run(on: keepers) { files throws(ObjectStoreError) in
+            try files.raiseClock(clock)
+        } completion: {
+            completion($0)
+        }
+    }
+
     /// Counts objects, bytes and free space of each root, and tells which are out of service (D12).
     ///
     /// - Parameter completion: Fails with `.busy` or `.closed` only.

@@ -43,6 +43,14 @@ public struct VerifiedObject: Sendable, Hashable {
     public let copies: Int
 }
 
+/// What an object store knows of the database that its objects belong to.
+public struct DatabaseKnowledge: Sendable, Hashable {
+    /// The highest clock that it was ever told; 0: none.
+    public let clock: UInt64
+    /// The highest object id that lay there since the start; 0: none.
+    public let highestObject: ObjectID
+}
+
 /// The state of an object store.
 public struct ObjectStoreStatistics: Sendable, Hashable {
     /// The state of one root.

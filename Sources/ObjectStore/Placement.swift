@@ -32,6 +32,8 @@ enum Placement {
 struct RootLayout: Sendable, Hashable {
     static let identityName = "identity"
     static let identityTemporaryName = "identity.temporary"
+    static let clockName = "clock"
+    static let clockTemporaryName = "clock.temporary"
     static let objectsName = "objects"
     static let objectSuffix = ".object"
     static let temporarySuffix = ".temporary"
@@ -44,6 +46,8 @@ struct RootLayout: Sendable, Hashable {
 
     var identity: String { "\(root)/\(Self.identityName)" }
     var identityTemporary: String { "\(root)/\(Self.identityTemporaryName)" }
+    var clock: String { "\(root)/\(Self.clockName)" }
+    var clockTemporary: String { "\(root)/\(Self.clockTemporaryName)" }
     var objects: String { "\(root)/\(Self.objectsName)" }
     /// Directories of one level.
     var fanout: Int { 1 << bits }

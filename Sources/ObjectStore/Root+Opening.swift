@@ -86,10 +86,11 @@ extension Root {
                 if name.hasSuffix(RootLayout.temporarySuffix) {
                     _ = try fileSystem.unlink("\(directory)/\(name)")
                     leftovers += 1
-                } else if RootLayout.objectID(ofName: name) != nil {
+                } else if let id = RootLayout.objectID(ofName: name) {
                     let size = try fileSystem.byteCount(at: "\(directory)/\(name)") ?? 0
                     found.objects += 1
                     found.bytes += size
+                    found.highest = max(found.highest, id.rawValue)
                     let isPossible =
                         size >= UInt64(BlockObjectsLimits.headerBytes(slotCount: 1))
                         && size <= UInt64(Limits.objectMaximumBytes)

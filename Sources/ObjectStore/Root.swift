@@ -30,6 +30,8 @@ final class Root: Sendable {
         var bytes: UInt64 = 0
         var damaged: UInt64 = 0
         var temporaryNumber: UInt64 = 0
+        /// The highest id that lay here since the start.
+        var highest: UInt64 = 0
         var failure: String?
     }
 
@@ -185,6 +187,7 @@ final class Root: Sendable {
                 state.withLockedValue { state in
                     state.objects += 1
                     state.bytes += UInt64(bytes.readableBytes)
+                    state.highest = max(state.highest, id.rawValue)
                 }
                 try fileSystem.reached(.putLinked)
                 removeTemporary(temporary)

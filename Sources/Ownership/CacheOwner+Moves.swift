@@ -343,7 +343,8 @@ extension CacheOwner {
     public mutating func requestCompactionWork(_ ticket: Ticket, now: MonotonicTime) {
         for volume in ownedVolumes {
             let percent = volume.description.policy.compactBelowPercent
-            guard percent > 0, !volume.isLookingForCompactions, now >= volume.nextCompactionLook else { continue }
+            // Also where the policy wants none: what lies on a server that is drained has to go elsewhere.
+            guard !volume.isLookingForCompactions, now >= volume.nextCompactionLook else { continue }
             volume.dropOldObjects(now: now)
             guard !volume.objectPool.isEmpty else {
                 reserveObjects(for: volume)
@@ -381,7 +382,13 @@ extension CacheOwner {
         for (row, live) in rows where volume.compacting[row.object] == nil {
             // What refers to it behind the end is to go first.
             guard live.allSatisfy({ $0.blocks.end <= end }) else { continue }
-            let count = live.reduce(0) { $0 + $1.blocks.count }
+            var live = live
+            var count = live.reduce(0) { $0 + $1.blocks.count }
+            if count > slotsMaximum, extents.isEmpty {
+                // Copies share its slots, or its server is drained: it goes in pieces.
+                live = Self.firstBlocks(of: live, slotsMaximum)
+                count = slotsMaximum
+            }
             guard count > 0, slots + count <= slotsMaximum else { continue }
             extents.append(contentsOf: live)
             slots += count
@@ -394,6 +401,18 @@ extension CacheOwner {
         extents.sort { $0.blocks.first < $1.blocks.first }
         let assignment = CompactionAssignment(volume: volume.description, object: object, extents: extents)
         actions.append(.answer(ticket, .compactionWork(assignment)))
+    }
+
+    /// The first `count` blocks that extents map, of which there are more.
+    private static func firstBlocks(of extents: [Extent], _ count: UInt64) -> [Extent] {
+        var left = count
+        var first: [Extent] = []
+        for extent in extents where left > 0 {
+            let taken = min(left, extent.blocks.count)
+            first.append(extent.clipped(to: BlockRange(first: extent.blocks.first, count: taken)))
+            left -= taken
+        }
+        return first
     }
 
     // MARK: Read-fill

@@ -34,4 +34,10 @@ enum PostgresStoreLimits {
     static let timelineHistoryMaximumBytes = 1 << 20
     /// Most bytes of a migration file.
     static let migrationFileMaximumBytes = 4 << 20
+    /// Items that a step of a scrub verifies; each may be as large as a data block.
+    static let scrubItemsMaximum = 128
+    /// Objects that are handed out to be verified at once.
+    static let scrubObjectsMaximum = 8
+    /// A piece of a scrub that is not reported within this time is handed out again, in seconds.
+    static let scrubTimeoutSeconds = 120
 }

@@ -18,6 +18,7 @@ public enum SchemaGate {
         Requirement(version: 5, name: "copies"),
         Requirement(version: 6, name: "shrunk_volumes"),
         Requirement(version: 7, name: "hand_over"),
+        Requirement(version: 8, name: "recovery_and_scrub"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

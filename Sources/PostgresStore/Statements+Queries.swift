@@ -438,13 +438,17 @@ extension Statements {
         o.object_id, o.volume_id, coalesce(o.server_id, 0)::int8, o.slots::int8, o.live_slots::int8, o.size_bytes
         """
 
-    /// $1 volume, $2 percent, $3 number: an object, and an extent of it, in each row.
+    /// $1 volume, $2 percent, $3 number: an object, and an extent of it, in each row. Objects on a server that is drained are
+    /// rewritten whatever their share; those of which only damaged slots are left are set aside.
     static let compactionCandidates = Statement(
         name: "compaction_candidates",
         sql: """
             WITH sparse AS MATERIALIZED (
                 SELECT * FROM block_objects o WHERE o.volume_id = $1::int8 AND o.state = 'live' AND o.live_slots > 0
-                    AND o.live_slots::int8 * 100 < o.slots::int8 * $2::int8
+                    AND (o.live_slots::int8 * 100 < o.slots::int8 * $2::int8
+                        OR o.server_id IN (SELECT s.id FROM object_servers s WHERE s.draining))
+                    AND (NOT EXISTS (SELECT FROM damaged_slots d WHERE d.object_id = o.object_id)
+                        OR o.live_slots > \(damagedReferences))
                 ORDER BY o.live_slots::float8 / o.slots, o.object_id LIMIT $3::int8
             )
             SELECT \(objectColumns), x.first_block, x.block_count::int8, x.first_slot::int8,
@@ -484,7 +488,7 @@ extension Statements {
         sql: """
             DELETE FROM block_objects WHERE object_id = ANY (ARRAY(
                 SELECT object_id FROM block_objects
-                WHERE state = 'dead' AND server_id IS NULL AND dead_at < now() - $1::int8 * interval '1 ms'
+                WHERE state = 'dead' AND server_id IS NULL AND dead_at < now() - \(deadAge(milliseconds: "$1"))
                 ORDER BY dead_at LIMIT $2::int8 FOR UPDATE SKIP LOCKED))
             """
     )
@@ -494,7 +498,7 @@ extension Statements {
         name: "dead_objects",
         sql: """
             SELECT \(objectColumns) FROM block_objects o
-            WHERE o.state = 'dead' AND o.server_id IS NOT NULL AND o.dead_at < now() - $1::int8 * interval '1 ms'
+            WHERE o.state = 'dead' AND o.server_id IS NOT NULL AND o.dead_at < now() - \(deadAge(milliseconds: "$1"))
             ORDER BY o.dead_at LIMIT $2::int8
             """
     )
@@ -518,7 +522,7 @@ extension Statements {
     )
 
     static let background: [Statement] =
-        blocks + [
+        blocks + scrubs + [
             moveCandidates, moveNeighbours, evictionCandidates, compactionCandidates, sweepIntents, sweepEmpty,
             forgetIntents,
             deadObjects, forgetObjects, knownObjects, deleteVolume,

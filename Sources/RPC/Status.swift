@@ -146,6 +146,21 @@ public struct RPCError: Error, Hashable, Sendable, CustomStringConvertible {
         return RPCOwnerHint(epoch: epoch, endpoint: endpoint)
     }
 
+    /// A refusal by an object server: this slot, or the object as a whole, is damaged (I11).
+    public static func damaged(_ slot: SlotIndex?, _ message: String) -> RPCError {
+        var detail = ByteBuffer()
+        if let slot { detail.writeRPCIdentifier(slot) }
+        return RPCError(.mediumError, message, detail: detail)
+    }
+
+    /// The slot that an object server names with ``RPCStatus/mediumError``; `nil` where it names none.
+    public var damagedSlot: SlotIndex? {
+        guard status == .mediumError else { return nil }
+        var buffer = detail
+        guard let slot = try? buffer.readRPCIdentifier(SlotIndex.self), buffer.readableBytes == 0 else { return nil }
+        return slot
+    }
+
     /// Appends the body of the answer: text, then detail.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeRPCString(message, maximumBytes: RPCLimits.errorTextMaximumBytes)

@@ -41,10 +41,10 @@ final class ReadAssembly {
         return firstBlock + UInt64(runs[..<index].reduce(0) { $0 + $1.count })
     }
 
-    /// The LBA at which a run begins.
-    func address(ofRun index: Int) -> LBA {
+    /// The LBA at which a run, or a data block in it, begins; where the read begins behind that, the LBA at which the read does.
+    func address(ofRun index: Int, block: Int = 0) -> LBA {
         let before = runs[..<index].reduce(0) { $0 + $1.count }
-        let offset = (firstBlock.rawValue + UInt64(before)) * UInt64(geometry.blockSizeBytes)
+        let offset = (firstBlock.rawValue + UInt64(before) + UInt64(block)) * UInt64(geometry.blockSizeBytes)
         return LBA(max(offset, range.offset) / UInt64(geometry.logicalBlockSizeBytes))
     }
 }
@@ -107,9 +107,7 @@ extension ISCSISession {
                 }
                 if let bad = Self.firstDamaged(bytes, checksums, blockBytes: size) {
                     service.logger.error("a cached block does not agree with its checksum (I11)")
-                    let lba = assembly.address(ofRun: index).rawValue
-                    let perBlock = UInt64(size) / UInt64(assembly.geometry.logicalBlockSizeBytes)
-                    return finish(assembly, failure: .unreadable(LBA(lba + UInt64(bad) * perBlock)))
+                    return finish(assembly, failure: .unreadable(assembly.address(ofRun: index, block: bad)))
                 }
                 assembly.parts[index] = [bytes]
             case .object: assembly.missing += 1
@@ -168,7 +166,8 @@ extension ISCSISession {
                             "an object cannot be read",
                             metadata: ["object": "\(message.object)", "reason": "\(error.message)"]
                         )
-                        finish(assembly, failure: .unreadable(assembly.address(ofRun: run)))
+                        let block = message.place(of: error.damagedSlot) ?? 0
+                        finish(assembly, failure: .unreadable(assembly.address(ofRun: run, block: block)))
                     }
                 }
             }
@@ -227,7 +226,7 @@ extension ISCSISession {
                 guard
                     slot.block == firstBlock + UInt64(index), let encoding = SlotEncoding(rawValue: slot.encoding),
                     let bytes = rest.readSlice(length: Int(slot.storedBytes))
-                else { return finish(assembly, failure: .unreadable(assembly.address(ofRun: run))) }
+                else { return finish(assembly, failure: .unreadable(assembly.address(ofRun: run, block: index))) }
                 let stored = StoredSlot(encoding: encoding, bytes: bytes, checksum: slot.checksum)
                 pieces.append(
                     try stored.decoded(
@@ -242,7 +241,8 @@ extension ISCSISession {
                 "an object's block is damaged (I11)",
                 metadata: ["object": "\(message.object)", "error": "\(error)"]
             )
-            return finish(assembly, failure: .unreadable(assembly.address(ofRun: run)))
+            // The pieces before it are whole.
+            return finish(assembly, failure: .unreadable(assembly.address(ofRun: run, block: pieces.count)))
         }
         assembly.parts[run] = pieces
         assembly.missing -= 1

@@ -24,7 +24,8 @@ struct Ashlar: AsyncParsableCommand {
             CommandGroup(
                 name: "Administration:",
                 subcommands: [
-                    VolumeCommand.self, MoveCommand.self, FsckCommand.self, ConfigCommand.self, MigrateCommand.self,
+                    VolumeCommand.self, ClusterCommand.self, MoveCommand.self, FsckCommand.self, RecoverCommand.self,
+                    ConfigCommand.self, MigrateCommand.self,
                     CertsCommand.self,
                 ]
             ),

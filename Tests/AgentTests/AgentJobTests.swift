@@ -95,7 +95,7 @@ struct AgentJobTests {
     @Test("M9: another object under the same key ends the move")
     func keyTaken() async throws {
         try await Bench.run { bench async throws in
-            try await bench.putAlien(1)
+            try await bench.putAlien(1, wasHandedOut: false)
             bench.cache.write(from: 10, seeds: [2])
             #expect(await bench.perform(.move) == .failed)
             #expect(bench.cache.unmoved == 1)
@@ -208,7 +208,10 @@ struct AgentJobTests {
         }
     }
 
-    @Test("I7: a compaction whose source is gone, or holds another block, changes nothing", arguments: [true, false])
+    @Test(
+        "I7, I11: blocks whose source is gone, or holds another block, stay; the others are compacted",
+        arguments: [true, false]
+    )
     func missingSource(isGone: Bool) async throws {
         try await Bench.run { bench async throws in
             await makeSparse(bench)
@@ -217,14 +220,156 @@ struct AgentJobTests {
                 #expect(try await bench.clients[0].call(delete, deadlineMilliseconds: patience).isOK)
             } else {
                 bench.cache.with { state in
-                    state.onCompactionWork = { _, answer in answer.runs[1].firstSlot = SlotIndex(0) }
+                    state.onCompactionWork = { _, answer in
+                        for index in answer.runs.indices where answer.runs[index].source == ObjectID(2) {
+                            answer.runs[index].firstSlot = SlotIndex(answer.runs[index].firstSlot.rawValue - 1)
+                        }
+                    }
                 }
             }
             let before = bench.cache.with { $0.extents }
-            #expect(await bench.perform(.compact) == .failed)
-            #expect(bench.cache.with { $0.extents } == before)
-            #expect(!bench.cache.with { $0.received.contains(MapCompaction.type) })
+            #expect(await bench.perform(.compact) == .worked)
+            let after = bench.cache.with { $0.extents }
+            for block: UInt64 in [11, 13] { #expect(after[BlockID(block)]?.object == ObjectID(4), "block \(block)") }
+            for block: UInt64 in [15, 17] { #expect(after[BlockID(block)] == before[BlockID(block)], "block \(block)") }
+            let reports = bench.cache.with { $0.reports }
+            let finding = try #require(reports.first?.objects.first)
+            #expect(reports.count == 1 && finding.object == ObjectID(2))
+            #expect(finding.state == (isGone ? .missing : .partlyRead))
         }
+    }
+
+    @Test("I11: a damaged slot is neither spread by a compaction, nor does it keep the others back, and it is reported")
+    func damagedSource() async throws {
+        try await Bench.run { bench async throws in
+            await makeSparse(bench)
+            // The last slot of object 2 is block 17.
+            try bench.damageEnd(of: ObjectID(2))
+            let before = bench.cache.with { $0.extents[BlockID(17)] }
+            #expect(await bench.perform(.compact) == .worked)
+            for (id, seed) in [(11, 2), (13, 4), (15, 6)] as [(UInt64, UInt64)] {
+                #expect(try await bench.readExtent(id) == block(seed: seed))
+                #expect(bench.cache.with { $0.extents[BlockID(id)]?.object } == ObjectID(4))
+            }
+            #expect(bench.cache.with { $0.extents[BlockID(17)] } == before)
+            let findings = bench.cache.with { $0.reports.flatMap(\.objects) }
+            let expected = ReportObjects.Finding(object: ObjectID(2), state: .partlyRead, slots: [SlotIndex(3)])
+            #expect(findings == [expected])
+            // What is left is damaged only: it is told again, and no object is made of nothing.
+            #expect(await bench.perform(.compact) == .worked)
+            let received = bench.cache.with { $0.received }
+            #expect(received.count { $0 == MapCompaction.type } == 1)
+        }
+    }
+
+    // MARK: - Scrub
+
+    @Test("I11: a scrub finds damaged slots and missing objects, and calls the others sound")
+    func scrub() async throws {
+        try await Bench.run { bench async throws in
+            bench.cache.write(from: 10, seeds: [1, 2, 4, 6, 8, 10, 12, 14])
+            for _ in 0..<2 { #expect(await bench.perform(.move) == .worked) }
+            try bench.damageEnd(of: ObjectID(2))
+            bench.cache.with { state in
+                state.scrubWork =
+                    [1, 2, 9].map {
+                        ScrubWork.Object(object: ObjectID($0), server: ObjectServerID(1), slots: 4, sizeBytes: 1)
+                    } + [ScrubWork.Object(object: ObjectID(3), server: ObjectServerID(77), slots: 4, sizeBytes: 1)]
+            }
+            #expect(await bench.perform(.scrub) == .worked)
+            let report = try #require(bench.cache.with { $0.reports }.first)
+            #expect(report.token == 7)
+            #expect(
+                report.objects == [
+                    ReportObjects.Finding(object: ObjectID(1), state: .sound),
+                    ReportObjects.Finding(object: ObjectID(2), state: .damaged, slots: [SlotIndex(3)]),
+                    ReportObjects.Finding(object: ObjectID(9), state: .missing),
+                    ReportObjects.Finding(object: ObjectID(3), state: .unknown),
+                ]
+            )
+            #expect(await bench.perform(.scrub) == .nothing)
+            // A cache server of an older release does not know the question.
+            bench.cache.with { $0.refusals[ScrubWork.type] = RPCError(.unsupported, "old") }
+            #expect(await bench.perform(.scrub) == .nothing)
+        }
+    }
+
+    // MARK: - Draining
+
+    @Test("A server that is drained gets no new objects, also where there is no other")
+    func draining() async throws {
+        try await Bench.run(objectServers: 2) { bench async throws in
+            bench.cache.with { $0.draining = [ObjectServerID(1)] }
+            bench.cache.write(from: 10, seeds: (1...24).map { $0 })
+            for _ in 0..<6 { #expect(await bench.perform(.move) == .worked) }
+            #expect(try await bench.listed(0).isEmpty)
+            #expect(try await bench.listed(1).count == 6)
+        }
+        try await Bench.run { bench async throws in
+            bench.cache.with { $0.draining = [ObjectServerID(1)] }
+            bench.cache.write(from: 10, seeds: [1])
+            #expect(await bench.perform(.move) == .failed)
+            #expect(try await bench.listed().isEmpty)
+            #expect(bench.cache.unmoved == 1)
+        }
+    }
+
+    // MARK: - The age of the database
+
+    @Test(
+        "M8: nothing is deleted while an object has an id that the database never handed out",
+        arguments: [
+            AgentPlanner.Kind.collect, .scan,
+        ]
+    )
+    func databaseBehindObjects(kind: AgentPlanner.Kind) async throws {
+        try await Bench.run(objectServers: 2) { bench async throws in
+            try await bench.putAlien(40, server: 1, wasHandedOut: false)
+            try await bench.putAlien(2, server: 0)
+            bench.cache.with { $0.rows[ObjectID(2)] = FakeCache.Row(state: .dead, server: ObjectServerID(1)) }
+            for _ in 0..<2 { #expect(await bench.perform(kind) == .failed) }
+            #expect(try await bench.listed(0) == [ObjectID(2)])
+            #expect(try await bench.listed(1) == [ObjectID(40)])
+            let received = bench.cache.with { $0.received }
+            #expect(!received.contains(Collect.type) && !received.contains(KnownObjects.type))
+            // Once the map is rebuilt, its ids are known.
+            bench.cache.with { $0.nextObject = 41 }
+            #expect(await bench.perform(.collect) == .worked)
+            #expect(try await bench.listed(0).isEmpty)
+        }
+    }
+
+    @Test("M8: nothing is deleted while an object server knows a later time of the database")
+    func databaseBehindClock() async throws {
+        try await Bench.run { bench async throws in
+            for _ in 0..<3 { #expect(await bench.perform(.collect) == .nothing) }
+            try await bench.putAlien(2)
+            // The database goes back; a server that is started again remembers.
+            bench.cache.with { state in
+                #expect(state.clock == 3)
+                state.clock = 2
+                state.rows[ObjectID(2)] = FakeCache.Row(state: .dead, server: ObjectServerID(1))
+            }
+            #expect(await bench.perform(.collect) == .failed)
+            #expect(await bench.perform(.scan) == .failed)
+            #expect(try await bench.listed() == [ObjectID(2)])
+            bench.cache.with { $0.clock = 3 }
+            #expect(await bench.perform(.collect) == .worked)
+            #expect(try await bench.listed().isEmpty)
+        }
+    }
+
+    @Test("It is said once in a while, not with every try, that the database is older")
+    func complaints() {
+        var limiter = ComplaintLimiter()
+        let period = AgentLimits.complaintMilliseconds * 1_000_000
+        let start = MonotonicTime(1)
+        let times: [UInt64] = [0, period - 1, period, period + 1]
+        let said = times.map { limiter.mayComplain(now: start.advanced(byNanoseconds: $0)) }
+        #expect(said == [true, false, true, false])
+        limiter.settled()
+        let again = limiter.mayComplain(now: start.advanced(byNanoseconds: period + 2))
+        #expect(again)
     }
 
     // MARK: - Collection

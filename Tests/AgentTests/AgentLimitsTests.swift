@@ -11,6 +11,11 @@ struct AgentLimitsTests {
     func order() {
         #expect(AgentLimits.backoffMinimumMilliseconds < AgentLimits.backoffMaximumMilliseconds)
         #expect(AgentLimits.jitterPercent < 100)
+        // A drained server is known as such long before its objects could be counted as gone.
+        #expect(AgentLimits.drainingMilliseconds < AgentLimits.compactMilliseconds)
+        #expect(AgentLimits.complaintMilliseconds > AgentLimits.backoffMaximumMilliseconds)
+        // The pace of a scrub may be ahead by a second.
+        #expect(AgentLimits.scrubMilliseconds < 1_000)
         #expect(AgentLimits.putAttemptsMaximum >= 1)
         #expect(AgentLimits.deletionsInFlightMaximum < Limits.rpcRequestsInFlightMaximum)
         #expect(Int(AgentLimits.scanPageObjects) <= RPCMessageLimits.objectsMaximum)

@@ -1,5 +1,6 @@
 import AshlarCore
 import BlockObjects
+import Foundation
 import NIOCore
 import ObjectServer
 import RPC
@@ -90,8 +91,9 @@ struct Bench {
         return page.objects.sorted()
     }
 
-    /// Puts an object of one block behind the agent's back.
-    func putAlien(_ id: UInt64, server index: Int = 0) async throws {
+    /// Puts an object of one block behind the agent's back; its id has been handed out, unless it is said that it has not.
+    func putAlien(_ id: UInt64, server index: Int = 0, wasHandedOut: Bool = true) async throws {
+        if wasHandedOut { cache.with { $0.nextObject = max($0.nextObject, id + 1) } }
         var builder = try BlockObjectBuilder(
             objectID: ObjectID(id),
             volumeID: FakeCache.volume,
@@ -107,6 +109,21 @@ struct Bench {
             deadlineMilliseconds: patience
         )
         #expect(answer.isOK)
+    }
+
+    /// Changes a byte of the stored bytes of an object's last slot, on the n-th server.
+    func damageEnd(of object: ObjectID, server index: Int = 0) throws {
+        let name = String(object.rawValue, radix: 16)
+        let root = "\(cluster.directory)/root-\(index + 1)"
+        let found = FileManager.default.enumerator(atPath: root)?.compactMap { $0 as? String }.first { path in
+            let file = URL(filePath: path).deletingPathExtension().lastPathComponent
+            return path.hasSuffix(".object") && file.drop { $0 == "0" } == name
+        }
+        let path = root + "/" + (try #require(found))
+        var bytes = try #require(FileManager.default.contents(atPath: path))
+        bytes[bytes.count - 1] ^= 0xFF
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
+        try bytes.write(to: URL(filePath: path))
     }
 
     /// Reads a block through its extent from the object server that its row names.

@@ -47,6 +47,11 @@ final class FakeCache: Sendable {
         var held: Set<RPCMessageType> = []
         var heldAnswers: [@Sendable () -> Void] = []
         var evictions: [CountAnswer] = []
+        /// The clock of the database; nextObject is the other half of its age.
+        var clock: UInt64 = 0
+        var draining: [ObjectServerID] = []
+        var scrubWork: [ScrubWork.Object] = []
+        var reports: [ReportObjects] = []
     }
 
     static let volume = VolumeID(3)
@@ -264,6 +269,19 @@ private final class FakeCacheHandler: RPCConnectionHandler {
         case KnownObjects.type:
             let asked = try decode(KnownObjects.self, request).names.objects
             KnownObjects(asked.filter { state.rows[$0] != nil }).encode(into: &body)
+        case DatabaseAge.type:
+            let marks = try decode(DatabaseAge.self, request).marks
+            let isBehind = marks.contains { $0.clock > state.clock || $0.highestObject.rawValue >= state.nextObject }
+            if !isBehind { state.clock += 1 }
+            DatabaseAge.Answer(isBehind: isBehind, clock: state.clock, nextObject: ObjectID(state.nextObject))
+                .encode(into: &body)
+        case DrainingServers.type: DrainingServers.Answer(servers: state.draining).encode(into: &body)
+        case ScrubWork.type:
+            ScrubWork.Answer(token: 7, objects: state.scrubWork, items: 0).encode(into: &body)
+            state.scrubWork = []
+        case ReportObjects.type:
+            state.reports.append(try decode(ReportObjects.self, request))
+            CountAnswer(count: 0).encode(into: &body)
         default: throw RPCError(.unsupported, "not for a cache server")
         }
         return (body, payload)

@@ -15,10 +15,21 @@ import Testing
 
     private func application() throws -> some ApplicationProtocol {
         let logger = Logger(label: "tests") { _ in SwiftLogNoOpLogHandler() }
-        let service = ControlService(store: store, peers: peers, jobs: Jobs(), logger: logger) { _, progress in
-            await progress.report(done: 1, total: 2, "half")
-            return FsckReport()
-        }
+        let service = ControlService(
+            store: store,
+            peers: peers,
+            jobs: Jobs(),
+            logger: logger,
+            check: { _, progress in
+                await progress.report(done: 1, total: 2, "half")
+                return FsckReport()
+            },
+            recovery: { request, _ in
+                var report = RecoverReport()
+                report.isRepaired = request.repair ?? false
+                return report
+            }
+        )
         return Application(router: ControlRouter.make(service, token: try BearerToken(Self.secret)), logger: logger)
     }
 
@@ -132,6 +143,65 @@ import Testing
             #expect(found == status && self.code(answer) == code)
         }
         #expect(store.state.withLockedValue { $0.targets["t-1"]?.draining } == false)
+    }
+
+    private func haveObjectServers() {
+        store.state.withLockedValue { state in
+            for id: Int32 in [1, 2] {
+                state.objectServers[id] = ObjectServerRecord(id: id, isDraining: false, objects: 7, bytes: 8)
+            }
+        }
+        peers.state.withLockedValue { $0.objects = [1: [], 2: []] }
+    }
+
+    @Test func anObjectServerIsDrainedAndTakenBack_butNotTheLastOne() async throws {
+        haveObjectServers()
+        try await application().test(.router) { client in
+            let (status, answer) = try await send(client, .patch, "/v1/objects/1", #"{"draining":true}"#)
+            #expect(status == 200 && answer["id"] as? Int == 1 && answer["draining"] as? Bool == true)
+            #expect(answer["liveObjects"] as? Int == 7)
+            let (last, refusal) = try await send(client, .patch, "/v1/objects/2", #"{"draining":true}"#)
+            #expect(last == 409 && code(refusal) == "last-object-server")
+            let (_, list) = try await send(client, .get, "/v1/objects")
+            let flags = (list["objects"] as? [[String: Any]] ?? []).map { $0["draining"] as? Bool }
+            #expect(flags == [true, false])
+            #expect(try await send(client, .patch, "/v1/objects/1", #"{"draining":false}"#).0 == 200)
+            #expect(store.state.withLockedValue { $0.objectServers[1]?.isDraining } == false)
+            for path in ["3", "x", "1e3"] {
+                let (found, error) = try await send(client, .patch, "/v1/objects/\(path)", #"{"draining":true}"#)
+                #expect(found == 404 && code(error) == "no-such-object-server", "\(path)")
+            }
+            #expect(try await send(client, .patch, "/v1/objects/1", #"{"drain":true}"#).0 == 400)
+        }
+    }
+
+    @Test func settingsOfTheClusterAreShownAndChangedWithinTheirBounds() async throws {
+        try await application().test(.router) { client in
+            let (status, shown) = try await send(client, .get, "/v1/cluster")
+            #expect(status == 200 && shown["scrubIntervalSeconds"] as? Int == 2 && shown["deletionAllowed"] == nil)
+            let (_, changed) = try await send(client, .patch, "/v1/cluster", #"{"backupWindowSeconds":31536000}"#)
+            #expect(changed["backupWindowSeconds"] as? Int == 31_536_000 && changed["scrubBytesPerSecond"] as? Int == 1)
+            for body in [
+                #"{"backupWindowSeconds":-1}"#, #"{"backupWindowSeconds":31536001}"#, #"{"scrubBytesPerSecond":-1}"#,
+                #"{"scrubBytesPerSecond":1099511627777}"#, #"{"scrubIntervalSeconds":0}"#,
+                #"{"scrubIntervalSeconds":31536001}"#,
+            ] {
+                let (refused, answer) = try await send(client, .patch, "/v1/cluster", body)
+                #expect(refused == 422 && code(answer) == "invalid", "\(body)")
+            }
+            #expect(try await send(client, .patch, "/v1/cluster", #"{"uuid":"x"}"#).0 == 400)
+        }
+    }
+
+    @Test(arguments: [("", false), (#"{"repair":true}"#, true)])
+    func recoveryIsAJob_whichOnlyLooksUnlessItIsTold(body: String, repairs: Bool) async throws {
+        try await application().test(.router) { client in
+            let (status, reference) = try await send(client, .post, "/v1/recover", body)
+            #expect(status == 202)
+            let job = try await ended(client, try #require(reference["job"] as? String))
+            #expect(job["state"] as? String == "done" && job["kind"] as? String == "recover")
+            #expect((job["recovery"] as? [String: Any])?["isRepaired"] as? Bool == repairs)
+        }
     }
 
     @Test func openSessionsKeepAVolumeUnlessForced() async throws {

@@ -26,6 +26,15 @@ final class ModelControlStore: ControlStore {
         var caches: [String: CacheNodeDocument] = [:]
         var nextID: Int64 = 1
         var failure: ControlError?
+        var objectServers: [Int32: ObjectServerRecord] = [:]
+        var cluster = ClusterDocument(
+            uuid: "u",
+            backupWindowSeconds: 0,
+            scrubBytesPerSecond: 1,
+            scrubIntervalSeconds: 2,
+            deletionAllowed: nil,
+            damagedBlocks: 0
+        )
     }
 
     let state = NIOLockedValueBox(State())
@@ -157,6 +166,29 @@ final class ModelControlStore: ControlStore {
 
     func sessions(volume: String?, limit: Int) async throws -> [SessionDocument] { [] }
     func volumeNames(_ keys: [Int64]) async throws -> [Int64: String] { [:] }
+
+    func cluster() async throws -> ClusterDocument { try access { $0.cluster } }
+
+    func changeCluster(_ change: ChangeClusterRequest) async throws -> ClusterDocument {
+        try access { state in
+            state.cluster.backupWindowSeconds = change.backupWindowSeconds ?? state.cluster.backupWindowSeconds
+            state.cluster.scrubBytesPerSecond = change.scrubBytesPerSecond ?? state.cluster.scrubBytesPerSecond
+            state.cluster.scrubIntervalSeconds = change.scrubIntervalSeconds ?? state.cluster.scrubIntervalSeconds
+            return state.cluster
+        }
+    }
+
+    func objectServers() async throws -> [ObjectServerRecord] {
+        try access { $0.objectServers.values.sorted { $0.id < $1.id } }
+    }
+
+    func setDraining(objectServer id: Int32, _ isDraining: Bool) async throws -> ObjectServerRecord? {
+        try access { state in
+            state.objectServers[id]?.isDraining = isDraining
+            return state.objectServers[id]
+        }
+    }
+
     func recordObjectServer(id: Int32, name: String, endpoint: String, cluster: String) async throws {}
 }
 
@@ -170,6 +202,8 @@ final class ModelPeers: ControlPeers {
         var isReachable = true
         var objects: [Int32: [UInt64]] = [:]
         var damaged: Set<UInt64> = []
+        var headers: [UInt64: RecoverPlanner.Header] = [:]
+        var clock: UInt64 = 0
     }
 
     let state = NIOLockedValueBox(State())
@@ -202,7 +236,23 @@ final class ModelPeers: ControlPeers {
     }
 
     func cacheStatistics() async -> [CacheDocument] { [] }
-    func objectStatistics() async -> [ObjectServerDocument] { [] }
+
+    func objectStatistics() async -> [ObjectServerDocument] {
+        objectServers.map {
+            ObjectServerDocument(
+                id: $0,
+                endpoint: "10.0.0.\($0):7501",
+                reachable: true,
+                reason: nil,
+                objects: 0,
+                bytes: 0,
+                freeBytes: 0,
+                rootsOutOfService: 0,
+                draining: false
+            )
+        }
+    }
+
     var objectServers: [Int32] { state.withLockedValue { $0.objects.keys.sorted() } }
     func objectServerName(_ server: Int32) async -> String? { "objects-\(server)" }
 
@@ -219,5 +269,17 @@ final class ModelPeers: ControlPeers {
             if !(state.objects[server] ?? []).contains(object) { return .missing }
             return state.damaged.contains(object) ? .damaged("checksum") : nil
         }
+    }
+
+    func objectHeader(server: Int32, object: UInt64) async throws -> HeaderAnswer {
+        state.withLockedValue { state in
+            if !(state.objects[server] ?? []).contains(object) { return .missing }
+            if state.damaged.contains(object) { return .damaged("checksum") }
+            return state.headers[object].map { .header($0) } ?? .missing
+        }
+    }
+
+    func databaseKnowledge(server: Int32) async throws -> (clock: UInt64, highestObject: UInt64) {
+        state.withLockedValue { ($0.clock, $0.objects[server]?.max() ?? 0) }
     }
 }

@@ -314,6 +314,8 @@ final class RawInitiator {
         var isInDescriptorFormat = false
         /// Offset in the CDB of the field in error, by sense data of the fixed format.
         var fieldInCDB: Int?
+        /// The information field of sense data of the fixed format, where it is valid.
+        var information: UInt64?
 
         var isGood: Bool { status == 0 }
 
@@ -324,6 +326,7 @@ final class RawInitiator {
             let bytes = Array(result.sense.readableBytesView)
             if bytes.count >= 14, bytes[0] & 0x7E == 0x70 {
                 sense = Sense(key: bytes[2] & 0x0F, code: UInt16(bytes[12]) << 8 | UInt16(bytes[13]))
+                if bytes[0] & 0x80 != 0 { information = bytes[3..<7].reduce(0) { $0 << 8 | UInt64($1) } }
                 // SKSV and C/D.
                 if bytes.count >= 18, bytes[15] & 0xC0 == 0xC0 { fieldInCDB = Int(bytes[16]) << 8 | Int(bytes[17]) }
             } else if bytes.count >= 8, bytes[0] & 0x7E == 0x72 {

@@ -174,6 +174,7 @@ struct ObjectRequestTests {
             try file.close()
             #expect(try await client.call(verify, deadlineMilliseconds: patience).status == .mediumError)
             #expect(try await get(client, 1, first: 1, count: 1).status == .mediumError)
+            #expect(try await get(client, 1, first: 0, count: 2).error?.damagedSlot == SlotIndex(1), "it is named")
             #expect(try await get(client, 1, first: 0, count: 1).isOK)
         }
     }
@@ -250,6 +251,45 @@ struct ObjectRequestTests {
                 }
                 for try await isRight in group { #expect(isRight) }
             }
+        }
+    }
+
+    @Test("The header of an object says whose blocks it holds, and which")
+    func header() async throws {
+        try await withServer(as: .control) { _, _, client async throws in
+            #expect(try await put(client, 1, object(1, seeds: [1, 2, 0])).isOK)
+            let (answer, _) = try await client.call(
+                ObjectHeader(object: ObjectID(1)),
+                answer: ObjectHeader.Answer.self,
+                deadlineMilliseconds: patience
+            )
+            #expect(answer.blockSizeBytes == 4_096 && answer.uuid.count == 16)
+            #expect(answer.slots.map(\.block) == [10, 11, 12].map { BlockID($0) })
+            #expect(answer.slots.map(\.version) == [100, 101, 102].map { Version($0) })
+            let missing = try await client.call(ObjectHeader(object: ObjectID(2)), deadlineMilliseconds: patience)
+            #expect(missing.status == .noSuchObject)
+        }
+    }
+
+    @Test(
+        "M8: the clock of the database only grows, and only agents and control may raise it",
+        arguments: [
+            Role.agent, .control, .target, .cache,
+        ]
+    )
+    func clock(role: Role) async throws {
+        try await withServer(as: role) { _, _, client async throws in
+            var answer = try await client.call(RaiseClock(clock: 5), deadlineMilliseconds: patience)
+            guard role == .agent || role == .control else {
+                #expect(answer.status == .unsupported)
+                return
+            }
+            let first = try answer.decode(RaiseClock.Answer.self)
+            #expect(first.clock == 5 && first.highestObject == ObjectID(0))
+            #expect(try await put(client, 9, object(9, seeds: [1])).isOK)
+            var again = try await client.call(RaiseClock(clock: 3), deadlineMilliseconds: patience)
+            let second = try again.decode(RaiseClock.Answer.self)
+            #expect(second.clock == 5 && second.highestObject == ObjectID(9))
         }
     }
 

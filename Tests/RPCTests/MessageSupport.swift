@@ -368,6 +368,49 @@ extension MessageVector {
         ),
         MessageVector("forget-objects", 0x36, ForgetObjects([ObjectID(99), ObjectID(97)])),
         MessageVector("known-objects", 0x37, KnownObjects([ObjectID(98), ObjectID(99)])),
+        MessageVector(
+            "database-age",
+            0x38,
+            DatabaseAge(marks: [
+                DatabaseAge.Mark(server: ObjectServerID(1), clock: 41, highestObject: ObjectID(99)),
+                DatabaseAge.Mark(server: ObjectServerID(2), clock: 0, highestObject: ObjectID(0)),
+            ])
+        ),
+        MessageVector(
+            "database-age-answer",
+            0x38,
+            DatabaseAge.Answer(isBehind: true, clock: 7, nextObject: ObjectID(64))
+        ),
+        MessageVector("scrub-work", 0x39, ScrubWork()),
+        MessageVector(
+            "scrub-work-answer",
+            0x39,
+            ScrubWork.Answer(
+                token: 12,
+                objects: [
+                    ScrubWork.Object(object: ObjectID(99), server: ObjectServerID(1), slots: 2, sizeBytes: 8_400)
+                ],
+                items: 128
+            )
+        ),
+        MessageVector(
+            "report-objects",
+            0x3A,
+            ReportObjects(
+                token: 12,
+                objects: [
+                    ReportObjects.Finding(object: ObjectID(99), state: .damaged, slots: [SlotIndex(0), SlotIndex(5)]),
+                    ReportObjects.Finding(object: ObjectID(100), state: .sound),
+                    ReportObjects.Finding(object: ObjectID(101), state: .missing),
+                ]
+            )
+        ),
+        MessageVector("draining-servers", 0x3B, DrainingServers()),
+        MessageVector(
+            "draining-servers-answer",
+            0x3B,
+            DrainingServers.Answer(servers: [ObjectServerID(1), ObjectServerID(3)])
+        ),
     ]
 
     private static let objectServers = [
@@ -407,6 +450,23 @@ extension MessageVector {
                 rootsOutOfService: 1
             )
         ),
+        MessageVector("object-header", 0x46, ObjectHeader(object: ObjectID(99))),
+        MessageVector(
+            "object-header-answer",
+            0x46,
+            ObjectHeader.Answer(
+                volume: VolumeID(7),
+                uuid: Array(0xA0..<0xB0),
+                blockSizeBytes: 4_096,
+                sizeBytes: 8_400,
+                slots: [
+                    ObjectHeader.Slot(block: BlockID(16), version: Version(1_001)),
+                    ObjectHeader.Slot(block: BlockID(17), version: Version(1_002)),
+                ]
+            )
+        ),
+        MessageVector("raise-clock", 0x47, RaiseClock(clock: 41)),
+        MessageVector("raise-clock-answer", 0x47, RaiseClock.Answer(clock: 41, highestObject: ObjectID(99))),
     ]
 
     private static func slot(

@@ -32,7 +32,7 @@ struct MessageVectorTests {
         #expect(files.sorted() == MessageVector.all.map { "message-\($0.name).hex" }.sorted())
         let types = Set(MessageVector.all.map(\.type))
         #expect(
-            types == Set([0x10...0x18, 0x20...0x2A, 0x30...0x37, 0x40...0x45, 0x50...0x53].joined().map(UInt16.init))
+            types == Set([0x10...0x18, 0x20...0x2A, 0x30...0x3B, 0x40...0x47, 0x50...0x53].joined().map(UInt16.init))
         )
     }
 
@@ -133,6 +133,12 @@ struct MessageRefusalTests {
         ("collect-answer", "objects", 12, RPCMessageLimits.objectsMaximum),
         ("forget-objects", "objects", 8, RPCMessageLimits.objectsMaximum),
         ("known-objects", "objects", 8, RPCMessageLimits.objectsMaximum),
+        ("database-age", "marks", 20, RPCMessageLimits.objectServersMaximum),
+        ("scrub-work-answer", "objects", 24, RPCMessageLimits.objectsMaximum),
+        ("report-objects", "objects", 13, RPCMessageLimits.objectsReportedMaximum),
+        ("report-objects", "slots", 4, RPCMessageLimits.slotsMaximum),
+        ("draining-servers-answer", "servers", 4, RPCMessageLimits.objectServersMaximum),
+        ("object-header-answer", "slots", 16, RPCMessageLimits.slotsMaximum),
         ("get-slots-answer", "slots", 25, RPCMessageLimits.slotsMaximum),
         ("list-objects-answer", "objects", 8, RPCMessageLimits.objectsMaximum),
     ]

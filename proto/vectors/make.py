@@ -252,6 +252,19 @@ write("collect-answer", "0x35 collect, answer: the second was never mapped.",
       M().count(2, "objects").u64(99, "object").i32(1, "object server").u64(97, "object").i32(0, "object server"))
 write("forget-objects", "0x36 forget objects, request.", M().ids("objects", 99, 97))
 write("known-objects", "0x37 known objects, request and answer.", M().ids("objects", 98, 99))
+write("database-age", "0x38 database age, request.",
+      M().count(2, "marks").i32(1, "object server").u64(41, "clock").u64(99, "highest object")
+      .i32(2, "object server").u64(0, "clock").u64(0, "highest object"))
+write("database-age-answer", "0x38 database age, answer.", M().flag(True, "behind").u64(7, "clock").u64(64, "next object"))
+write("scrub-work", "0x39 scrub work, request: no fields.", M())
+write("scrub-work-answer", "0x39 scrub work, answer.",
+      M().u64(12, "token").count(1, "objects").u64(99, "object").i32(1, "object server").u32(2, "slots").u64(8400, "size")
+      .u64(128, "items verified"))
+write("report-objects", "0x3A report objects, request: two slots are damaged, a sound object, a missing one.",
+      M().u64(12, "token").count(3, "objects").u64(99, "object").u8(1, "state: damaged").count(2, "slots").u32(0, "slot").u32(5, "slot")
+      .u64(100, "object").u8(0, "state: sound").count(0, "slots").u64(101, "object").u8(4, "state: missing").count(0, "slots"))
+write("draining-servers", "0x3B draining servers, request: no fields.", M())
+write("draining-servers-answer", "0x3B draining servers, answer.", M().count(2, "servers").i32(1, "server").i32(3, "server"))
 
 # Section 13: object servers.
 write("put-object", "0x40 put object, request; the object's bytes are the payload.", M().u64(99, "object"))
@@ -271,6 +284,12 @@ write("verify-object", "0x44 verify object, request.", M().u64(99, "object"))
 write("object-statistics", "0x45 object statistics, request: no fields.", M())
 write("object-statistics-answer", "0x45 object statistics, answer.",
       M().i32(1, "object server").u64(12, "objects").u64(50_331_648, "bytes").u64(1 << 40, "free bytes").u32(1, "roots out of service"))
+write("object-header", "0x46 object header, request.", M().u64(99, "object"))
+write("object-header-answer", "0x46 object header, answer.",
+      M().i64(7, "volume").put(UUID, "UUID").u32(4096, "data block").u64(8400, "size").count(2, "slots")
+      .u64(16, "block").u64(1001, "version").u64(17, "block").u64(1002, "version"))
+write("raise-clock", "0x47 raise clock, request.", M().u64(41, "clock"))
+write("raise-clock-answer", "0x47 raise clock, answer.", M().u64(41, "clock").u64(99, "highest object"))
 
 # Section 14: administration.
 write("reload-volume", "0x50 reload volume, request.", M().i64(7, "volume"))

@@ -39,6 +39,9 @@ private let messageTypes: [any RPCMessage.Type] = [
     CacheStatistics.Answer.self, MoveNow.self, DeleteVolumeStep.self, TargetReport.self, TargetReport.Answer.self,
     NexusStates.self, OrWriteCommand.self, MapStatusCommand.self, MapStatusCommand.Answer.self, CheckUnit.self,
     CheckUnit.Answer.self, ChangeUnit.self, ManageUnit.self, CopyCommand.self,
+    DatabaseAge.self, DatabaseAge.Answer.self, ScrubWork.self, ScrubWork.Answer.self, ReportObjects.self,
+    DrainingServers.self, DrainingServers.Answer.self, ObjectHeader.self, ObjectHeader.Answer.self, RaiseClock.self,
+    RaiseClock.Answer.self,
 ]
 
 private func check<M: RPCMessage>(_ type: M.Type, _ body: ByteBuffer) throws(FuzzFailure) {

@@ -33,6 +33,10 @@ extension RPCMessageType {
     static let collect = RPCMessageType(0x35)
     static let forgetObjects = RPCMessageType(0x36)
     static let knownObjects = RPCMessageType(0x37)
+    static let databaseAge = RPCMessageType(0x38)
+    static let scrubWork = RPCMessageType(0x39)
+    static let reportObjects = RPCMessageType(0x3A)
+    static let drainingServers = RPCMessageType(0x3B)
     // Anyone to objects.
     static let putObject = RPCMessageType(0x40)
     static let getSlots = RPCMessageType(0x41)
@@ -40,6 +44,8 @@ extension RPCMessageType {
     static let listObjects = RPCMessageType(0x43)
     static let verifyObject = RPCMessageType(0x44)
     static let objectStatistics = RPCMessageType(0x45)
+    static let objectHeader = RPCMessageType(0x46)
+    static let raiseClock = RPCMessageType(0x47)
     // Control to cache.
     static let reloadVolume = RPCMessageType(0x50)
     static let cacheStatistics = RPCMessageType(0x51)
@@ -59,6 +65,10 @@ public enum RPCMessageLimits {
     public static let outcomesMaximum = 65_536
     /// Objects named in one message.
     public static let objectsMaximum = 10_000
+    /// Objects in one report of how they were found.
+    public static let objectsReportedMaximum = 64
+    /// Object servers named in one message.
+    public static let objectServersMaximum = 4_096
     /// Slots asked of an object at once.
     public static let slotsMaximum = Int(Limits.objectSlotsMaximum)
     /// Target nodes told at once.

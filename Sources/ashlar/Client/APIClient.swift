@@ -89,6 +89,20 @@ struct APIClient: Sendable {
 
     func objectServers() async throws -> ObjectServerList { try await send(.GET, "/v1/objects") }
 
+    func changeObjectServer(_ id: Int32, _ request: ChangeObjectServerRequest) async throws -> ObjectServerDocument {
+        try await send(.PATCH, "/v1/objects/\(id)", body: request)
+    }
+
+    func cluster() async throws -> ClusterDocument { try await send(.GET, "/v1/cluster") }
+
+    func changeCluster(_ request: ChangeClusterRequest) async throws -> ClusterDocument {
+        try await send(.PATCH, "/v1/cluster", body: request)
+    }
+
+    func recover(_ request: RecoverRequest) async throws -> JobReference {
+        try await send(.POST, "/v1/recover", body: request)
+    }
+
     func fsck(_ request: FsckRequest) async throws -> JobReference { try await send(.POST, "/v1/fsck", body: request) }
 
     func job(_ id: String) async throws -> JobDocument { try await send(.GET, "/v1/jobs/\(Self.escaped(id))") }

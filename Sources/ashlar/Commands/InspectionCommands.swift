@@ -173,13 +173,16 @@ struct CacheStatsCommand: AsyncParsableCommand {
     }
 
     static func table(_ servers: [ObjectServerDocument]) -> String {
-        var table = Table(["OBJECT SERVER", "ENDPOINT", "STATE", "OBJECTS", "STORED", "FREE"], right: [3, 4, 5])
+        var table = Table(
+            ["OBJECT SERVER", "ENDPOINT", "STATE", "OBJECTS", "LIVE", "STORED", "FREE"],
+            right: [3, 4, 5, 6]
+        )
         for server in servers {
-            var state = server.reachable ? "alive" : "unreachable"
+            var state = server.reachable ? server.draining ? "draining" : "alive" : "unreachable"
             if server.rootsOutOfService > 0 { state = "\(server.rootsOutOfService) roots out of service" }
             table.add([
-                "\(server.id)", server.endpoint, state, "\(server.objects)", SizeText.text(server.bytes),
-                SizeText.text(server.freeBytes),
+                "\(server.id)", server.endpoint, state, "\(server.objects)", server.liveObjects.map { "\($0)" } ?? "-",
+                SizeText.text(server.bytes), SizeText.text(server.freeBytes),
             ])
         }
         return table.text

@@ -56,7 +56,8 @@ struct CacheCommand: AsyncParsableCommand {
 struct ObjectsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "objects",
-        abstract: "Run an object server: the store of block objects."
+        abstract: "Run an object server: the store of block objects. With list: show them. With drain: empty one.",
+        subcommands: [ObjectsListCommand.self, ObjectsDrainCommand.self]
     )
 
     @OptionGroup(title: "Node") var node: NodeFlags

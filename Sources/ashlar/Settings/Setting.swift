@@ -417,7 +417,7 @@ extension Setting {
             kind: .number(0...31_536_000),
             roles: [.agent],
             presence: .standard([nil: "3600"]),
-            summary: "How often object servers are scanned for objects without a row; 0 for never, as after a restore."
+            summary: "How often object servers are scanned for objects without a row; 0 for never."
         ),
     ]
 

@@ -106,6 +106,11 @@ import Testing
         #expect(try Ashlar.parseAsRoot(["target", "list"]) is TargetListCommand)
         #expect(try Ashlar.parseAsRoot(["target", "drain", "t-1"]) is TargetDrainCommand)
         #expect(try Ashlar.parseAsRoot(["target", "--config", "a.json"]) is TargetCommand)
+        #expect(try Ashlar.parseAsRoot(["objects", "list"]) is ObjectsListCommand)
+        #expect(try Ashlar.parseAsRoot(["objects", "drain", "1"]) is ObjectsDrainCommand)
+        #expect(try Ashlar.parseAsRoot(["objects", "--config", "a.json"]) is ObjectsCommand)
+        #expect(try Ashlar.parseAsRoot(["cluster", "show"]) is ClusterShowCommand)
+        #expect(try Ashlar.parseAsRoot(["recover", "--repair"]) is RecoverCommand)
         #expect(try Ashlar.parseAsRoot(["cache", "stats", "--json"]) is CacheStatsCommand)
         #expect(try Ashlar.parseAsRoot(["cache"]) is CacheCommand)
         #expect(try Ashlar.parseAsRoot(["config", "cache"]) is ConfigShowCommand)
@@ -118,6 +123,49 @@ import Testing
         #expect(try !TargetDrainCommand.parse(["t-1", "--undo"]).request.draining)
         #expect(throws: (any Error).self) { try TargetDrainCommand.parse([]) }
         #expect(throws: (any Error).self) { try TargetDrainCommand.parse(["t-1", "t-2"]) }
+    }
+
+    @Test func anObjectServerIsDrainedByItsNumber() throws {
+        let drain = try ObjectsDrainCommand.parse(["2"])
+        #expect(drain.id == 2 && drain.request.draining)
+        #expect(try !ObjectsDrainCommand.parse(["2", "--undo"]).request.draining)
+        for arguments in [[], ["objects-2"], ["1", "2"]] {
+            #expect(throws: (any Error).self) { try ObjectsDrainCommand.parse(arguments) }
+        }
+    }
+
+    @Test func settingsOfTheClusterAreNamedOneByOne() throws {
+        let request = try ClusterSetCommand.parse(["--backup-window", "60", "--scrub-rate", "8M"]).request()
+        #expect(request.backupWindowSeconds == 60 && request.scrubBytesPerSecond == 8 << 20)
+        #expect(request.scrubIntervalSeconds == nil)
+        #expect(throws: (any Error).self) { try ClusterSetCommand.parse([]) }
+        #expect(throws: (any Error).self) { try ClusterSetCommand.parse(["--scrub-rate", "fast"]).request() }
+    }
+
+    @Test func aRecoverySaysWhatItFoundAndWhatToDo() throws {
+        var report = RecoverReport()
+        report.objects = 12
+        #expect(RecoverCommand.text(report).contains("There is nothing to do."))
+        report.isBehind = true
+        report.volumes = ["vm1"]
+        report.blocksTaken = 3
+        report.findings = [
+            RecoverReport.Finding(
+                kind: .lost,
+                volume: 7,
+                firstBlock: 40,
+                blockCount: 2,
+                object: 9,
+                detail: "gone"
+            )
+        ]
+        report.counts = ["lost": 5]
+        let plan = RecoverCommand.text(report)
+        for part in ["older than the objects", "lost", "40", "gone", "4 more findings", "ashlar recover --repair"] {
+            #expect(plan.contains(part), "\(part)")
+        }
+        report.isRepaired = true
+        #expect(RecoverCommand.text(report).contains("Mapped 3 blocks of 1 volumes"))
     }
 
     private func target(_ node: String, alive: Bool = true, draining: Bool = false) -> TargetDocument {
