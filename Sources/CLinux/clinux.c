@@ -2,9 +2,12 @@
 #include "CLinux.h"
 
 #include <grp.h>
+#include <linux/close_range.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 int ashlar_epoll_add(int epoll_fd, int fd, uint32_t events, uint64_t token) {
     struct epoll_event event = {.events = events, .data.u64 = token};
@@ -79,6 +82,9 @@ pid_t ashlar_spawn(const char *path, char *const argv[], char *const envp[], con
         int ok = null_fd >= 0 && dup2(null_fd, 0) == 0;
         if (ok && out_fd >= 0) ok = dup2(out_fd, 1) == 1;
         if (ok && err_fd >= 0) ok = dup2(err_fd, 2) == 2;
+        /* Whatever else is open here, sockets of other threads too, is not the child's: it would keep connections open that have been
+         * closed. Those of a kernel before 5.11, which does not know this, are left. */
+        syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
         if (ok && gid >= 0) ok = setgroups(0, NULL) == 0 && setgid((gid_t)gid) == 0;
         if (ok && uid >= 0) ok = setuid((uid_t)uid) == 0;
         if (ok && directory) ok = chdir(directory) == 0;

@@ -39,7 +39,7 @@ int ashlar_lstat(const char *path, struct ashlar_status *status);
 int ashlar_set_parent_death_signal(int signal);
 
 /* Forks and executes `path`. In the child: own process group, standard input from /dev/null, output and errors to the given
- * descriptors (-1 keeps the parent's), user and group ids set where they are not -1, killed when the parent dies with
+ * descriptors (-1 keeps the parent's), no other descriptors, user and group ids set where they are not -1, killed when the parent dies with
  * `parent_death_signal` (0: no). Returns the pid, or -1 with errno (also for a failed exec). */
 pid_t ashlar_spawn(const char *path, char *const argv[], char *const envp[], const char *directory, int out_fd, int err_fd,
                    int64_t uid, int64_t gid, int parent_death_signal);
