@@ -95,8 +95,9 @@ public struct NexusClient<Request, Answer> {
     /// The epoch in which the owner knows the nexus as open: commands are sent in no other (R2, R6).
     private var openEpoch: Epoch
     private var proved: Stamp
-    /// What the nexus was last taken up again with: the proof of all that waited for that. What another nexus aborted since is so
-    /// told from what came behind it (R6).
+    /// What the nexus was first to be taken up again with in the newest epoch: the proof of all that waited for that. What another
+    /// nexus aborted since is so told from what came behind it (R6), also where the owner took the nexus up long before its answer
+    /// arrives here.
     private var resumedWith: Stamp
     private var outstanding: [CommandID: Outstanding] = [:]
     private var order: Deque<CommandID> = []
@@ -324,7 +325,7 @@ public struct NexusClient<Request, Answer> {
 
     private mutating func resume() {
         state = .resuming
-        resumedWith = proved
+        if resumedWith.epoch != proved.epoch { resumedWith = proved }
         actions.append(.resume(nexus, proved))
     }
 

@@ -141,7 +141,32 @@ struct NexusClientTests {
         #expect(
             Self.drain(&client) == [
                 .complete(1, "aborted"), .complete(2, "committed"), .send(3, attempt: 2, proved: proof),
-                .send(4, attempt: 1, proved: proof),
+                .send(4, attempt: 1, proved: Self.stamp(2, 7)),
+            ]
+        )
+        client.answered(CommandID(4), attempt: 1, .unproved(nil))
+        #expect(Self.drain(&client) == [.send(4, attempt: 2, proved: proof)])
+    }
+
+    @Test("R6: what waited for a nexus to be resumed carries the proof with which that was first asked for")
+    func resumedTwice() {
+        var client = Self.client()
+        client.ownerLost()
+        _ = client.submit(1, isChange: true, deadline: Self.deadline)
+        client.ownerFound(Self.stamp(2, 10))
+        client.proved(token: 1)
+        #expect(Self.drain(&client) == [.locate, .stamp(1), .ping, .resume(Self.stamp(2, 10))])
+        // The answer is lost, or late; more is proved meanwhile.
+        client.stampArrived(Self.stamp(2, 900))
+        client.proved(token: 2)
+        client.ownerLost()
+        client.ownerFound(Self.stamp(2, 910))
+        #expect(Self.drain(&client) == [.stamp(2), .locate, .resume(Self.stamp(2, 900))])
+        client.resumed(done: [], Self.stamp(2, 920))
+        _ = client.submit(2, isChange: true, deadline: Self.deadline)
+        #expect(
+            Self.drain(&client) == [
+                .send(1, attempt: 1, proved: Self.stamp(2, 10)), .send(2, attempt: 1, proved: Self.stamp(2, 900)),
             ]
         )
     }

@@ -107,6 +107,40 @@ struct UnitRaceTests {
         }
     }
 
+    @Test("R6: what waited in a target is aborted by a reset, though the nexus is resumed twice")
+    func resetMeetsRepeatedResumption() throws {
+        try Bench.checked { bench in
+            let other = try #require(bench.login("a"))
+            let own = try #require(bench.login("b"))
+            var client = NexusClient<Int, String>(volume: Bench.volume, nexus: other, opened: bench.stamp)
+            client.ownerLost()
+            _ = client.submit(1, isChange: true, deadline: MonotonicTime(.max))
+            bench.takeOver(own)
+            #expect(bench.isDone(bench.manage(own, .clearTaskSet)))
+            bench.advance(1_000 * Bench.millisecond)
+            client.ownerFound(bench.stamp)
+            client.proved(token: 1)
+            // It is resumed, and the target does not hear of it; more is proved until it asks again.
+            #expect(bench.resume(other) == [])
+            bench.advance(1_000 * Bench.millisecond)
+            client.stampArrived(bench.stamp)
+            client.proved(token: 2)
+            client.ownerLost()
+            client.ownerFound(bench.stamp)
+            bench.advance(Bench.millisecond)
+            #expect(bench.resume(other) == [])
+            client.resumed(done: [], bench.stamp)
+            var sent: [Stamp] = []
+            while let action = client.nextAction() {
+                if case .send(_, _, _, let context) = action { sent.append(context.proved) }
+            }
+            let proof = try #require(sent.first)
+            #expect(bench.refusal(bench.submit(other, bench.write(0, 2_048, 1), proved: proof)) == .taskAborted)
+            #expect(bench.attentions(other) == [.commandsCleared])
+            #expect(bench.read(own, 0, 2_048)?.first == 0)
+        }
+    }
+
     @Test("R6: a reset that a nexus was not told of is remembered over a takeover")
     func resetMeetsTakeover() throws {
         try Bench.checked { bench in
