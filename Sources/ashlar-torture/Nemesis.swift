@@ -18,6 +18,8 @@ struct Fault: Hashable, Sendable {
         case restart
         /// Everything is moved to block objects, now.
         case move
+        /// A server hands everything over to the other one, and gets its share again.
+        case drain
     }
 
     var kind: Kind
@@ -38,7 +40,7 @@ struct Fault: Hashable, Sendable {
         (.init(kind: .stutter, role: "objects"), 1), (.init(kind: .stutter, role: "agent"), 1),
         (.init(kind: .stutter, role: "postgres"), 2), (.init(kind: .cut), 20),
         (.init(kind: .terminate, role: "postgres"), 8), (.init(kind: .restart, role: "postgres"), 3),
-        (.init(kind: .move), 8),
+        (.init(kind: .move), 8), (.init(kind: .drain, role: "cache"), 8),
     ]
 
     /// The fault with a name.
@@ -66,6 +68,8 @@ struct FaultDone: Sendable {
 struct Nemesis {
     /// Longest pause. Leases last 4 s.
     static let pauseMaximumMilliseconds = 9_000
+    /// Longest time for which a server is drained.
+    static let drainMaximumMilliseconds = 5_000
     /// How long a process may take until it runs again.
     static let patience = Duration.seconds(90)
 
@@ -139,6 +143,15 @@ struct Nemesis {
             try await cluster.waitUntilRunning(role: role, without: pid, timeout: Self.patience)
         case .move:
             try await cluster.move()
+        case .drain:
+            let name = "cache-\(1 + random.below(TorturedCluster.caches))"
+            guard try await cluster.drain(name, undo: false) else { return nil }
+            try await Task.sleep(for: .milliseconds(random.below(Self.drainMaximumMilliseconds)))
+            // Until it has come through: a server that stays drained would never be given anything again.
+            let cluster = cluster
+            _ = try await ProcessRunner.eventually("\(name) is drained no more", timeout: Self.patience) {
+                () -> Bool? in try await cluster.drain(name, undo: true) ? true : nil
+            }
         }
         return fault.name
     }

@@ -29,6 +29,7 @@ final class TorturedCluster {
 
     static let volume = "torture"
     static let volumeSize = "64M"
+    static let caches = 2
     static let startTimeout = Duration.seconds(180)
     static let moveTime = Duration.seconds(4)
     static let stopTimeout = Duration.seconds(120)
@@ -50,7 +51,7 @@ final class TorturedCluster {
         let process = try BackgroundProcess(
             program,
             [
-                "up", "--json", "--data", data, "--iscsi-port", String(port), "--targets", "3", "--caches", "2",
+                "up", "--json", "--data", data, "--iscsi-port", String(port), "--targets", "3", "--caches", "\(caches)",
                 "--objects", "2", "--agents", "2", "--volume", "\(volume):\(volumeSize)",
             ]
         )
@@ -92,6 +93,12 @@ final class TorturedCluster {
     /// Runs a statement, which the faults may keep from coming through.
     func sql(_ statement: String) async throws {
         _ = try await ProcessRunner.run("psql", ["-X", "-q", "-d", state().postgres, "-c", statement])
+    }
+
+    /// Has a cache server hand everything over, or take its share again; `false` where that did not come through.
+    func drain(_ name: String, undo: Bool) async throws -> Bool {
+        let words = ["cache", "drain", name] + (undo ? ["--undo"] : [])
+        return try await ProcessRunner.run(program, words + ["--data", data]).isSuccess
     }
 
     /// Has everything moved for a while. While clients write, moving has no end.
