@@ -1,7 +1,7 @@
 import AshlarCore
-import Glibc
 import Logging
 import NIOConcurrencyHelpers
+import NIOCore
 
 /// What the connections of one store share: what is known of the server, and what is logged while it cannot be used.
 ///
@@ -90,8 +90,6 @@ final class ServerWatch: Sendable {
     }
 
     private static var now: MonotonicTime {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return MonotonicTime(UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
+        MonotonicTime(NIODeadline.now().uptimeNanoseconds)
     }
 }

@@ -1,4 +1,5 @@
 import AshlarTestSupport
+import Dispatch
 import Foundation
 
 /// What is done to a cluster.
@@ -58,9 +59,7 @@ struct FaultDone: Sendable {
 
     /// Now, on the clock of the clients.
     static func now() -> UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000 + UInt64(time.tv_nsec) / 1_000
+        DispatchTime.now().uptimeNanoseconds / 1_000
     }
 }
 
