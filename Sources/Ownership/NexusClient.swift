@@ -303,8 +303,11 @@ public struct NexusClient<Request, Answer> {
         }
         guard state != .ended, let newest, newest.isNewer(than: proved) else { return }
         proved = newest
-        if state == .proving, proved.epoch == epoch {
-            resume()
+        if state == .proving {
+            if proved.epoch == epoch { resume() }
+            // A newer epoch serves than the one that was found: of that, no stamp comes any more (R5).
+            if proved.epoch > epoch { ownerLost() }
+            return
         }
         guard state == .serving else { return }
         guard proved.epoch == epoch else {

@@ -205,6 +205,22 @@ struct NexusClientTests {
         #expect(Self.drain(&client) == [.resume(Self.stamp(2, 1))])
     }
 
+    @Test("R5: so does one that comes while a proof of an older epoch is awaited")
+    func newerProofThanAwaited() {
+        var client = Self.client()
+        client.stampArrived(Self.stamp(1, 900))
+        client.ownerLost()
+        client.ownerFound(Self.stamp(2, 1))
+        #expect(Self.drain(&client) == [.stamp(1), .locate, .stamp(2), .ping])
+        client.proved(token: 1)
+        #expect(Self.drain(&client).isEmpty)
+        client.stampArrived(Self.stamp(3, 1))
+        client.proved(token: 3)
+        #expect(Self.drain(&client) == [.stamp(3), .locate])
+        client.ownerFound(Self.stamp(3, 2))
+        #expect(Self.drain(&client) == [.resume(Self.stamp(3, 1))])
+    }
+
     @Test("R6: at the deadline what never ran is failed, and what may have run is met with silence")
     func deadlines() {
         var client = Self.client()
