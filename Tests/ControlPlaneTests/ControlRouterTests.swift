@@ -175,6 +175,35 @@ import Testing
         }
     }
 
+    @Test func aCacheServerIsDrainedAndTakenBackByItsName() async throws {
+        let node = CacheNodeDocument(
+            name: "c-1",
+            endpoint: "10.0.0.5:7401",
+            alive: true,
+            draining: false,
+            stopping: false,
+            volumes: 3,
+            volumesInUse: 2
+        )
+        store.state.withLockedValue { $0.caches = ["c-1": node] }
+        try await application().test(.router) { client in
+            let (status, answer) = try await send(client, .patch, "/v1/caches/c-1", #"{"draining":true}"#)
+            #expect(status == 200 && answer["name"] as? String == "c-1" && answer["draining"] as? Bool == true)
+            #expect(answer["volumes"] as? Int == 3 && answer["volumesInUse"] as? Int == 2)
+            let (_, list) = try await send(client, .get, "/v1/caches")
+            #expect((list["nodes"] as? [[String: Any]] ?? []).map { $0["draining"] as? Bool } == [true])
+            #expect(try await send(client, .patch, "/v1/caches/c-1", #"{"draining":false}"#).0 == 200)
+            #expect(store.state.withLockedValue { $0.caches["c-1"]?.draining } == false)
+            for path in ["c-2", "a%2Fb", "%C3%A9"] {
+                let (found, error) = try await send(client, .patch, "/v1/caches/\(path)", #"{"draining":true}"#)
+                #expect(found == 404 && code(error) == "no-such-cache", "\(path)")
+            }
+            for body in [#"{"drain":true}"#, #"{"draining":1}"#, ""] {
+                #expect(try await send(client, .patch, "/v1/caches/c-1", body).0 == 400, "\(body)")
+            }
+        }
+    }
+
     @Test func settingsOfTheClusterAreShownAndChangedWithinTheirBounds() async throws {
         try await application().test(.router) { client in
             let (status, shown) = try await send(client, .get, "/v1/cluster")

@@ -125,6 +125,16 @@ import Testing
         #expect(throws: (any Error).self) { try TargetDrainCommand.parse(["t-1", "t-2"]) }
     }
 
+    @Test func aCacheServerIsDrainedByItsName() throws {
+        #expect(try Ashlar.parseAsRoot(["cache", "drain", "c-1"]) is CacheDrainCommand)
+        let drain = try CacheDrainCommand.parse(["c-1"])
+        #expect(drain.node == "c-1" && drain.request.draining)
+        #expect(try !CacheDrainCommand.parse(["c-1", "--undo"]).request.draining)
+        for arguments in [[], ["c-1", "c-2"]] {
+            #expect(throws: (any Error).self) { try CacheDrainCommand.parse(arguments) }
+        }
+    }
+
     @Test func anObjectServerIsDrainedByItsNumber() throws {
         let drain = try ObjectsDrainCommand.parse(["2"])
         #expect(drain.id == 2 && drain.request.draining)
