@@ -96,16 +96,10 @@ struct RecoverRunner: Sendable {
         var report = RecoverReport()
         let inventory = try await inventory(&report, progress)
         let age = try await store.age()
-        try await store.begin()
-        do {
-            let planned = try await plan(inventory, age: age, isBehind: isBehind, held: held, &report, progress)
-            try await store.end()
-            return (report, planned, inventory)
-        } catch {
-            // The first error is the one to tell; the connection's end ends the snapshot as well.
-            try? await store.end()
-            throw error
+        let planned = try await store.inSnapshot {
+            try await plan(inventory, age: age, isBehind: isBehind, held: held, &report, progress)
         }
+        return (report, planned, inventory)
     }
 
     private func inventory(_ report: inout RecoverReport, _ progress: Jobs.Progress?) async throws -> Inventory {

@@ -1,13 +1,7 @@
 import PostgresStore
 
-/// The rows that rebuilding the map reads and writes.
-///
-/// Reading is one transaction with one snapshot, from ``begin()`` to ``end()``.
-protocol RecoverStore: Sendable {
-    /// Begins the snapshot.
-    func begin() async throws
-    /// Ends the snapshot; harmless where there is none.
-    func end() async throws
+/// The rows that rebuilding the map reads in a snapshot, and writes.
+protocol RecoverStore: SnapshotStore {
     /// How far the database has come.
     func age() async throws -> RecoverAge
     /// Volumes behind `after`.
@@ -75,23 +69,13 @@ struct RecoverPart: Sendable, Hashable {
 
 /// The rows in PostgreSQL, through a connection of its own for as long as it runs.
 struct PostgresRecoverStore: RecoverStore {
-    private let worker: DatabaseWorker
+    let worker: DatabaseWorker
     /// For what is changed.
     private let present: DatabaseWorker
 
     init(snapshot worker: DatabaseWorker, present: DatabaseWorker) {
         self.worker = worker
         self.present = present
-    }
-
-    func begin() async throws {
-        try await worker.run { connection in
-            _ = try connection.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", [])
-        }
-    }
-
-    func end() async throws {
-        try await worker.run { connection in _ = try connection.query("ROLLBACK", []) }
     }
 
     func age() async throws -> RecoverAge {
