@@ -24,6 +24,7 @@ public func runCacheServer(_ configuration: CacheConfiguration, logger: Logger) 
         allowUnsafeDurability: configuration.allowUnsafeDurability,
         memory: configuration.stateDirectory.map { ServerMemoryFile(directory: $0) }
     )
+    try postgres.memory?.verify()
     try await verifyDatabase(postgres, cluster: identity.node.cluster.description, logger: logger)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()

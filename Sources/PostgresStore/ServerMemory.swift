@@ -45,6 +45,14 @@ public struct ServerMemoryFile: Sendable, Hashable {
         path = directory + "/" + Self.name
     }
 
+    /// Looks whether it can be used, where nothing has been done yet.
+    ///
+    /// - Throws: ``PostgresError`` where there is no such directory, or the file says nothing that makes sense.
+    public func verify() throws(PostgresError) {
+        try syncDirectory()
+        _ = try read()
+    }
+
     /// What is remembered, in words; nil: nothing.
     ///
     /// - Throws: ``PostgresError``.

@@ -51,6 +51,7 @@ struct ServerMemoryTests {
         }
         let nowhere = ServerMemoryFile(directory: "/nonexistent")
         #expect(throws: PostgresError.self) { try nowhere.write(memory) }
+        #expect(throws: PostgresError.self) { try nowhere.verify() }
     }
 
     @Test("I1: what a process has acknowledged binds the next one, until it is forgotten")
@@ -87,11 +88,14 @@ struct ServerMemoryTests {
                 "", "nonsense\n", String(repeating: "x", count: PostgresStoreLimits.serverMemoryMaximumBytes + 1),
             ]
             for text in texts {
+                try file.verify()
                 try text.write(toFile: file.path, atomically: false, encoding: .utf8)
+                #expect(throws: PostgresError.self) { try file.verify() }
                 let watch = ServerWatch(memory: file, logger: quiet)
                 #expect(watch.refusal(of: server(), branches: nil, allowsLoss: true)?.contains("remove it") == true)
                 watch.shutdown()
                 #expect(try String(contentsOfFile: file.path, encoding: .utf8) == text, "it is left as it is")
+                try file.forget()
             }
         }
     }
