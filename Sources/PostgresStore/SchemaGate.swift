@@ -19,7 +19,8 @@ public enum SchemaGate {
         Requirement(version: 6, name: "shrunk_volumes"),
         Requirement(version: 7, name: "hand_over"),
         Requirement(version: 8, name: "recovery_and_scrub"),
-        Requirement(version: 9, name: "older_databases"),
+        Requirement(version: 9, name: "aborts"),
+        Requirement(version: 10, name: "older_databases"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

@@ -88,7 +88,7 @@ struct MigrationTests {
         let objects = try await fixture.reserve(3)
         try await fixture.commit { $0.versionCeiling = Version(500) }
         let connection = try fixture.connect()
-        try runner().down(connection, to: 8)
+        try runner().down(connection, to: 9)
         try connection.script(
             "UPDATE volumes SET size_bytes = 40960 WHERE id = \(fixture.volume); SELECT nextval('database_clock')"
         )
