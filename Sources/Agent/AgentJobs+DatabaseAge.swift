@@ -55,8 +55,9 @@ extension AgentJobs {
             let servers = marks.filter { $0.clock > age.clock || $0.highestObject >= age.nextObject }
             throw AgentError(
                 .databaseIsOlder,
-                "the database is older than the objects on object server "
-                    + servers.map { "\($0.server)" }.joined(separator: ", ")
+                "the database is older than the objects"
+                    + (servers.isEmpty
+                        ? "" : " on object server " + servers.map { "\($0.server)" }.joined(separator: ", "))
                     + ", as after a restore: nothing is deleted before its map is rebuilt with: ashlar recover"
             )
         }

@@ -91,6 +91,9 @@ public struct ModelStore {
     /// How long every unmoved item is said to have waited: by default longer than any policy lets it.
     public var itemAgeMilliseconds: UInt64 = 60_000_000
 
+    /// Slots that were found damaged.
+    public var damagedSlots: [ObjectID: Set<SlotIndex>] = [:]
+
     /// The database's clock: set by who runs it, where ages of objects matter.
     public var clock = MonotonicTime(0)
 
@@ -245,13 +248,10 @@ public struct ModelStore {
             )
         }
         detail.mapped = commit.maps.map { apply($0, to: &volume) }
-        detail.evicted = commit.evictions.map { eviction in
-            guard
-                let item = volume.items[eviction.block],
-                defect == .evictionIgnoresVersion || (item.isMoved && item.version == eviction.version)
-            else { return false }
-            volume.items[eviction.block] = nil
-            return true
+        for eviction in commit.evictions {
+            let (isEvicted, isReturned) = apply(eviction, to: &volume)
+            detail.evicted.append(isEvicted)
+            detail.returned.append(isReturned)
         }
         detail.filled = commit.fills.map { fill in
             guard volume.items[fill.block] == nil else { return false }
@@ -283,6 +283,25 @@ public struct ModelStore {
         if commit.isRidOfRemains { volume.description.zeroFromBytes = nil }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }
         return detail
+    }
+
+    /// Whether the item was dropped, and whether it became unmoved again.
+    private mutating func apply(_ eviction: Eviction, to volume: inout Volume) -> (Bool, Bool) {
+        guard
+            let item = volume.items[eviction.block],
+            defect == .evictionIgnoresVersion || (item.isMoved && item.version == eviction.version)
+        else { return (false, false) }
+        let run = BlockRange(first: eviction.block, count: 1)
+        if let extent = volume.extents.extent(holding: eviction.block)?.clipped(to: run),
+            damagedSlots[extent.object]?.contains(extent.firstSlot) == true
+        {
+            volume.items[eviction.block]?.isMoved = false
+            volume.items[eviction.block]?.order = nextOrder
+            nextOrder += 1
+            return (false, true)
+        }
+        volume.items[eviction.block] = nil
+        return (true, false)
     }
 
     private mutating func apply(_ reference: Reference, to volume: inout Volume) {

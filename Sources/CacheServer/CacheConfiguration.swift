@@ -26,6 +26,8 @@ public struct CacheConfiguration: Sendable {
     public var unmovedHardLimitBytes: UInt64
     /// How the room for PostgreSQL's log is measured.
     public var log: LogRoom
+    /// Directory in which it is kept which PostgreSQL server was worked with; nil: a restart forgets it.
+    public var stateDirectory: String?
 
     /// The room for PostgreSQL's log.
     public struct LogRoom: Sendable {
@@ -65,7 +67,8 @@ public struct CacheConfiguration: Sendable {
         memoryBytes: Int = 256 << 20,
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
         unmovedHardLimitBytes: UInt64 = 16 << 30,
-        log: LogRoom = LogRoom()
+        log: LogRoom = LogRoom(),
+        stateDirectory: String? = nil
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -79,5 +82,6 @@ public struct CacheConfiguration: Sendable {
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
         self.unmovedHardLimitBytes = unmovedHardLimitBytes
         self.log = log
+        self.stateDirectory = stateDirectory
     }
 }

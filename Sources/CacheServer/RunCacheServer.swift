@@ -21,8 +21,10 @@ public func runCacheServer(_ configuration: CacheConfiguration, logger: Logger) 
         dsn: configuration.postgresDSN,
         passwordFile: configuration.postgresPasswordFile,
         applicationName: "ashlar \(configuration.node.name)",
-        allowUnsafeDurability: configuration.allowUnsafeDurability
+        allowUnsafeDurability: configuration.allowUnsafeDurability,
+        memory: configuration.stateDirectory.map { ServerMemoryFile(directory: $0) }
     )
+    try postgres.memory?.verify()
     try await verifyDatabase(postgres, cluster: identity.node.cluster.description, logger: logger)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop = group.next()

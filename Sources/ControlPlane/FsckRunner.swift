@@ -20,15 +20,7 @@ struct FsckRunner: Sendable {
                 }
             }
         }
-        try await store.begin()
-        do {
-            try await readRows(request, &planner, progress)
-        } catch {
-            // The first error is the one to tell; the connection's end ends the snapshot as well.
-            try? await store.end()
-            throw error
-        }
-        try await store.end()
+        try await store.inSnapshot { try await readRows(request, &planner, progress) }
         try await compare(listed, &planner, progress)
         if request.verify ?? false { try await verify(&planner, listed: listed, progress) }
         if request.repair ?? true {

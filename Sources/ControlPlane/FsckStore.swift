@@ -1,14 +1,7 @@
 import PostgresStore
 
-/// The rows that a check reads, page by page, and the repairs that it makes.
-///
-/// Reading is one transaction with one snapshot, from ``begin()`` to ``end()``, so that the tables agree with each other
-/// although they are being written.
-protocol FsckStore: Sendable {
-    /// Begins the snapshot.
-    func begin() async throws
-    /// Ends the snapshot; harmless where there is none.
-    func end() async throws
+/// The rows that a check reads in a snapshot, page by page, and the repairs that it makes.
+protocol FsckStore: SnapshotStore {
     /// The key of a volume; nil where there is none.
     func volumeKey(named name: String) async throws -> Int64?
     /// Volumes behind `after`, of one volume where it is named.
@@ -29,23 +22,13 @@ protocol FsckStore: Sendable {
 
 /// A check's rows in PostgreSQL, through a connection of its own for as long as it runs.
 struct PostgresFsckStore: FsckStore {
-    private let worker: DatabaseWorker
+    let worker: DatabaseWorker
     /// For questions outside the snapshot.
     private let present: DatabaseWorker
 
     init(snapshot worker: DatabaseWorker, present: DatabaseWorker) {
         self.worker = worker
         self.present = present
-    }
-
-    func begin() async throws {
-        try await worker.run { connection in
-            _ = try connection.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", [])
-        }
-    }
-
-    func end() async throws {
-        try await worker.run { connection in _ = try connection.query("ROLLBACK", []) }
     }
 
     func volumeKey(named name: String) async throws -> Int64? {

@@ -8,6 +8,9 @@
 /// - Of equal versions the object with the highest number counts: it was written last, by a compaction.
 /// - Where an extent names an object that is gone or unreadable, and no newer version is found, an item keeps what it has and
 ///   becomes unmoved again; without one the block is lost. Its extent stays: reads fail rather than tell zeros.
+/// - What a shrink has taken away does not come back: behind its end, versions of before it count for nothing, in objects as in the
+///   database, where they may still wait to become zeros. A version of after it shows that they had become so, and that the volume
+///   had grown again, in the time that was lost: then the plan makes the zeros, or they would take what it maps along.
 enum RecoverPlanner {
     /// A volume as the database has it, or as headers name it.
     struct Volume: Sendable, Hashable {
@@ -17,6 +20,19 @@ enum RecoverPlanner {
         var blockCount: UInt64
         /// Whether a database that went back has to be reckoned with: objects whose row is missing or merely intended count.
         var isBehind: Bool
+        /// What its last shrink has taken away.
+        var shrink: Shrink?
+    }
+
+    /// What a shrink has taken away: blocks from `firstBlock` on, in versions below `version`.
+    struct Shrink: Sendable, Hashable {
+        var firstBlock: UInt64
+        var version: UInt64
+        /// Whether the database still has them, until they become zeros.
+        var isPending: Bool
+
+        /// Whether it has taken away this version of a block.
+        func took(_ block: UInt64, _ version: UInt64) -> Bool { block >= firstBlock && version < self.version }
     }
 
     /// What a header says of a slot.
@@ -109,6 +125,8 @@ enum RecoverPlanner {
         var blocksTaken: UInt64 = 0
         /// Versions from this one on were never seen.
         var nextVersion: UInt64 = 1
+        /// Whether it makes zeros of what the last shrink has left.
+        var isRidOfRemains = false
 
         /// Whether the map changes.
         var isEmpty: Bool { runs.isEmpty && staleItems.isEmpty && keptItems.isEmpty }
@@ -128,6 +146,7 @@ enum RecoverPlanner {
         plan.nextVersion = 1 + (knowledge.headers.lazy.flatMap(\.slots).map(\.version).max() ?? 0)
         let items = Dictionary(knowledge.items.map { ($0.block, $0) }) { first, _ in first }
         let extents = Lookup(knowledge.extents)
+        let remains = remains(of: knowledge, byObject)
         var taken: Set<UInt64> = []
         var places: [Candidate] = []
         for candidate in newest(of: knowledge) {
@@ -135,8 +154,8 @@ enum RecoverPlanner {
                 plan.beyondEnd += 1
                 continue
             }
-            let item = items[candidate.block]
-            let extent = extents.holding(candidate.block)
+            let item = remains.items.contains(candidate.block) ? nil : items[candidate.block]
+            let extent = remains.mapped.contains(candidate.block) ? nil : extents.holding(candidate.block)
             let isLost = extent.map { knowledge.lostObjects.contains($0.object) } ?? false
             if let item {
                 guard candidate.version > item.version || (candidate.version == item.version && item.isMoved && isLost)
@@ -154,7 +173,8 @@ enum RecoverPlanner {
         plan.blocksTaken = UInt64(places.count)
         // Extents of objects that are gone: items keep their blocks, and the rest is lost.
         for extent in knowledge.extents where knowledge.lostObjects.contains(extent.object) {
-            for block in extent.firstBlock..<extent.end where !taken.contains(block) {
+            for block in extent.firstBlock..<extent.end where !taken.contains(block) && !remains.mapped.contains(block)
+            {
                 if let item = items[block] {
                     places.append(Candidate(block: block, version: 0, object: 0, slot: 0))
                     if item.isMoved { plan.keptItems.append(item) }
@@ -167,8 +187,51 @@ enum RecoverPlanner {
                 }
             }
         }
+        if let shrink = knowledge.volume.shrink, shrink.isPending,
+            remains.hasNewer || taken.contains(where: { $0 >= shrink.firstBlock })
+        {
+            plan.isRidOfRemains = true
+            plan.staleItems += knowledge.items.filter { remains.items.contains($0.block) }
+            plan.staleItems.sort { $0.block < $1.block }
+            for block in remains.mapped where !taken.contains(block) {
+                places.append(Candidate(block: block, version: 0, object: 0, slot: 0))
+            }
+        }
         plan.runs = runs(of: places)
         return plan
+    }
+
+    /// What a shrink has left in the database, which waits to become zeros.
+    private struct Remains {
+        /// Blocks with an item of before the shrink.
+        var items: Set<UInt64> = []
+        /// Blocks with an extent of before the shrink.
+        var mapped: Set<UInt64> = []
+        /// Whether something of after it is there as well: this plan was carried out in part already.
+        var hasNewer = false
+    }
+
+    private static func remains(of knowledge: Knowledge, _ headers: [Int64: Header]) -> Remains {
+        var remains = Remains()
+        guard let shrink = knowledge.volume.shrink, shrink.isPending else { return remains }
+        for item in knowledge.items where item.block >= shrink.firstBlock {
+            if shrink.took(item.block, item.version) {
+                remains.items.insert(item.block)
+            } else {
+                remains.hasNewer = true
+            }
+        }
+        for extent in knowledge.extents where extent.end > shrink.firstBlock {
+            for block in max(extent.firstBlock, shrink.firstBlock)..<extent.end {
+                // What is not known was not mapped by a plan like this one.
+                if shrink.took(block, version(of: block, in: extent, headers) ?? 0) {
+                    remains.mapped.insert(block)
+                } else {
+                    remains.hasNewer = true
+                }
+            }
+        }
+        return remains
     }
 
     /// The newest version of each block among the objects that count, ascending by block.
@@ -177,6 +240,7 @@ enum RecoverPlanner {
         var all: [Candidate] = []
         for header in knowledge.headers where knowledge.rows[header.object, default: .unmapped] == .unmapped {
             for (slot, content) in header.slots.enumerated() {
+                if let shrink = knowledge.volume.shrink, shrink.took(content.block, content.version) { continue }
                 all.append(
                     Candidate(
                         block: content.block,

@@ -39,6 +39,8 @@ struct RecoverRunner: Sendable {
             )
         }
         let isBehind = report.isBehind
+        // Kept before the first change, as every change makes the database look younger.
+        if isBehind { try await store.noteBehind() }
         var volumes: Set<Int64> = []
         for volume in planned where volume.isNeeded {
             try await take(volume, progress)
@@ -60,12 +62,15 @@ struct RecoverRunner: Sendable {
         }
         try await store.raiseObjects(above: inventory.highestObject)
         for volume in planned where volumes.contains(volume.knowledge.volume.id) {
-            try await store.finish(volume: volume.knowledge.volume.id, nextVersion: volume.plan.nextVersion)
+            try await store.finish(
+                volume: volume.knowledge.volume.id,
+                nextVersion: volume.plan.nextVersion,
+                isRidOfRemains: volume.plan.isRidOfRemains
+            )
         }
         // What could not be put in its place must not be taken for garbage: deletion stays refused.
-        if report.counts[RecoverReport.Kind.otherVolume.rawValue] == nil,
-            report.counts[RecoverReport.Kind.twice.rawValue] == nil
-        {
+        let displaced: [RecoverReport.Kind] = [.otherVolume, .twice, .beyondEnd]
+        if displaced.allSatisfy({ report.counts[$0.rawValue] == nil }) {
             try await store.raiseClock(above: inventory.clock)
         }
         report.isRepaired = true
@@ -91,16 +96,10 @@ struct RecoverRunner: Sendable {
         var report = RecoverReport()
         let inventory = try await inventory(&report, progress)
         let age = try await store.age()
-        try await store.begin()
-        do {
-            let planned = try await plan(inventory, age: age, isBehind: isBehind, held: held, &report, progress)
-            try await store.end()
-            return (report, planned, inventory)
-        } catch {
-            // The first error is the one to tell; the connection's end ends the snapshot as well.
-            try? await store.end()
-            throw error
+        let planned = try await store.inSnapshot {
+            try await plan(inventory, age: age, isBehind: isBehind, held: held, &report, progress)
         }
+        return (report, planned, inventory)
     }
 
     private func inventory(_ report: inout RecoverReport, _ progress: Jobs.Progress?) async throws -> Inventory {
@@ -173,7 +172,7 @@ struct RecoverRunner: Sendable {
 
     private func plan(
         _ inventory: Inventory,
-        age: (clock: UInt64, nextObject: UInt64),
+        age: RecoverAge,
         isBehind: Bool,
         held: Set<Int64>,
         _ report: inout RecoverReport,
@@ -197,7 +196,7 @@ struct RecoverRunner: Sendable {
         }
         let byVolume = Dictionary(grouping: inventory.headers, by: \.volume)
         report.isBehind =
-            isBehind || inventory.clock > age.clock || inventory.highestObject >= age.nextObject
+            isBehind || age.isBehind || inventory.clock > age.clock || inventory.highestObject > age.highestObject
             || rows.values.contains { $0.state == "recovering" && !held.contains($0.id) }
         var planned: [Planned] = []
         for id in Set(rows.keys).union(byVolume.keys).sorted() {
@@ -244,7 +243,8 @@ struct RecoverRunner: Sendable {
                 uuid: row.uuid,
                 blockSizeBytes: row.blockSizeBytes,
                 blockCount: row.sizeBytes / UInt64(row.blockSizeBytes),
-                isBehind: report.isBehind
+                isBehind: report.isBehind,
+                shrink: row.shrink
             )
         }
         // Objects that the database knows as dead are what is left of a volume that was deleted.
@@ -389,10 +389,13 @@ struct RecoverRunner: Sendable {
         var nextStale = stale.next()
         var kept = plan.keptItems.makeIterator()
         var nextKept = kept.next()
-        while done < plan.runs.count {
+        guard !plan.isEmpty else { return }
+        repeat {
             try Task.checkCancellation()
             let runs = Array(plan.runs[done..<min(done + step, plan.runs.count)])
-            let end = runs.last.map { $0.firstBlock + $0.blockCount } ?? 0
+            let isLast = done + runs.count == plan.runs.count
+            // What a shrink has left of items has no run, and goes with what lies before the next one.
+            let end = runs.last.flatMap { isLast ? nil : $0.firstBlock + $0.blockCount } ?? .max
             var part = RecoverPart(runs: runs)
             for run in runs where run.object > 0 && live.insert(run.object).inserted {
                 guard planned.knowledge.rows[run.object, default: .unmapped] == .unmapped,
@@ -411,7 +414,7 @@ struct RecoverRunner: Sendable {
             try await store.apply(volume: id, part)
             done += runs.count
             await progress?.report(done: UInt64(done), total: UInt64(plan.runs.count), "mapping blocks of volume \(id)")
-        }
+        } while done < plan.runs.count
     }
 }
 

@@ -1,15 +1,9 @@
 import PostgresStore
 
-/// The rows that rebuilding the map reads and writes.
-///
-/// Reading is one transaction with one snapshot, from ``begin()`` to ``end()``.
-protocol RecoverStore: Sendable {
-    /// Begins the snapshot.
-    func begin() async throws
-    /// Ends the snapshot; harmless where there is none.
-    func end() async throws
-    /// The clock of the database, and the first object id that was never handed out.
-    func age() async throws -> (clock: UInt64, nextObject: UInt64)
+/// The rows that rebuilding the map reads in a snapshot, and writes.
+protocol RecoverStore: SnapshotStore {
+    /// How far the database has come.
+    func age() async throws -> RecoverAge
     /// Volumes behind `after`.
     func volumes(after: Int64) async throws -> [RecoverVolumeRow]
     /// Objects of any volume behind `after`.
@@ -29,11 +23,25 @@ protocol RecoverStore: Sendable {
     /// Carries a part of a plan out in one transaction.
     func apply(volume: Int64, _ part: RecoverPart) async throws
     /// Lets cache servers own a volume again; versions from `nextVersion` on are handed out.
-    func finish(volume: Int64, nextVersion: UInt64) async throws
+    ///
+    /// `isRidOfRemains`: Nothing that a shrink has left lies behind its end any more.
+    func finish(volume: Int64, nextVersion: UInt64, isRidOfRemains: Bool) async throws
+    /// Has nothing deleted from now on until ``raiseClock(above:)``, however far the database goes on meanwhile.
+    func noteBehind() async throws
     /// Has no object id up to `object` handed out any more.
     func raiseObjects(above object: UInt64) async throws
-    /// Sets the clock of the database above all that object servers know.
+    /// Sets the clock of the database above all that object servers know: it is not behind any more.
     func raiseClock(above clock: UInt64) async throws
+}
+
+/// How far a database has come.
+struct RecoverAge: Sendable, Hashable {
+    /// Its clock.
+    var clock: UInt64
+    /// The highest object id that it has handed out; 0: none.
+    var highestObject: UInt64
+    /// Whether it was found to be older than the objects, and not put right since.
+    var isBehind: Bool
 }
 
 /// A row of `volumes` as rebuilding the map needs it.
@@ -46,6 +54,8 @@ struct RecoverVolumeRow: Sendable, Hashable {
     var state: String
     /// The cache server that owns it, whether its lease lives or not.
     var owner: Int64?
+    /// What its last shrink has taken away.
+    var shrink: RecoverPlanner.Shrink?
 }
 
 /// What one transaction does to a volume.
@@ -59,7 +69,7 @@ struct RecoverPart: Sendable, Hashable {
 
 /// The rows in PostgreSQL, through a connection of its own for as long as it runs.
 struct PostgresRecoverStore: RecoverStore {
-    private let worker: DatabaseWorker
+    let worker: DatabaseWorker
     /// For what is changed.
     private let present: DatabaseWorker
 
@@ -68,29 +78,17 @@ struct PostgresRecoverStore: RecoverStore {
         self.present = present
     }
 
-    func begin() async throws {
-        try await worker.run { connection in
-            _ = try connection.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", [])
-        }
-    }
-
-    func end() async throws {
-        try await worker.run { connection in _ = try connection.query("ROLLBACK", []) }
-    }
-
-    func age() async throws -> (clock: UInt64, nextObject: UInt64) {
+    func age() async throws -> RecoverAge {
         try await present.run { connection in
             let rows = try connection.query(
-                """
-                SELECT CASE WHEN c.is_called THEN c.last_value ELSE 0 END AS clock,
-                    CASE WHEN n.is_called THEN n.last_value + 1 ELSE n.last_value END AS next_object
-                FROM database_clock c, block_objects_object_id_seq n
-                """,
+                "SELECT clock, highest_object, behind_since IS NOT NULL AS behind FROM database_age",
                 []
             )
-            return (
-                try Self.number(rows[0].int64("clock"), "clock"),
-                try Self.number(rows[0].int64("next_object"), "next_object")
+            guard rows.count == 1 else { throw ControlError(.internalError, "The table database_age has no row.") }
+            return RecoverAge(
+                clock: try Self.number(rows[0].int64("clock"), "clock"),
+                highestObject: try Self.number(rows[0].int64("highest_object"), "highest_object"),
+                isBehind: try Self.required(rows[0].bool("behind"), "behind")
             )
         }
     }
@@ -99,7 +97,8 @@ struct PostgresRecoverStore: RecoverStore {
         try await worker.run { connection in
             let rows = try connection.query(
                 """
-                SELECT v.id, v.name, replace(v.uuid::text, '-', '') AS uuid, v.block_size_bytes, v.size_bytes, v.state, e.owner
+                SELECT v.id, v.name, replace(v.uuid::text, '-', '') AS uuid, v.block_size_bytes, v.size_bytes, v.state, e.owner,
+                    e.shrunk_to / v.block_size_bytes AS shrunk_to, e.shrunk_version, e.zero_from IS NOT NULL AS zeros_wait
                 FROM volumes v JOIN volume_epochs e ON e.volume_id = v.id WHERE v.id > $1 ORDER BY v.id LIMIT $2
                 """,
                 [.int(after), .int(ControlLimits.fsckPageRows)]
@@ -112,7 +111,8 @@ struct PostgresRecoverStore: RecoverStore {
                     blockSizeBytes: try Self.number(rows[$0].int64("block_size_bytes"), "block_size_bytes"),
                     sizeBytes: try Self.number(rows[$0].int64("size_bytes"), "size_bytes"),
                     state: try Self.required(rows[$0].string("state"), "state"),
-                    owner: try rows[$0].int64("owner")
+                    owner: try rows[$0].int64("owner"),
+                    shrink: try Self.shrink(rows[$0])
                 )
             }
         }
@@ -306,7 +306,7 @@ struct PostgresRecoverStore: RecoverStore {
         }
     }
 
-    func finish(volume: Int64, nextVersion: UInt64) async throws {
+    func finish(volume: Int64, nextVersion: UInt64, isRidOfRemains: Bool) async throws {
         try await present.run { connection in
             try connection.transaction { connection in
                 _ = try connection.query("SELECT pg_advisory_xact_lock($1)", [.int(volume * 2)])
@@ -314,6 +314,12 @@ struct PostgresRecoverStore: RecoverStore {
                     "UPDATE volume_epochs SET first_version = greatest(first_version, $2) + $3 WHERE volume_id = $1",
                     [.int(volume), .int(Int64(clamping: nextVersion)), .int(ControlLimits.recoverNumbersSkipped)]
                 )
+                if isRidOfRemains {
+                    _ = try connection.query(
+                        "UPDATE volume_epochs SET zero_from = NULL WHERE volume_id = $1",
+                        [.int(volume)]
+                    )
+                }
                 _ = try connection.query(
                     "UPDATE volumes SET state = 'active' WHERE id = $1 AND state = 'recovering'",
                     [.int(volume)]
@@ -324,11 +330,26 @@ struct PostgresRecoverStore: RecoverStore {
 
     func raiseObjects(above object: UInt64) async throws {
         try await present.run { connection in
+            try connection.transaction { connection in
+                _ = try connection.query(
+                    """
+                    SELECT setval('block_objects_object_id_seq', greatest($1, (SELECT last_value FROM block_objects_object_id_seq)))
+                    """,
+                    [.int(Int64(clamping: object))]
+                )
+                _ = try connection.query(
+                    "UPDATE database_age SET highest_object = $1 WHERE highest_object < $1",
+                    [.int(Int64(clamping: object))]
+                )
+            }
+        }
+    }
+
+    func noteBehind() async throws {
+        try await present.run { connection in
             _ = try connection.query(
-                """
-                SELECT setval('block_objects_object_id_seq', greatest($1, (SELECT last_value FROM block_objects_object_id_seq)))
-                """,
-                [.int(Int64(clamping: object))]
+                "UPDATE database_age SET behind_since = clock_timestamp() WHERE behind_since IS NULL",
+                []
             )
         }
     }
@@ -336,10 +357,19 @@ struct PostgresRecoverStore: RecoverStore {
     func raiseClock(above clock: UInt64) async throws {
         try await present.run { connection in
             _ = try connection.query(
-                "SELECT setval('database_clock', greatest($1, (SELECT last_value FROM database_clock)) + 1)",
+                "UPDATE database_age SET clock = greatest($1, clock) + 1, behind_since = NULL",
                 [.int(Int64(clamping: clock))]
             )
         }
+    }
+
+    private static func shrink(_ row: PostgresRow) throws -> RecoverPlanner.Shrink? {
+        guard let first = try row.int64("shrunk_to") else { return nil }
+        return RecoverPlanner.Shrink(
+            firstBlock: try number(first, "shrunk_to"),
+            version: try number(row.int64("shrunk_version"), "shrunk_version"),
+            isPending: try required(row.bool("zeros_wait"), "zeros_wait")
+        )
     }
 
     private static func list(_ values: [some BinaryInteger]) -> PostgresParameter {

@@ -275,6 +275,8 @@ extension CacheOwner {
             if case .evict(let list) = command.kind { list } else { [] }
         }.sorted { $0.block < $1.block }
         for (eviction, done) in zip(evictions, detail.evicted) { evicted[eviction.block] = done }
+        var returned: Set<BlockID> = []
+        for (eviction, isUnmoved) in zip(evictions, detail.returned) where isUnmoved { returned.insert(eviction.block) }
         let fills = commands.flatMap { command -> [ItemWrite] in
             if case .fill(_, let list) = command.kind { list } else { [] }
         }.sorted { $0.block < $1.block }
@@ -305,6 +307,9 @@ extension CacheOwner {
             case .evict(let list):
                 let gone = list.filter { evicted[$0.block] == true }
                 for eviction in gone { applyEviction(eviction, to: volume) }
+                for eviction in list where returned.contains(eviction.block) {
+                    applyReturn(of: eviction.block, to: volume)
+                }
                 if let ticket = command.ticket {
                     actions.append(.answer(ticket, .count(UInt64(gone.count), left: evictableItems(of: volume) ?? 0)))
                 }
@@ -401,6 +406,13 @@ extension CacheOwner {
         } else if volume.cachedItems > 0 {
             volume.cachedItems -= 1
         }
+    }
+
+    /// An item that has the last intact copy of its block waits to be moved again.
+    private mutating func applyReturn(of block: BlockID, to volume: VolumeOwner) {
+        countUnmoved(1, of: volume)
+        guard let region = volume.image.region(MemoryImage.regionIndex(of: block)), !region.isLoading else { return }
+        region.items[block]?.isMoved = false
     }
 
     /// Enters a map that the store has made; returns the number of slots mapped.

@@ -117,6 +117,8 @@ public struct Reference: Sendable, Hashable {
 }
 
 /// An item to be dropped if it is moved and still has this version (M3).
+///
+/// Where its slot is known to be damaged and the item is not, it is the last intact copy: it becomes unmoved again instead (I11).
 public struct Eviction: Sendable, Hashable {
     /// The data block.
     public var block: BlockID
@@ -206,13 +208,21 @@ public enum VolumeCommitResult: Sendable {
         public var mapped: [[Bool]?]
         /// For each eviction whether the item was dropped.
         public var evicted: [Bool]
+        /// For each eviction whether the item became unmoved again, since nothing else has its block intact.
+        public var returned: [Bool]
         /// For each fill whether the item was inserted.
         public var filled: [Bool]
 
         /// Details for a commit.
-        public init(mapped: [[Bool]?] = [], evicted: [Bool] = [], filled: [Bool] = []) {
+        public init(
+            mapped: [[Bool]?] = [],
+            evicted: [Bool] = [],
+            returned: [Bool] = [],
+            filled: [Bool] = []
+        ) {
             self.mapped = mapped
             self.evicted = evicted
+            self.returned = returned
             self.filled = filled
         }
     }

@@ -299,6 +299,7 @@ struct CommitPlan: Sendable {
             VolumeCommitResult.CommitDetail(
                 mapped: [[Bool]?](repeating: nil, count: part.maps.count),
                 evicted: [Bool](repeating: false, count: part.evictions.count),
+                returned: [Bool](repeating: false, count: part.evictions.count),
                 filled: [Bool](repeating: false, count: part.fills.count)
             )
         }
@@ -400,7 +401,11 @@ struct CommitPlan: Sendable {
             guard position >= 0, position < total, let commit = starts.lastIndex(where: { $0 <= position }) else {
                 throw StoreFailure.broken("an eviction answered a wrong position")
             }
-            details[commit].evicted[position - starts[commit]] = true
+            if try result.bool(row, 1) {
+                details[commit].returned[position - starts[commit]] = true
+            } else {
+                details[commit].evicted[position - starts[commit]] = true
+            }
         }
     }
 

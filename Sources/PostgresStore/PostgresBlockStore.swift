@@ -29,7 +29,7 @@ public final class PostgresBlockStore: BlockStore {
 
     /// Starts the threads. Nothing is sent before the first request.
     public init(_ configuration: PostgresConfiguration, logger: Logger) {
-        let watch = ServerWatch(logger: logger)
+        let watch = ServerWatch(memory: configuration.memory, logger: logger)
         self.watch = watch
         func lane(
             _ name: String,
@@ -70,6 +70,7 @@ public final class PostgresBlockStore: BlockStore {
     /// Ends the threads and connections; what was not finished fails. Blocks; not to be called from a completion.
     public func shutdown() {
         for lane in commitLanes + readLanes + [leaseLane, takeoverLane, sessionLane, backgroundLane] { lane.stop() }
+        watch.shutdown()
     }
 
     /// Why the server that was found last is refused, where it is: it is no primary, might lose writes, or has lost some. Any thread.

@@ -19,6 +19,8 @@ public struct PostgresConfiguration: Sendable {
     public var commitConnections: Int
     /// Connections that read.
     public var readConnections: Int
+    /// Where it is remembered which server was worked with, and what it has acknowledged; nil: nowhere, so that a restart forgets it.
+    public var memory: ServerMemoryFile?
     /// Faults that a test has put into the connections.
     package var faults: FaultPlan?
 
@@ -30,7 +32,8 @@ public struct PostgresConfiguration: Sendable {
         allowUnsafeDurability: Bool = false,
         connectTimeoutSeconds: Int = 5,
         commitConnections: Int = Limits.commitsInFlightMaximum,
-        readConnections: Int = 1
+        readConnections: Int = 1,
+        memory: ServerMemoryFile? = nil
     ) {
         self.dsn = dsn
         self.passwordFile = passwordFile
@@ -39,6 +42,7 @@ public struct PostgresConfiguration: Sendable {
         self.connectTimeoutSeconds = connectTimeoutSeconds
         self.commitConnections = max(1, commitConnections)
         self.readConnections = max(1, readConnections)
+        self.memory = memory
     }
 
     /// Reads the password file.

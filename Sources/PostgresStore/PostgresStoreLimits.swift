@@ -32,6 +32,10 @@ enum PostgresStoreLimits {
     static let passwordFileMaximumBytes = 4_096
     /// Most bytes of a timeline's history that are read.
     static let timelineHistoryMaximumBytes = 1 << 20
+    /// Most bytes of the file that remembers the server.
+    static let serverMemoryMaximumBytes = 256
+    /// How long what was acknowledged may be ahead of that file: a process that is killed forgets so much of it.
+    static let serverMemoryLagMilliseconds = 1_000
     /// Most bytes of a migration file.
     static let migrationFileMaximumBytes = 4 << 20
     /// Items that a step of a scrub verifies; each may be as large as a data block.

@@ -20,6 +20,7 @@ public enum SchemaGate {
         Requirement(version: 7, name: "hand_over"),
         Requirement(version: 8, name: "recovery_and_scrub"),
         Requirement(version: 9, name: "aborts"),
+        Requirement(version: 10, name: "older_databases"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

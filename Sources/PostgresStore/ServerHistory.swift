@@ -90,6 +90,26 @@ struct ServerHistory: Sendable {
     private(set) var server: ServerState?
     private(set) var acknowledged = WALPosition(0)
 
+    /// Nothing is known.
+    init() {}
+
+    /// What an earlier process knew.
+    init(_ memory: ServerMemory) {
+        server = ServerState(systemIdentifier: memory.systemIdentifier, timeline: memory.timeline)
+        acknowledged = memory.acknowledged
+    }
+
+    /// What a later process has to know; nil: nothing.
+    var memory: ServerMemory? {
+        server.map {
+            ServerMemory(
+                systemIdentifier: $0.systemIdentifier,
+                timeline: $0.timeline,
+                acknowledged: acknowledged
+            )
+        }
+    }
+
     /// How far behind `acknowledged` a server may be that is not refused. Nothing is: see above. Named because it is the one number that
     /// would have to grow if positions were ever taken from what is not yet on disk.
     static let slackBytes: UInt64 = 0

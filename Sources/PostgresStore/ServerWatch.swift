@@ -1,4 +1,5 @@
 import AshlarCore
+import Dispatch
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore
@@ -11,18 +12,80 @@ final class ServerWatch: Sendable {
         var history = ServerHistory()
         var outage = OutageLog()
         var refusal: String?
+        /// Whether what is known is going to be kept.
+        var isKeeping = false
+        /// What was kept last.
+        var kept: ServerMemory?
     }
 
-    private let state = NIOLockedValueBox(State())
+    private let state: NIOLockedValueBox<State>
     private let logger: Logger
+    private let memory: ServerMemoryFile?
+    /// Why no server can be taken: what an earlier process has known is not to be had.
+    private let obstacle: String?
+    /// Where files are written, which may take long: on the thread of no connection.
+    private let queue = DispatchQueue(label: "ashlar.server-memory")
 
-    init(logger: Logger) { self.logger = logger }
+    init(memory: ServerMemoryFile? = nil, logger: Logger) {
+        self.logger = logger
+        self.memory = memory
+        var state = State()
+        var obstacle: String?
+        do throws(PostgresError) {
+            if let known = try memory?.read() {
+                state.history = ServerHistory(known)
+                state.kept = known
+            }
+        } catch {
+            obstacle = error.message
+        }
+        self.obstacle = obstacle
+        self.state = NIOLockedValueBox(state)
+    }
+
+    /// Keeps what is known, and waits for that. Blocks.
+    func shutdown() {
+        guard memory != nil else { return }
+        queue.sync { keepNow() }
+    }
+
+    /// Keeps what is known: at once, or together with what else comes to be known within a second.
+    private func keep(isUrgent: Bool) {
+        guard memory != nil else { return }
+        if isUrgent { return queue.async { self.keepNow() } }
+        let isFirst = state.withLockedValue { state in
+            defer { state.isKeeping = true }
+            return !state.isKeeping
+        }
+        guard isFirst else { return }
+        let delay = DispatchTimeInterval.milliseconds(PostgresStoreLimits.serverMemoryLagMilliseconds)
+        queue.asyncAfter(deadline: .now() + delay) { self.keepNow() }
+    }
+
+    /// On the queue.
+    private func keepNow() {
+        let known = state.withLockedValue { state -> ServerMemory? in
+            state.isKeeping = false
+            return state.history.memory == state.kept ? nil : state.history.memory
+        }
+        guard let memory, let known else { return }
+        do throws(PostgresError) {
+            try memory.write(known)
+            state.withLockedValue { $0.kept = known }
+        } catch {
+            logger.error(
+                "what is known of PostgreSQL's server is not kept: a restart would forget it",
+                metadata: ["reason": "\(error)"]
+            )
+        }
+    }
 
     /// Why the server that was found last is refused.
     var refusal: String? { state.withLockedValue { $0.refusal } }
 
     func noteAcknowledged(_ position: WALPosition) {
         state.withLockedValue { $0.history.noteAcknowledged(position) }
+        keep(isUrgent: false)
     }
 
     func needsBranches(of server: ServerState) -> Bool {
@@ -31,6 +94,7 @@ final class ServerWatch: Sendable {
 
     /// Takes a server in, or says why not.
     func refusal(of server: ServerState, branches: [TimelineBranch]?, allowsLoss: Bool) -> String? {
+        if let obstacle { return obstacle }
         let (refusal, timelines) = state.withLockedValue { state in
             let old = state.history.server?.timeline
             let refusal = state.history.refusal(of: server, branches: branches, allowsLoss: allowsLoss)
@@ -45,7 +109,9 @@ final class ServerWatch: Sendable {
                 metadata: ["timeline": "\(new)", "before": "\(old)", "acknowledged writes": proof]
             )
         }
-        return refusal
+        keep(isUrgent: true)
+        guard let refusal, let memory else { return refusal }
+        return refusal + " (remembered in \(memory.path))"
     }
 
     /// No host could be used: why the first one that answered is refused; nil where none answered.

@@ -2,7 +2,8 @@ import AshlarCore
 
 extension Statements {
     /// $1 servers, $2 their clocks, $3 their highest objects: whether the database is older than one of them, its clock, the
-    /// first object id that was never handed out. The clock ticks where it is not older.
+    /// first object id that was never handed out. The clock ticks where it is not older. All of it is in a row, since sequences run
+    /// ahead of what they have handed out, after a crash or a restore.
     static let databaseAge = Statement(
         name: "database_age",
         sql: """
@@ -13,18 +14,21 @@ extension Statements {
                 SELECT server::int4, clock, highest FROM mark
                 ON CONFLICT (server_id) DO UPDATE SET clock = excluded.clock, highest_object = excluded.highest_object,
                     checked_at = clock_timestamp()
-            ), now AS MATERIALIZED (
-                SELECT CASE WHEN c.is_called THEN c.last_value ELSE 0 END AS clock,
-                    CASE WHEN n.is_called THEN n.last_value + 1 ELSE n.last_value END AS next_object
-                FROM database_clock c, block_objects_object_id_seq n
-            ), age AS MATERIALIZED (
-                SELECT EXISTS (SELECT FROM mark m WHERE m.clock > now.clock OR m.highest >= now.next_object) AS is_behind,
-                    now.clock, now.next_object
-                FROM now
+            ), age AS (
+                UPDATE database_age a SET
+                    clock = a.clock + CASE WHEN \(knowsLess) THEN 0 ELSE 1 END,
+                    behind_since = CASE WHEN \(knowsLess) THEN coalesce(a.behind_since, clock_timestamp()) END
+                RETURNING a.behind_since, a.clock, a.highest_object
             )
-            SELECT is_behind, CASE WHEN is_behind THEN clock ELSE nextval('database_clock') END, next_object FROM age
+            SELECT behind_since IS NOT NULL, clock, highest_object + 1 FROM age
             """
     )
+
+    /// What is behind stays behind, however far it goes on: only the rebuilding of the map ends that.
+    private static let knowsLess = """
+        (a.behind_since IS NOT NULL
+                        OR EXISTS (SELECT FROM mark m WHERE m.clock > a.clock OR m.highest > a.highest_object))
+        """
 
     /// $1 number of items, $2 seconds until they are handed out again.
     static let scrubItems = Statement(name: "scrub_items", sql: "SELECT * FROM scrub_items($1::int8, $2::int8)")

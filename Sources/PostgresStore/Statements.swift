@@ -197,15 +197,38 @@ enum Statements {
             """
     )
 
-    /// $1 volumes, $2 epochs, $3 blocks, $4 versions: positions of the items that were dropped (M3).
+    /// $1 volumes, $2 epochs, $3 blocks, $4 versions: positions of the items that were dropped (M3), or that have the last intact copy of
+    /// their block, since its slot is known to be damaged: those become unmoved again (I11), and are marked true.
     static let evictItems = Statement(
         name: "evict_items",
         sql: """
-            DELETE FROM block_items i USING unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) WITH ORDINALITY
-                AS k (v, e, block, version, n), volume_epochs g
-            WHERE g.volume_id = k.v AND g.epoch = k.e AND i.volume_id = k.v AND i.block_id = k.block
-                AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
-            RETURNING k.n
+            WITH k AS MATERIALIZED (
+                SELECT k.v, k.block, k.version, k.n,
+                    (SELECT EXISTS (SELECT FROM damaged_slots)) AND EXISTS (
+                        SELECT FROM (
+                            SELECT * FROM block_extents p WHERE p.volume_id = k.v AND p.first_block <= k.block
+                            ORDER BY p.first_block DESC LIMIT 1
+                        ) x JOIN damaged_slots d ON d.object_id = x.object_id
+                            AND d.slot IN (-1, x.first_slot + (k.block - x.first_block))
+                        WHERE k.block - x.first_block < x.block_count
+                    ) AND NOT EXISTS (
+                        SELECT FROM damaged_items d
+                        WHERE d.volume_id = k.v AND d.block_id = k.block AND d.version = k.version
+                    ) AS is_last
+                FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) WITH ORDINALITY AS k (v, e, block, version, n)
+                JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            ), gone AS (
+                DELETE FROM block_items i USING k
+                WHERE NOT k.is_last AND i.volume_id = k.v AND i.block_id = k.block
+                    AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
+                RETURNING k.n
+            ), kept AS (
+                UPDATE block_items i SET item = i.item - 'Moved' - 'MovedAt', unmoved_since = now() FROM k
+                WHERE k.is_last AND i.volume_id = k.v AND i.block_id = k.block
+                    AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
+                RETURNING k.n
+            )
+            SELECT n, false FROM gone UNION ALL SELECT n, true FROM kept
             """
     )
 

@@ -112,6 +112,63 @@ import Testing
         #expect(plan.runs == [run(4, 1, 1)] && plan.beyondEnd == 1)
     }
 
+    /// Block 5 and those behind it were taken away under versions below 20.
+    private func shrunk(isPending: Bool, _ headers: [RecoverPlanner.Header]) -> RecoverPlanner.Knowledge {
+        var knowledge = knowledge(headers)
+        knowledge.volume.shrink = RecoverPlanner.Shrink(firstBlock: 5, version: 20, isPending: isPending)
+        return knowledge
+    }
+
+    @Test func whatAShrinkHasTakenAwayDoesNotComeBack() {
+        for isPending in [false, true] {
+            let plan = RecoverPlanner.plan(shrunk(isPending: isPending, [header(1, [(4, 10), (5, 11), (6, 19)])]))
+            #expect(plan.runs == [run(4, 1, 1)] && plan.beyondEnd == 0 && plan.nextVersion == 20)
+            #expect(!plan.isRidOfRemains, "what waits to become zeros is left to the owner")
+        }
+    }
+
+    @Test func whatWasWrittenBehindAShrinkStays_andWhatTheShrinkHasLeftGoes() {
+        // Object 1, and the items, are of before the shrink; objects 2 and 3 were written after the volume had grown again.
+        var knowledge = shrunk(
+            isPending: true,
+            [header(1, (0..<10).map { ($0, $0 + 1) }), header(2, [(4, 21), (6, 22)]), header(3, [(30, 23)])]
+        )
+        knowledge.rows = [1: .mapped]
+        knowledge.extents = [extent(0, 10, 1)]
+        knowledge.items = [(4, 15), (5, 16), (6, 17), (40, 18)].map {
+            RecoverPlanner.Item(block: $0.0, version: $0.1, isMoved: false)
+        }
+        let plan = RecoverPlanner.plan(knowledge)
+        #expect(plan.isRidOfRemains && plan.blocksTaken == 3)
+        #expect(plan.runs == [run(4, 1, 2), run(5, 1, 0), run(6, 1, 2, slot: 1), run(7, 3, 0), run(30, 1, 3)])
+        #expect(plan.staleItems == knowledge.items)
+
+        // Interrupted after a part of it: the rest is as it was.
+        knowledge.rows[2] = .mapped
+        knowledge.extents = [
+            extent(0, 4, 1), extent(4, 1, 2), extent(6, 1, 2, slot: 1), extent(7, 3, 1, slot: 7),
+        ]
+        knowledge.items.removeFirst(3)
+        let rest = RecoverPlanner.plan(knowledge)
+        #expect(rest.isRidOfRemains && rest.runs == [run(7, 3, 0), run(30, 1, 3)])
+        #expect(rest.staleItems == knowledge.items)
+        // And even where nothing is to be mapped any more.
+        knowledge.rows[3] = .mapped
+        knowledge.extents = [extent(0, 4, 1), extent(4, 1, 2), extent(6, 1, 2, slot: 1), extent(30, 1, 3)]
+        #expect(RecoverPlanner.plan(knowledge).isRidOfRemains)
+    }
+
+    @Test func whatWaitsToBecomeZerosIsNoLoss() {
+        var knowledge = shrunk(isPending: true, [])
+        knowledge.lostObjects = [1]
+        knowledge.rows = [1: .mapped]
+        knowledge.extents = [extent(3, 5, 1)]
+        knowledge.items = [RecoverPlanner.Item(block: 6, version: 17, isMoved: true)]
+        let plan = RecoverPlanner.plan(knowledge)
+        #expect(plan.losses == [RecoverPlanner.Loss(firstBlock: 3, blockCount: 2, object: 1)])
+        #expect(plan.isEmpty && !plan.isRidOfRemains)
+    }
+
     @Test func noRunIsLongerThanAnExtentMayBe() {
         let count = ControlLimits.recoverRunBlocks
         let slots = (0...count).map { ($0, $0 + 1) }
@@ -129,6 +186,21 @@ import Testing
             var rows: [Int64: RecoverPlanner.Row] = [:]
             var dead: Set<Int64> = []
             var nextObject: Int64 = 1
+            var size = World.blocks
+            /// What lies behind this one waits to become zeros.
+            var zeroFrom: UInt64?
+            var shrink: (to: UInt64, version: UInt64)?
+
+            /// Blocks that the owner serves.
+            var served: UInt64 { min(size, zeroFrom ?? size) }
+
+            /// Makes zeros of what a shrink has left.
+            mutating func makeZeros() {
+                guard let zeroFrom else { return }
+                items = items.filter { $0.key < zeroFrom }
+                extents = extents.filter { $0.key < zeroFrom }
+                self.zeroFrom = nil
+            }
         }
 
         static let blocks: UInt64 = 12
@@ -137,18 +209,27 @@ import Testing
         var nextVersion: UInt64 = 1
         /// Whether dead objects lose their bytes.
         var isWindowOpen: Bool
-        /// The versions that were ever in an object since the backup, by block.
+        /// Whether the volume changes its size.
+        var hasResizes: Bool
+        /// The last version that each block ever had.
+        var last: [UInt64: UInt64] = [:]
+        /// The smallest size since it was last set.
+        var smallest = World.blocks
         var random: SeededGenerator
 
-        init(seed: UInt64, isWindowOpen: Bool) {
+        init(seed: UInt64, isWindowOpen: Bool, hasResizes: Bool) {
             random = SeededGenerator(seed: seed)
             self.isWindowOpen = isWindowOpen
+            self.hasResizes = hasResizes
         }
 
         mutating func step() {
+            if hasResizes, random.next() % 6 == 0 { return resize() }
             switch random.next() % 10 {
             case 0...4:
-                database.items[random.next() % Self.blocks] = (nextVersion, false)
+                let block = random.next() % database.served
+                database.items[block] = (nextVersion, false)
+                last[block] = nextVersion
                 nextVersion += 1
             case 5, 6: move()
             case 7: compact()
@@ -160,6 +241,21 @@ import Testing
             }
         }
 
+        private mutating func resize() {
+            let size = 1 + random.next() % Self.blocks
+            switch random.next() % 3 {
+            case 0 where size < database.size:
+                // As the trigger of the table does.
+                let zeroFrom = min(database.zeroFrom ?? size, size)
+                database.shrink = (zeroFrom, nextVersion)
+                database.zeroFrom = zeroFrom
+                database.size = size
+                smallest = min(smallest, size)
+            case 1: database.size = max(size, database.size)
+            default: database.makeZeros()
+            }
+        }
+
         private mutating func reserve() -> Int64 {
             database.nextObject += 1
             database.rows[database.nextObject - 1] = .unmapped
@@ -167,7 +263,8 @@ import Testing
         }
 
         private mutating func move() {
-            let unmoved = database.items.filter { !$0.value.isMoved }.keys.sorted().prefix(Int(random.next() % 5))
+            let unmoved = database.items.filter { !$0.value.isMoved && $0.key < database.served }.keys.sorted()
+                .prefix(Int(random.next() % 5))
             guard !unmoved.isEmpty else { return }
             let object = reserve()
             disk[object] = unmoved.map { ($0, database.items[$0]?.version ?? 0) }
@@ -181,9 +278,10 @@ import Testing
         }
 
         private mutating func compact() {
-            let sources = Set(database.extents.values.map(\.object)).sorted()
+            let served = database.extents.filter { $0.key < database.served }
+            let sources = Set(served.values.map(\.object)).sorted()
             guard let source = sources.randomElement(using: &random) else { return }
-            let live = database.extents.filter { $0.value.object == source }.keys.sorted()
+            let live = served.filter { $0.value.object == source }.keys.sorted()
             let object = reserve()
             disk[object] = live.compactMap { block in
                 database.extents[block].flatMap { disk[$0.object]?[$0.slot] }
@@ -207,6 +305,7 @@ import Testing
 
         /// The version that a block reads as; nil: lost; 0: never written.
         func version(of block: UInt64, in database: Database) -> UInt64? {
+            if let zeroFrom = database.zeroFrom, block >= zeroFrom { return 0 }
             if let item = database.items[block] { return item.version }
             guard let place = database.extents[block] else { return 0 }
             return disk[place.object].map { $0[place.slot].version }
@@ -215,9 +314,12 @@ import Testing
 
     private func knowledge(_ world: World, _ database: World.Database) -> RecoverPlanner.Knowledge {
         var knowledge = knowledge(
-            blocks: World.blocks,
+            blocks: database.size,
             world.disk.sorted { $0.key < $1.key }.map { header($0.key, $0.value.map { ($0.block, $0.version) }) }
         )
+        knowledge.volume.shrink = database.shrink.map {
+            RecoverPlanner.Shrink(firstBlock: $0.to, version: $0.version, isPending: database.zeroFrom != nil)
+        }
         knowledge.rows = database.rows
         knowledge.lostObjects = Set(database.extents.values.map(\.object)).filter { world.disk[$0] == nil }
         knowledge.extents = database.extents.sorted { $0.key < $1.key }.map {
@@ -238,28 +340,39 @@ import Testing
         }
         for item in plan.staleItems { database.items[item.block] = nil }
         for item in plan.keptItems { database.items[item.block]?.isMoved = false }
+        if plan.isRidOfRemains { database.zeroFrom = nil }
     }
 
     /// Random histories with a backup in the middle: nothing goes back behind the backup, nothing that is in an object is missed,
-    /// nothing comes from the future, and what is lost is named.
-    @Test(arguments: 0..<400 as Range<UInt64>)
+    /// nothing comes from the future, what is lost is named, and what a shrink of before the backup has taken away stays away. What
+    /// was shrunk away after the backup is back, as after an UNMAP: objects say nothing of either.
+    @Test(arguments: 0..<600 as Range<UInt64>)
     func aRestoredDatabaseGetsWhatObjectsKnow(seed: UInt64) {
-        var world = World(seed: seed, isWindowOpen: seed % 2 == 0)
+        var world = World(seed: seed, isWindowOpen: seed % 2 == 0, hasResizes: seed % 3 > 0)
         let isEmptyBackup = seed % 5 == 0
         for _ in 0..<(isEmptyBackup ? 0 : 60) { world.step() }
         let backup = world.database
         let before = (0..<World.blocks).map { world.version(of: $0, in: backup) }
+        world.smallest = backup.size
         for _ in 0..<60 { world.step() }
         let truth = (0..<World.blocks).map { world.version(of: $0, in: world.database) }
 
         var restored = backup
         let plan = RecoverPlanner.plan(knowledge(world, backup))
         apply(plan, to: &restored)
+        let isPending = restored.zeroFrom != nil
+        let recovered = restored
+        // The owner goes on with what a shrink has left.
+        restored.makeZeros()
 
         let lost = Set(plan.losses.flatMap { $0.firstBlock..<$0.firstBlock + $0.blockCount })
-        for block in 0..<World.blocks {
+        for block in 0..<restored.size {
             let index = Int(block)
-            let newest = world.disk.values.flatMap { $0 }.filter { $0.block == block }.map(\.version).max() ?? 0
+            let floor = backup.shrink.flatMap { block >= $0.to ? $0.version : nil } ?? 0
+            // What the backup knows as mapped, and as behind the end of an earlier shrink since, is no news to it.
+            let told = world.disk.filter { !world.hasResizes || backup.rows[$0.key] != .mapped }
+            let newest =
+                told.values.flatMap { $0 }.filter { $0.block == block && $0.version >= floor }.map(\.version).max() ?? 0
             guard let version = world.version(of: block, in: restored) else {
                 #expect(lost.contains(block), "block \(block) is lost, and nobody says so")
                 // With the window open no object of the backup is ever gone.
@@ -269,13 +382,16 @@ import Testing
             #expect(!lost.contains(block))
             #expect(version >= before[index] ?? 0, "block \(block) went back")
             #expect(version >= newest, "block \(block) is newer in an object")
-            #expect(version <= truth[index] ?? .max, "block \(block) was never \(version)")
+            #expect(version == 0 || version >= floor, "block \(block) was shrunk away")
+            let limit = block < world.smallest ? truth[index] ?? .max : world.last[block, default: 0]
+            #expect(version <= limit, "block \(block) was never \(version)")
             if let place = restored.extents[block], restored.items[block] == nil {
                 #expect(world.disk[place.object]?[place.slot].block == block)
             }
             if let item = restored.items[block], item.isMoved { #expect(restored.extents[block] != nil, "I8") }
         }
         #expect(plan.nextVersion > (world.disk.values.flatMap { $0 }.map(\.version).max() ?? 0))
+        if isPending { #expect(plan.runs.allSatisfy { $0.firstBlock < recovered.zeroFrom ?? 0 }) }
         // What was carried out needs not be done again.
         for run in plan.runs where run.object > 0 { restored.rows[run.object] = .mapped }
         #expect(RecoverPlanner.plan(knowledge(world, restored)).isEmpty)

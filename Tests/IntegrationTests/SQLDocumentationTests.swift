@@ -41,6 +41,8 @@ extension IntegrationTests {
                 let session = try await cluster.session("looker")
                 try session.writeAndRead(0, fill: 1)
                 try await cluster.wait("the target has told of itself", "SELECT count(*) FROM target_nodes", is: "1")
+                // An agent that asks before its object servers are connected asks again ten seconds later.
+                try await cluster.wait("an agent has asked", "SELECT count(*) FROM object_server_marks", is: "1")
                 for example in examples {
                     #expect(!example.columns.isEmpty, "no columns are named: \(example.statement)")
                     let isForOwnerOnly = example.statement.contains("schema_migrations")

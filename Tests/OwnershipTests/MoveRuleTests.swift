@@ -90,6 +90,31 @@ struct MoveRuleTests {
         #expect(bench.read(nexus, 0, 4_096) == [2, 1].flatMap { [UInt8](repeating: $0, count: 2_048) })
     }
 
+    @Test("I11: an item whose slot is damaged is not evicted but moved again", arguments: [false, true])
+    func evictionOfTheLastIntactCopy(isTakenOver: Bool) throws {
+        let bench = try Bench(policy: Self.policy { $0.cachedBytesMaximum = 0 })
+        var nexus = try #require(bench.login())
+        #expect(bench.isDone(bench.submit(nexus, bench.write(0, 3 * 2_048, 1))))
+        let first = bench.put(try #require(bench.moveWork()))
+        _ = bench.map(first)
+        bench.store.damagedSlots[first.object] = [SlotIndex(1)]
+        if isTakenOver {
+            // The item is not in memory.
+            bench.own()
+            nexus = try #require(bench.login("other"))
+        }
+        bench.evict()
+        #expect(bench.owner?.unmovedItems == 1 && bench.owner?.cachedItems == 1)
+        let work = try #require(bench.moveWork())
+        #expect(work.blocks.map(\.row.block) == [BlockID(1)])
+        _ = bench.map(bench.put(work))
+        #expect(bench.owner?.unmovedItems == 0)
+        bench.evict()
+        #expect(bench.store.loadRegion(Bench.volume, BlockRange(first: BlockID(0), count: 3)).items.isEmpty)
+        #expect(bench.owner?.cachedItems == 0)
+        #expect(bench.read(nexus, 0, 3 * 2_048) == [UInt8](repeating: 1, count: 3 * 2_048))
+    }
+
     @Test("M5: a map of what was made zeros meanwhile maps nothing")
     func mapAfterZero() throws {
         let bench = try Bench()

@@ -197,6 +197,18 @@ struct CommitPropertyTests {
             return ObjectMap(object: object, server: ObjectServerID(2), sizeBytes: 4_096, slots: slots)
         }
 
+        /// What a scrub finds now and then: a slot, or all of an object, is damaged. Most of them have items yet.
+        mutating func damage() -> ObjectFinding? {
+            guard random.below(3) == 0 else { return nil }
+            let held = model.places.filter { model.items[$0.key]?.isMoved == true }
+            let objects = Set((held.isEmpty ? model.places : held).values.map(\.object)).sorted()
+            guard !objects.isEmpty else { return nil }
+            let object = objects[random.below(objects.count)]
+            let slot = random.below(3) == 0 ? -1 : Int32(random.below(Int(model.objects[object]?.slots ?? 1)))
+            model.damage[object, default: []].insert(slot)
+            return ObjectFinding(object: object, slots: [slot], isMissing: false, isWhole: false)
+        }
+
         mutating func evictions() -> [Eviction] {
             Set((0..<random.below(30)).map { _ in block() }).sorted().map { block in
                 let version = model.items[BlockID(block)]?.version.rawValue ?? 1
@@ -213,12 +225,18 @@ struct CommitPropertyTests {
         load.model.reserve(objects)
         try await openNexuses(fixture, &load.model)
         var epoch = fixture.epoch
+        var returned = 0
         for step in 0..<120 {
             let part = load.part(VolumeCommit(volume: fixture.volume, epoch: epoch))
+            if let finding = load.damage() {
+                try await ask { fixture.store.reportObjects(token: 0, [finding], completion: $0) }
+            }
             let expected = load.model.apply(part)
             let found = try await fixture.commit { $0 = part }
             #expect(found.mapped == expected.mapped, "seed \(seed) step \(step)")
             #expect(found.evicted == expected.evicted, "seed \(seed) step \(step)")
+            #expect(found.returned == expected.returned, "I11: seed \(seed) step \(step)")
+            returned += expected.returned.count { $0 }
             #expect(found.filled == expected.filled, "seed \(seed) step \(step)")
             try await compare(fixture, load.model, "seed \(seed) step \(step)")
             guard step % Self.takeoverInterval == 0 else { continue }
@@ -230,6 +248,7 @@ struct CommitPropertyTests {
             let aborted = ownership.nexuses.compactMap { row in row.aborted.map { (row.number, $0) } }
             try #require(Dictionary(uniqueKeysWithValues: aborted) == load.model.aborted)
         }
+        #expect(returned > 0, "no seed may leave out what becomes unmoved again")
         try await compareBytes(fixture, load.model)
         try compareObjects(fixture, load.model)
     }

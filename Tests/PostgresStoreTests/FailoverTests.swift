@@ -16,6 +16,9 @@ struct FailoverTests {
         /// A store that knows both hosts.
         let store: PostgresBlockStore
         let server: CacheServerID
+        /// Where it remembers the server.
+        let memory: ServerMemoryFile
+        let configuration: PostgresConfiguration
         var epoch: Epoch
 
         init(isSynchronous: Bool) async throws {
@@ -39,6 +42,9 @@ struct FailoverTests {
             )
             configuration.allowUnsafeDurability = false
             configuration.connectTimeoutSeconds = 10
+            memory = ServerMemoryFile(directory: primary.directory)
+            configuration.memory = memory
+            self.configuration = configuration
             let store = PostgresBlockStore(configuration, logger: quiet)
             self.store = store
             let server = try await ask {
@@ -133,6 +139,13 @@ struct FailoverTests {
         try await check()
         let sql = "SELECT count(*) AS n FROM block_items WHERE (item ->> 'Version')::bigint >= $1"
         #expect(try admin.query(sql, [.int(Int64(next) - 64)]).first?.int64("n") == 64)
+        // Restarted, it knows the old primary as one.
+        let again = PostgresBlockStore(pair.configuration, logger: quiet)
+        defer { again.shutdown() }
+        try await until("the promoted server is found") {
+            (try? await ask { again.volumes(after: nil, limit: 9, completion: $0) }.count) == 1
+        }
+        #expect(try pair.memory.remembered()?.contains("on timeline 2") == true)
     }
 
     @Test("I1: a standby that is behind what was acknowledged is refused, however much it has written since")
@@ -166,12 +179,28 @@ struct FailoverTests {
         try admin.script("CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
         try await refusal("left timeline 1")
         #expect(try admin.query("SELECT 1 FROM block_items WHERE block_id = 2").isEmpty)
-        // Another process has seen nothing of it, and is the way to go on all the same.
-        var configuration = pair.fixture.configuration
-        configuration.dsn = configuration.dsn.replacing(pair.primary.directory, with: pair.standby.directory)
+        // Restarted, it refuses the server as before.
+        func volumes(_ store: PostgresBlockStore) async -> Int? {
+            try? await ask { store.volumes(after: nil, limit: 9, completion: $0) }.count
+        }
+        let again = PostgresBlockStore(pair.configuration, logger: quiet)
+        defer { again.shutdown() }
+        try await until("the server is refused after a restart") {
+            #expect(await volumes(again) == nil)
+            return again.refusal?.contains("left timeline 1") == true
+        }
+        // A process that remembers nothing takes it, and so does one that was told to forget.
+        var configuration = pair.configuration
+        configuration.memory = nil
         let other = PostgresBlockStore(configuration, logger: quiet)
         defer { other.shutdown() }
-        #expect(try await ask { other.volumes(after: nil, limit: 9, completion: $0) }.count == 1)
+        try await until("who knows nothing takes it") { await volumes(other) == 1 }
+        #expect(try pair.memory.remembered()?.contains("on timeline 1") == true)
+        try pair.memory.forget()
+        let accepting = PostgresBlockStore(pair.configuration, logger: quiet)
+        defer { accepting.shutdown() }
+        try await until("who was told to forget takes it") { await volumes(accepting) == 1 }
+        try await until("it is remembered") { try pair.memory.remembered()?.contains("on timeline 2") == true }
     }
 
     @Test(

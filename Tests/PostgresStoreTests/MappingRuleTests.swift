@@ -77,6 +77,47 @@ struct MappingRuleTests {
         #expect(try await fixture.region().items.map(\.block) == [BlockID(2), BlockID(3)])
     }
 
+    @Test func I11_evictingLeavesTheLastIntactCopy_whichIsMovedAgain() async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(3)
+        try await fixture.commit { $0.writes = (1...6).map { write($0, $0) } }
+        try await fixture.commit {
+            $0.maps = [
+                map(objects[0], (1...4).map { ($0, $0) }, .itemHasVersion),
+                map(objects[1], [(5, 5), (6, 6)], .itemHasVersion),
+            ]
+        }
+        let damage = [
+            ObjectFinding(object: objects[0], slots: [1, 3], isMissing: false, isWhole: true),
+            ObjectFinding(object: objects[1], slots: [-1], isMissing: true, isWhole: true),
+        ]
+        try await ask { fixture.store.reportObjects(token: 0, damage, completion: $0) }
+        let connection = try fixture.connect()
+        // Neither copy of block 4 is any good.
+        try connection.query(
+            "INSERT INTO damaged_items (volume_id, block_id, version) VALUES ($1, 4, 4)",
+            [.int(fixture.volume.rawValue)]
+        )
+        let detail = try await fixture.commit {
+            $0.evictions = (1...6).map { Eviction(block: BlockID($0), version: Version($0 == 6 ? 7 : $0)) }
+        }
+        #expect(detail.evicted == [true, false, true, true, false, false])
+        #expect(detail.returned == [false, true, false, false, true, false])
+        let queue = try await ask {
+            fixture.store.fetchMoveCandidates(volume: fixture.volume, from: nil, limit: 9, completion: $0)
+        }
+        #expect(queue.items.map(\.block) == [BlockID(2), BlockID(5)])
+        #expect(try await fixture.region().items.map(\.block) == [BlockID(2), BlockID(5), BlockID(6)])
+        // Moved anew, it is not damaged any more, and goes.
+        try await fixture.commit { $0.maps = [map(objects[2], [(2, 2), (5, 5)], .itemHasVersion)] }
+        let left = try connection.query("SELECT block_id FROM ashlar_inspect.damage WHERE place = 'object' ORDER BY 1")
+        #expect(try left.map { try $0.int64("block_id") } == [4, 6])
+        let again = try await fixture.commit {
+            $0.evictions = [2, 5].map { Eviction(block: BlockID($0), version: Version($0)) }
+        }
+        #expect(again.evicted == [true, true])
+    }
+
     @Test func m4ADirectWriteReplacesItemsAndExtents() async throws {
         let fixture = try await Fixture()
         let objects = try await fixture.reserve(2)

@@ -1,3 +1,4 @@
+import AshlarCore
 import Foundation
 import NIOConcurrencyHelpers
 import Ownership
@@ -80,6 +81,30 @@ struct MigrationTests {
         try runner().down(connection, to: 2)
         try runner().up(connection)
         #expect(try fixture.number("SELECT count(*) FROM ashlar_inspect.blocks") == 1)
+    }
+
+    @Test func M8_howFarAnOlderSchemaHasComeIsTakenOver_andWhatWaitsToBecomeZerosIsOfBefore() async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(3)
+        try await fixture.commit { $0.versionCeiling = Version(500) }
+        let connection = try fixture.connect()
+        try runner().down(connection, to: 9)
+        try connection.script(
+            "UPDATE volumes SET size_bytes = 40960 WHERE id = \(fixture.volume); SELECT nextval('database_clock')"
+        )
+        let epoch = try fixture.number("SELECT epoch FROM volume_epochs")
+        let clock = try fixture.number("SELECT last_value FROM database_clock")
+        try runner().up(connection)
+        #expect(try fixture.number("SELECT epoch FROM volume_epochs") == epoch + 1)
+        #expect(
+            try fixture.number(
+                "SELECT count(*) FROM volume_epochs WHERE zero_from = 40960 AND shrunk_to = 40960 AND shrunk_version = 500"
+            ) == 1
+        )
+        #expect(try fixture.number("SELECT clock FROM database_age") > clock)
+        #expect(try fixture.number("SELECT highest_object FROM database_age") == Int64(objects[2].rawValue))
+        let ownership = try await Fixture.own(fixture.store, fixture.volume, fixture.server)
+        #expect(ownership.firstVersion >= Version(500))
     }
 
     @Test func twoRunnersDoNotRace() throws {

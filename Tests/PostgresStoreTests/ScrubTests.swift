@@ -220,7 +220,38 @@ struct ScrubTests {
         #expect(behind.isBehind && behind.clock == second.clock, "a database that is behind does not tick")
         let shown = try fixture.connect().query("SELECT * FROM ashlar_inspect.deletion")
         #expect(try shown.count == 1 && shown[0].bool("allowed") == false)
+        let connection = try fixture.connect()
+        try connection.script("UPDATE database_age SET behind_since = NULL")
         #expect(try await age(clock: second.clock, highest: objects[2]).isBehind == false)
+        // Going on, a database that is behind gets as far as what it does not know. It stays behind.
+        #expect(try await age(clock: 0, highest: ObjectID(objects[2].rawValue + 2)).isBehind)
+        _ = try await fixture.reserve(3)
+        #expect(try await age(clock: 0, highest: ObjectID(objects[2].rawValue + 2)).isBehind)
+        #expect(try connection.query("SELECT allowed FROM ashlar_inspect.deletion")[0].bool("allowed") == false)
+    }
+
+    /// A sequence would be up to 32 ahead of what it has handed out, and hide as many ticks and objects that were lost.
+    @Test func M8_whatADatabaseHasComeToIsExactAfterItsRecovery() async throws {
+        let cluster = try TestCluster(settings: ["fsync=on"])
+        let fixture = try await Fixture(cluster: cluster)
+        let objects = try await fixture.reserve(3)
+        let first = try await ask { fixture.store.databaseAge([], completion: $0) }
+        cluster.crash()
+        try cluster.start()
+        var after: DatabaseAgeRow?
+        try await until("the server is there again") {
+            after = try? await ask { fixture.store.databaseAge([], completion: $0) }
+            return after != nil
+        }
+        #expect(after?.clock == first.clock + 1 && after?.nextObject == first.nextObject)
+        #expect(first.nextObject.rawValue == objects[2].rawValue + 1)
+        let behind = try await ask {
+            fixture.store.databaseAge(
+                [ObjectServerMark(server: ObjectServerID(1), clock: first.clock + 2, highestObject: objects[2])],
+                completion: $0
+            )
+        }
+        #expect(behind.isBehind)
     }
 
     @Test func recoveredRunsReplaceWhatTheyCoverAndNothingElse() async throws {

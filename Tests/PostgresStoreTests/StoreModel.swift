@@ -27,6 +27,8 @@ struct StoreModel {
     var items: [BlockID: Item] = [:]
     var places: [BlockID: Place] = [:]
     var objects: [ObjectID: Object] = [:]
+    /// Slots that were found damaged; -1: all of the object.
+    var damage: [ObjectID: Set<Int32>] = [:]
     var unit = LogicalUnitState()
     /// Of the nexuses that are open.
     var attentions: [NexusNumber: [UnitAttention]] = [:]
@@ -58,9 +60,16 @@ struct StoreModel {
         detail.mapped = part.maps.map { apply($0) }
         for eviction in part.evictions {
             let item = items[eviction.block]
-            let goes = item?.isMoved == true && item?.version == eviction.version
-            if goes { items[eviction.block] = nil }
-            detail.evicted.append(goes)
+            let isMeant = item?.isMoved == true && item?.version == eviction.version
+            let isLast = places[eviction.block].map { isDamaged($0) } ?? false
+            if isMeant, isLast {
+                items[eviction.block]?.isMoved = false
+                items[eviction.block]?.since = commitNumber
+            } else if isMeant {
+                items[eviction.block] = nil
+            }
+            detail.evicted.append(isMeant && !isLast)
+            detail.returned.append(isMeant && isLast)
         }
         for fill in part.fills {
             detail.filled.append(items[fill.block] == nil)
@@ -81,6 +90,11 @@ struct StoreModel {
             if aborted[entry.nexus].map(stamp.isNewer) ?? true { aborted[entry.nexus] = stamp }
         }
         return detail
+    }
+
+    private func isDamaged(_ place: Place) -> Bool {
+        let slots = damage[place.object, default: []]
+        return slots.contains(-1) || slots.contains(Int32(place.slot))
     }
 
     private mutating func apply(_ reference: Reference) {

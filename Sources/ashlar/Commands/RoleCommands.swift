@@ -34,7 +34,7 @@ struct CacheCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cache",
         abstract: "Run a cache server: the owner of volumes. With stats: show the numbers. With drain: empty one.",
-        subcommands: [CacheStatsCommand.self, CacheDrainCommand.self]
+        subcommands: [CacheStatsCommand.self, CacheDrainCommand.self, CacheAcceptLossCommand.self]
     )
 
     @OptionGroup(title: "Node") var node: NodeFlags

@@ -289,6 +289,13 @@ extension Setting {
             presence: .standard([nil: "256M"]),
             summary: "Room for PostgreSQL's log below which writes wait; less than the former."
         ),
+        Setting(
+            name: "cache.state-directory",
+            kind: .path,
+            roles: [.cache],
+            presence: .optional,
+            summary: "Directory for the file by which a restarted server knows a PostgreSQL that has lost writes."
+        ),
     ]
 
     private static let objects: [Setting] = [

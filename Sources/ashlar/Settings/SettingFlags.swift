@@ -82,6 +82,7 @@ struct CacheFlags: SettingFlags {
     @Option(help: "Room for PostgreSQL's log on another host.") var cacheWalCapacity: String?
     @Option(help: "Room for the log below which writes are slowed down.") var cacheWalSlowBelow: String?
     @Option(help: "Room for the log below which writes wait.") var cacheWalWaitBelow: String?
+    @Option(help: "Directory that remembers the PostgreSQL server.") var cacheStateDirectory: String?
 
     var flags: [String: [String]] {
         given([
@@ -90,6 +91,7 @@ struct CacheFlags: SettingFlags {
             ("cache.unmoved-hard-limit", cacheUnmovedHardLimit),
             ("cache.wal-directory", cacheWalDirectory), ("cache.wal-capacity", cacheWalCapacity),
             ("cache.wal-slow-below", cacheWalSlowBelow), ("cache.wal-wait-below", cacheWalWaitBelow),
+            ("cache.state-directory", cacheStateDirectory),
         ])
     }
 }

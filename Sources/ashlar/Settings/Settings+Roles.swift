@@ -69,7 +69,8 @@ extension Settings {
                 capacityBytes: optionalText("cache.wal-capacity").map { _ in size("cache.wal-capacity") },
                 slowBelowBytes: size("cache.wal-slow-below"),
                 waitBelowBytes: size("cache.wal-wait-below")
-            )
+            ),
+            stateDirectory: optionalText("cache.state-directory")
         )
     }
 

@@ -113,6 +113,7 @@ import Testing
         #expect(try Ashlar.parseAsRoot(["recover", "--repair"]) is RecoverCommand)
         #expect(try Ashlar.parseAsRoot(["cache", "stats", "--json"]) is CacheStatsCommand)
         #expect(try Ashlar.parseAsRoot(["cache"]) is CacheCommand)
+        #expect(try Ashlar.parseAsRoot(["cache", "accept-loss", "--config", "a.json"]) is CacheAcceptLossCommand)
         #expect(try Ashlar.parseAsRoot(["config", "cache"]) is ConfigShowCommand)
         #expect(try Ashlar.parseAsRoot(["config", "check", "cache"]) is ConfigCheckCommand)
     }
