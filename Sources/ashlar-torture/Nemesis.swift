@@ -90,7 +90,10 @@ struct Nemesis {
     mutating func flipLast() async throws {
         guard weights.contains(where: { $0.fault.kind == .flip }) else { return }
         try await cluster.moveAll()
-        for _ in 0..<Self.lastFlips { _ = try await flip(Fault(kind: .flip)) }
+        for _ in 0..<Self.lastFlips {
+            guard let object = try await liveObject() else { return }
+            _ = try flip(object, inHeader: false)
+        }
     }
 
     /// Notes that a fault cannot be done here, and draws it no more.
@@ -135,7 +138,7 @@ struct Nemesis {
         case .fill:
             return try await fill(fault)
         case .flip:
-            return try await flip(fault)
+            guard let object = try await liveObject(), try flip(object, inHeader: random.chance(10)) else { return nil }
         case .reset, .abort, .clear:
             guard let signal = Self.functionSignals[fault.kind] else { return nil }
             let client = clients[random.below(clients.count)]
@@ -244,9 +247,10 @@ struct Nemesis {
         return fault.name
     }
 
-    /// Flips a bit of a live object's file.
-    private mutating func flip(_ fault: Fault) async throws -> String? {
-        // Before the bit is flipped: no extent is ever made for an object that is live already.
+    /// An object that is live, and the blocks that lie there.
+    ///
+    /// What is flipped then is in these blocks: no extent is ever made for an object that is live already.
+    private mutating func liveObject() async throws -> LiveObject? {
         let statement = """
             SELECT o.object_id, o.server_id, string_agg(x.first_block || '+' || x.block_count, ',')
             FROM block_objects o JOIN block_extents x USING (object_id) WHERE o.state = 'live'
@@ -258,27 +262,38 @@ struct Nemesis {
             try await cluster.move()
             rows = try await cluster.rows(statement)
         }
-        guard let row = rows?.first,
-            let object = LiveObject(row: row), let path = object.path(below: cluster.data),
-            let file = FileHandle(forUpdatingAtPath: path)
-        else { return nil }
+        return rows?.first.flatMap(LiveObject.init)
+    }
+
+    /// Flips a bit of an object's file: in what a block holds, or in what says where the blocks are.
+    private mutating func flip(_ object: LiveObject, inHeader: Bool) throws -> Bool {
+        guard let path = object.path(below: cluster.data), let file = FileHandle(forUpdatingAtPath: path) else {
+            return false
+        }
         defer { try? file.close() }
         let size = try file.seekToEnd()
-        guard size > 0 else { return nil }
-        // Now and then in what says where the blocks are.
-        let place = UInt64(random.below(random.chance(10) ? min(Int(size), 256) : Int(size)))
+        try file.seek(toOffset: LiveObject.headerBytesOffset)
+        let bytes = try file.read(upToCount: 4) ?? Data()
+        let header = bytes.reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        guard bytes.count == 4, header > 0, header <= size else { return false }
+        // Zeros take no bytes: there may be no others.
+        let range = inHeader || header == size ? 0..<header : header..<size
+        let place = range.lowerBound + UInt64(random.below(range.count))
         damaged.add(object.blocks, from: FaultDone.now())
         try file.seek(toOffset: place)
-        guard let byte = try file.read(upToCount: 1)?.first else { return nil }
+        guard let byte = try file.read(upToCount: 1)?.first else { return false }
         try file.seek(toOffset: place)
         try file.write(contentsOf: [byte ^ 1 << UInt8(random.below(8))])
         detail = "byte \(place) of object \(object.id) with \(object.blocks.reduce(0) { $0 + $1.count }) blocks"
-        return fault.name
+        return true
     }
 }
 
 /// An object that extents refer to.
 struct LiveObject: Equatable {
+    /// Where a file says how long its header is, in four bytes.
+    static let headerBytesOffset: UInt64 = 12
+
     var id: UInt64
     var server: Int
     /// The blocks that lie there.

@@ -182,7 +182,7 @@ final class TorturedCluster {
     /// - Throws: `ProcessFailure`, also where an item is damaged.
     func scrub() async throws -> Set<UInt64> {
         let words = ["cluster", "set", "--scrub-rate", "1G", "--scrub-interval", "1", "--data", data]
-        try await ProcessRunner.check(program, words)
+        try await eventually(words)
         let passes = "SELECT min(pass) FROM ashlar_inspect.scrub"
         let first = try await rows(passes)?.first.flatMap { Int($0) } ?? 0
         // One that begins after now has ended when the second one from now has.
@@ -204,7 +204,15 @@ final class TorturedCluster {
 
     /// Has everything moved; nothing is being written.
     func moveAll() async throws {
-        try await ProcessRunner.check(program, ["move", Self.volume, "--data", data], timeout: Self.scrubTimeout)
+        try await eventually(["move", Self.volume, "--data", data])
+    }
+
+    /// Runs a command of the program until it comes through.
+    private func eventually(_ words: [String]) async throws {
+        _ = try await ProcessRunner.eventually(words.joined(separator: " "), timeout: Self.scrubTimeout) {
+            () -> Bool? in
+            try await ProcessRunner.run(self.program, words, timeout: Self.scrubTimeout).isSuccess ? true : nil
+        }
     }
 
     /// Has a cache server hand everything over, or take its share again; `false` where that did not come through.
