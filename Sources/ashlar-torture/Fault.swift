@@ -54,7 +54,7 @@ struct Fault: Hashable, Sendable {
         (.init(kind: .move), 8), (.init(kind: .drain, role: "cache"), 8), (.init(kind: .delay), 12),
         (.init(kind: .delay, role: "postgres"), 3), (.init(kind: .fill, role: "objects"), 3),
         (.init(kind: .fill, role: "postgres"), 2), (.init(kind: .fill, role: "wal"), 2), (.init(kind: .flip), 4),
-        (.init(kind: .reset), 4), (.init(kind: .abort), 4), (.init(kind: .clear), 4),
+        (.init(kind: .reset), 7), (.init(kind: .abort), 5), (.init(kind: .clear), 6),
     ]
 
     /// The fault with a name.

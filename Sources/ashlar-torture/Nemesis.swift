@@ -140,11 +140,7 @@ struct Nemesis {
         case .flip:
             guard let object = try await liveObject(), try flip(object, inHeader: random.chance(10)) else { return nil }
         case .reset, .abort, .clear:
-            guard let signal = Self.functionSignals[fault.kind] else { return nil }
-            let client = clients[random.below(clients.count)]
-            // Until it listens, a signal would end it.
-            guard FileManager.default.fileExists(atPath: client.history) else { return nil }
-            kill(client.pid, signal)
+            guard try await manage(fault) else { return nil }
         case .terminate:
             let own = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ashlar%'"
             try await cluster.sql(own + " ORDER BY md5(pid::text || '\(random.next())') LIMIT 1")
@@ -209,7 +205,7 @@ struct Nemesis {
         detail = "\(percent) % for \(milliseconds) ms at \(sockets.count) ends"
         let result = try await ProcessRunner.run(deafen, words)
         if result.status == Self.notPermitted {
-            giveUp(fault, "sockets of other processes cannot be borrowed here: \(result.errors.prefix(200))")
+            giveUp(fault, "sockets of other processes cannot be borrowed here: \(result.reason)")
         }
         return result.isSuccess ? "delay-\(connection.name)" : nil
     }
@@ -225,6 +221,26 @@ struct Nemesis {
         defer { kill(pid, SIGCONT) }
         try await Task.sleep(for: .milliseconds(100 + random.below(Self.delayMaximumMilliseconds)))
         return fault.name
+    }
+
+    /// Has a client send a function; more often than not while a target or cache server stands still, with what others have sent to it.
+    private mutating func manage(_ fault: Fault) async throws -> Bool {
+        guard let signal = Self.functionSignals[fault.kind] else { return false }
+        let client = clients[random.below(clients.count)]
+        // Until it listens, a signal would end it.
+        guard FileManager.default.fileExists(atPath: client.history) else { return false }
+        let role = ["target", "cache"][random.below(2)]
+        guard random.chance(60), let still = try process(role) else {
+            kill(client.pid, signal)
+            return true
+        }
+        kill(still, SIGSTOP)
+        defer { kill(still, SIGCONT) }
+        detail = "while a \(role) stands still"
+        try await Task.sleep(for: .milliseconds(50 + random.below(500)))
+        kill(client.pid, signal)
+        try await Task.sleep(for: .milliseconds(100 + random.below(Self.delayMaximumMilliseconds)))
+        return true
     }
 
     /// Has a file system full for a time.

@@ -31,7 +31,7 @@ struct SmallDisks {
             """
         let unshare = ["--mount", "--propagation", "private"]
         let tried = try await ProcessRunner.run("unshare", unshare + ["sh", "-c", script])
-        guard tried.isSuccess else { return "no file system can be mounted here: \(tried.errors.prefix(200))" }
+        guard tried.isSuccess else { return "no file system can be mounted here: \(tried.reason)" }
         guard let path = ProcessRunner.find("unshare"),
             let own = CommandLine.arguments.first.flatMap(ProcessRunner.find)
         else { return "unshare or this program is not found" }
@@ -94,4 +94,9 @@ struct SmallDisks {
     func unmount() async throws {
         for disk in disks.reversed() { try await ProcessRunner.check("umount", ["--lazy", disk.path]) }
     }
+}
+
+extension ProcessResult {
+    /// The last line of what a program said when it did not succeed.
+    var reason: String { errors.split(separator: "\n").last.map(String.init) ?? "status \(status)" }
 }
