@@ -54,6 +54,7 @@ extension CacheService {
         balance.isLooking = false
         switch result {
         case .success(let survey):
+            note(nil, of: .servers)
             balance.survey = survey
             balance.given = []
             for volume in survey.handedOver where !core.holds(volume) {
@@ -62,7 +63,7 @@ extension CacheService {
             giveAway()
             if isLastWord { endLeaving() }
         case .failure(let failure):
-            logger.notice("cache servers could not be looked at", metadata: ["error": "\(failure)"])
+            note(failure, of: .servers)
         }
         endTurn()
     }

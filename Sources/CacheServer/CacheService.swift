@@ -392,7 +392,7 @@ final class CacheService {
 
 /// What requests to PostgreSQL are about, for the log.
 enum StoreRequestKind: String {
-    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room
+    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room, servers
 }
 
 extension Result {

@@ -7,6 +7,9 @@
 ///
 /// Commands are checked as wholes besides (I12): a read that has something of a write must not show, where that write has
 /// written too, what was there before it.
+///
+/// What a task management function has aborted has taken effect when that is answered, or never (R6). MEDIUM ERROR may only be
+/// where the nemesis has damaged an object, and a command that ends with it has done nothing (I11).
 struct HistoryChecker {
     /// What cannot be explained.
     struct Finding: Equatable {
@@ -37,17 +40,22 @@ struct HistoryChecker {
     }
 
     let history: History
+    private let damaged: DamagedBlocks
     private var findings: [Finding] = []
     /// Where in the history the write with a number is.
     private var writes: [UInt64: Int] = [:]
 
-    init(_ history: History) {
+    /// Until when each operation may have taken effect; nil where it has none.
+    private var ends: [UInt64?] = []
+
+    init(_ history: History, damaged: DamagedBlocks) {
         self.history = history
+        self.damaged = damaged
     }
 
     /// All that was found, in the order of sectors; empty where the history is explained.
-    static func check(_ history: History) -> [Finding] {
-        var checker = HistoryChecker(history)
+    static func check(_ history: History, damaged: DamagedBlocks = DamagedBlocks()) -> [Finding] {
+        var checker = HistoryChecker(history, damaged: damaged)
         checker.run()
         return checker.findings
     }
@@ -58,6 +66,8 @@ struct HistoryChecker {
                 report(operation.lba, "the number \(operation.number) is not unique: the history is no use")
             }
         }
+        checkDamage()
+        boundEffects()
         checkWholeCommands()
         for (lba, indices) in operationsBySector().sorted(by: { $0.key < $1.key }) {
             guard findings.count < Self.findingsMaximum else { return }
@@ -68,6 +78,64 @@ struct HistoryChecker {
     private mutating func report(_ lba: UInt64, _ description: String) {
         guard findings.count < Self.findingsMaximum else { return }
         findings.append(Finding(lba: lba, description: description))
+    }
+
+    /// MEDIUM ERROR is where something was damaged before the command ended, and the command has asked for it.
+    private mutating func checkDamage() {
+        for operation in history.operations where operation.status == .damaged {
+            let block = DamagedBlocks.block(operation.badLBA)
+            let last = operation.lba + UInt64(operation.sectors) - 1
+            let isAsked = DamagedBlocks.block(operation.lba) <= block && block <= DamagedBlocks.block(last)
+            if !isAsked || !damaged.mayFail(block, at: operation.end) {
+                report(
+                    operation.badLBA,
+                    "\(text(operation)) ended with MEDIUM ERROR there, where nothing was damaged"
+                )
+            }
+        }
+    }
+
+    /// Works out until when each operation may have taken effect.
+    ///
+    /// A function that aborts everything ends what is on its way, too (R6): what was lost with its connection and had begun before
+    /// such a function has taken effect when that was answered. What ended with TASK ABORTED was aborted by one that had begun by then.
+    private mutating func boundEffects() {
+        let functions = history.functions.filter { $0.isForAll && ($0.response == 0 || $0.end == .max) }
+        let byBegin = functions.sorted { $0.begin < $1.begin }
+        // The earliest answer of those that begin here or later, and the latest of those that begin here or earlier.
+        var earliest = byBegin.map(\.end)
+        for index in earliest.indices.dropLast().reversed() {
+            earliest[index] = min(earliest[index], earliest[index + 1])
+        }
+        var latest = byBegin.map(\.end)
+        for index in latest.indices.dropFirst() { latest[index] = max(latest[index], latest[index - 1]) }
+        func begun(before time: UInt64) -> Int {
+            var low = 0
+            var high = byBegin.count
+            while low < high {
+                let middle = (low + high) / 2
+                if byBegin[middle].begin < time { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
+        for operation in history.operations {
+            var end: UInt64? = operation.end
+            switch operation.status {
+            case .good, .failed, .aborted: break
+            case .miscompare, .damaged: end = nil
+            case .lost:
+                let next = begun(before: operation.begin)
+                if next < earliest.count { end = min(operation.end, earliest[next]) }
+            case .taskAborted:
+                let count = begun(before: operation.end)
+                if count == 0 {
+                    report(operation.lba, "\(text(operation)) ended with TASK ABORTED, and nobody had aborted anything")
+                } else {
+                    end = min(operation.end, latest[count - 1])
+                }
+            }
+            ends.append(end.flatMap { $0 < operation.begin ? nil : $0 })
+        }
     }
 
     private func operationsBySector() -> [UInt64: [Int32]] {
@@ -89,12 +157,12 @@ struct HistoryChecker {
         ]
         for index in indices {
             let operation = history.operations[Int(index)]
-            guard operation.kind != .read, operation.status != .miscompare else { continue }
+            guard operation.kind != .read, let end = ends[Int(index)] else { continue }
             clusters[operation.number] = Cluster(
                 writeBegin: operation.begin,
-                writeEnd: operation.end,
+                writeEnd: end,
                 isCertain: operation.status == .good,
-                firstEnd: operation.end,
+                firstEnd: end,
                 lastBegin: operation.begin
             )
         }
@@ -102,6 +170,7 @@ struct HistoryChecker {
             let operation = history.operations[Int(index)]
             let value: UInt64
             switch operation.kind {
+            case .read where operation.status == .damaged: continue
             case .read: value = history.values[operation.firstValue + Int(lba - operation.lba)]
             case .compareAndWrite where operation.status == .good: value = operation.expected
             case .write, .compareAndWrite: continue
@@ -168,7 +237,7 @@ struct HistoryChecker {
     }
 
     private mutating func checkWholeCommands() {
-        for operation in history.operations where operation.kind == .read {
+        for operation in history.operations where operation.kind == .read && operation.status != .damaged {
             let runs = runs(of: operation)
             for run in runs where run.number != 0 {
                 guard let index = writes[run.number] else { continue }  // Told by the check of the sector.
@@ -195,7 +264,7 @@ struct HistoryChecker {
         let other = history.operations[index]
         // It has written what the read shows as the write's: so the write came after it.
         let overlaps = max(other.lba, seen.first) < min(other.lba + UInt64(other.sectors), seen.end)
-        return overlaps || other.end < write.begin
+        return overlaps || (ends[index] ?? other.end) < write.begin
     }
 
     private func runs(of read: History.Operation) -> [Run] {

@@ -1,67 +1,5 @@
 import AshlarTestSupport
-import Dispatch
 import Foundation
-
-/// What is done to a cluster.
-struct Fault: Hashable, Sendable {
-    enum Kind: String {
-        /// `kill -9` of a process; `ashlar up` starts it again.
-        case kill
-        /// A process stands still for a time, past any lease too, with what was sent to it left in its sockets.
-        case pause
-        /// A process stands still again and again for a short time.
-        case stutter
-        /// A connection between two processes is reset.
-        case cut
-        /// PostgreSQL ends a connection (57P01).
-        case terminate
-        /// PostgreSQL is restarted in order (57P01, 57P03).
-        case restart
-        /// Everything is moved to block objects, now.
-        case move
-        /// A server hands everything over to the other one, and gets its share again.
-        case drain
-    }
-
-    var kind: Kind
-    /// Whom it befalls; nil where it has no role of its own.
-    var role: String?
-
-    /// "kill-target", "move".
-    var name: String { role.map { "\(kind.rawValue)-\($0)" } ?? kind.rawValue }
-
-    /// All there are, and how often each is drawn in comparison with the others.
-    static let weights: [(fault: Fault, weight: Int)] = [
-        (.init(kind: .kill, role: "target"), 7), (.init(kind: .kill, role: "cache"), 7),
-        (.init(kind: .kill, role: "objects"), 3), (.init(kind: .kill, role: "agent"), 4),
-        (.init(kind: .kill, role: "control"), 2), (.init(kind: .kill, role: "postgres"), 3),
-        (.init(kind: .pause, role: "target"), 9), (.init(kind: .pause, role: "cache"), 9),
-        (.init(kind: .pause, role: "objects"), 3), (.init(kind: .pause, role: "agent"), 4),
-        (.init(kind: .stutter, role: "target"), 3), (.init(kind: .stutter, role: "cache"), 3),
-        (.init(kind: .stutter, role: "objects"), 1), (.init(kind: .stutter, role: "agent"), 1),
-        (.init(kind: .stutter, role: "postgres"), 2), (.init(kind: .cut), 20),
-        (.init(kind: .terminate, role: "postgres"), 8), (.init(kind: .restart, role: "postgres"), 3),
-        (.init(kind: .move), 8), (.init(kind: .drain, role: "cache"), 8),
-    ]
-
-    /// The fault with a name.
-    static func named(_ name: String) -> Fault? {
-        weights.first { $0.fault.name == name }?.fault
-    }
-}
-
-/// A fault that was done.
-struct FaultDone: Sendable {
-    /// Its name, or that of the connection that was cut.
-    var name: String
-    /// When it began, in microseconds of CLOCK_MONOTONIC.
-    var time: UInt64
-
-    /// Now, on the clock of the clients.
-    static func now() -> UInt64 {
-        DispatchTime.now().uptimeNanoseconds / 1_000
-    }
-}
 
 /// Does things to a cluster that `ashlar up` runs, one after the other, drawn from a seed.
 struct Nemesis {
@@ -72,33 +10,96 @@ struct Nemesis {
     /// How long a process may take until it runs again.
     static let patience = Duration.seconds(90)
 
+    /// Longest time for which a connection is held back. TCP sends again after up to as long once more.
+    static let delayMaximumMilliseconds = 7_000
+    /// Longest time for which a disk is full, and one that is longer than the deadline of commands, once in a few times.
+    static let fillMaximumMilliseconds = 8_000
+    static let longFillMilliseconds = 23_000
+    /// Most room that a full disk still has: less than a segment of PostgreSQL's log, an object, a few pages of tables.
+    static let slackMaximumBytes = ["wal": 15 << 20, "objects": 2 << 20, "postgres": 128 << 10]
+    /// Segments that are begun where the log's disk is full, as by somebody else who writes much.
+    static let segmentsMaximum = 8
+    /// Bits that are flipped when the clients have come to their end.
+    static let lastFlips = 3
+    /// The signals by which a client is asked for a function; see torture.c.
+    static let functionSignals: [Fault.Kind: Int32] = [.reset: 40, .abort: 41, .clear: 42]
+    /// What deafen.c ends with where its means are not to be had.
+    static let notPermitted: Int32 = 3
+
     let cluster: TorturedCluster
-    private let weights: [(fault: Fault, weight: Int)]
+    /// The program that holds connections back, compiled from deafen.c.
+    let deafen: String
+    /// The clients' process numbers, and their histories, which they create when they are ready.
+    let clients: [(pid: Int32, history: String)]
+    private var weights: [(fault: Fault, weight: Int)]
+    private var first: [Fault]
     private let gapMaximumMilliseconds: Int
     private var random: SeededGenerator
+    /// More about the fault that is being done, for who looks on.
+    private var detail: String?
     /// What was done, in order.
     private(set) var done: [FaultDone] = []
+    /// What cannot be done here, and why.
+    private(set) var impossible: [Fault: String] = [:]
+    /// What flipped bits may have damaged.
+    private(set) var damaged = DamagedBlocks()
 
     /// - Parameters:
     ///   - faults: Those that may be drawn; all where empty.
+    ///   - first: Those that are done first, in this order.
     ///   - gapMaximumMilliseconds: Longest time between the end of a fault and the next one.
-    init(cluster: TorturedCluster, seed: UInt64, faults: [Fault], gapMaximumMilliseconds: Int) {
+    init(
+        cluster: TorturedCluster,
+        deafen: String,
+        clients: [(pid: Int32, history: String)],
+        seed: UInt64,
+        faults: [Fault],
+        first: [Fault],
+        gapMaximumMilliseconds: Int
+    ) {
         self.cluster = cluster
+        self.deafen = deafen
+        self.clients = clients
+        self.first = first
         self.gapMaximumMilliseconds = gapMaximumMilliseconds
         weights = Fault.weights.filter { faults.isEmpty || faults.contains($0.fault) }
         random = SeededGenerator(seed: seed)
+        if let reason = cluster.whyNoDisks {
+            for (fault, _) in weights where fault.kind == .fill { giveUp(fault, reason) }
+        }
     }
 
     /// Does faults until the time is over. What it stopped goes on again.
+    ///
+    /// - Throws: `ProcessFailure`, also where none of the faults is possible.
     mutating func run(until deadline: ContinuousClock.Instant, say: (String) -> Void) async throws {
         while ContinuousClock.now < deadline {
+            guard !weights.isEmpty else { throw ProcessFailure("none of these faults can be done here: \(impossible)") }
             try await Task.sleep(for: .milliseconds(random.below(gapMaximumMilliseconds) + 1))
-            let fault = draw()
+            let fault = first.isEmpty ? draw() : first.removeFirst()
+            guard impossible[fault] == nil else { continue }
             let time = FaultDone.now()
+            detail = nil
             guard let name = try await perform(fault) else { continue }
             done.append(FaultDone(name: name, time: time))
-            say(name)
+            say(detail.map { "\(name): \($0)" } ?? name)
         }
+    }
+
+    /// Flips some bits of objects that hold everything, where it may: nobody writes any more.
+    mutating func flipLast() async throws {
+        guard weights.contains(where: { $0.fault.kind == .flip }) else { return }
+        try await cluster.moveAll()
+        for _ in 0..<Self.lastFlips {
+            guard let object = try await liveObject() else { return }
+            _ = try flip(object, inHeader: false)
+        }
+    }
+
+    /// Notes that a fault cannot be done here, and draws it no more.
+    private mutating func giveUp(_ fault: Fault, _ reason: String) {
+        impossible[fault] = reason
+        weights.removeAll { $0.fault == fault }
     }
 
     private mutating func draw() -> Fault {
@@ -132,6 +133,14 @@ struct Nemesis {
             }
         case .cut:
             return try await cut()
+        case .delay:
+            return try await fault.role == nil ? delay(fault) : delayBackend(fault)
+        case .fill:
+            return try await fill(fault)
+        case .flip:
+            guard let object = try await liveObject(), try flip(object, inHeader: random.chance(10)) else { return nil }
+        case .reset, .abort, .clear:
+            guard try await manage(fault) else { return nil }
         case .terminate:
             let own = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ashlar%'"
             try await cluster.sql(own + " ORDER BY md5(pid::text || '\(random.next())') LIMIT 1")
@@ -160,15 +169,18 @@ struct Nemesis {
         return pids.isEmpty ? nil : pids[random.below(pids.count)]
     }
 
-    /// Resets a connection between two of the cluster's processes, or between a client and a target.
-    private mutating func cut() async throws -> String? {
+    private mutating func connection() async throws -> Connection? {
         let state = try cluster.state()
         var roles: [Int32: String] = [:]
         for process in state.roles { roles[process.pid] = process.role }
         let listed = try await ProcessRunner.check("ss", ["-Htnp", "state", "established"])
         let connections = Connection.parse(listed, roles: roles)
-        guard !connections.isEmpty else { return nil }
-        let connection = connections[random.below(connections.count)]
+        return connections.isEmpty ? nil : connections[random.below(connections.count)]
+    }
+
+    /// Resets a connection between two of the cluster's processes, or between a client and a target.
+    private mutating func cut() async throws -> String? {
+        guard let connection = try await connection() else { return nil }
         // Both ends: a reset that one end alone sees would leave the other one to its time-outs.
         for (source, destination) in [
             (connection.local, connection.peer), (connection.peer, connection.local),
@@ -181,47 +193,149 @@ struct Nemesis {
         }
         return "cut-\(connection.name)"
     }
+
+    /// Has what goes over a connection lost for a time: TCP sends it again, later and later.
+    private mutating func delay(_ fault: Fault) async throws -> String? {
+        guard let connection = try await connection(), !connection.sockets.isEmpty else { return nil }
+        var sockets = connection.sockets
+        if random.chance(66) { sockets = [sockets[random.below(sockets.count)]] }
+        let milliseconds = 100 + random.below(Self.delayMaximumMilliseconds)
+        let percent = random.chance(50) ? 100 : 60
+        let words = [milliseconds, percent].map(String.init) + sockets.map { "\($0.pid):\($0.descriptor)" }
+        detail = "\(percent) % for \(milliseconds) ms at \(sockets.count) ends"
+        let result = try await ProcessRunner.run(deafen, words)
+        if result.status == Self.notPermitted {
+            giveUp(fault, "sockets of other processes cannot be borrowed here: \(result.reason)")
+        }
+        return result.isSuccess ? "delay-\(connection.name)" : nil
+    }
+
+    /// Has the server process of one of Ashlar's connections to PostgreSQL stand still, with whatever it holds.
+    private mutating func delayBackend(_ fault: Fault) async throws -> String? {
+        let statement =
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'ashlar%' ORDER BY md5(pid::text || '\(random.next())') LIMIT 1"
+        guard let rows = try await cluster.rows(statement), let pid = rows.first.flatMap({ Int32($0) }) else {
+            return nil
+        }
+        kill(pid, SIGSTOP)
+        defer { kill(pid, SIGCONT) }
+        try await Task.sleep(for: .milliseconds(100 + random.below(Self.delayMaximumMilliseconds)))
+        return fault.name
+    }
+
+    /// Has a client send a function; more often than not while a target or cache server stands still, with what others have sent to it.
+    private mutating func manage(_ fault: Fault) async throws -> Bool {
+        guard let signal = Self.functionSignals[fault.kind] else { return false }
+        let client = clients[random.below(clients.count)]
+        // Until it listens, a signal would end it.
+        guard FileManager.default.fileExists(atPath: client.history) else { return false }
+        let role = ["target", "cache"][random.below(2)]
+        guard random.chance(60), let still = try process(role) else {
+            kill(client.pid, signal)
+            return true
+        }
+        kill(still, SIGSTOP)
+        defer { kill(still, SIGCONT) }
+        detail = "while a \(role) stands still"
+        try await Task.sleep(for: .milliseconds(50 + random.below(500)))
+        kill(client.pid, signal)
+        try await Task.sleep(for: .milliseconds(100 + random.below(Self.delayMaximumMilliseconds)))
+        return true
+    }
+
+    /// Has a file system full for a time.
+    private mutating func fill(_ fault: Fault) async throws -> String? {
+        guard let small = cluster.disks else { return nil }
+        let disks = small.disks.filter { $0.role == fault.role }
+        let disk = disks[random.below(disks.count)]
+        let milliseconds =
+            random.chance(20) ? Self.longFillMilliseconds : 500 + random.below(Self.fillMaximumMilliseconds)
+        let slack = random.below(Self.slackMaximumBytes[disk.role] ?? 1)
+        detail = "\(milliseconds) ms, but for \(slack) bytes"
+        try await small.fill(disk, slackBytes: UInt64(slack))
+        if disk.role == "wal", random.chance(50) {
+            // Else Ashlar, which watches it, leaves PostgreSQL what room there is.
+            detail?.append(", and the log goes on")
+            for _ in 0..<Self.segmentsMaximum where try await !cluster.switchLog() { break }
+        }
+        try await Task.sleep(for: .milliseconds(milliseconds))
+        try await small.empty(disk)
+        return fault.name
+    }
+
+    /// An object that is live, and the blocks that lie there.
+    ///
+    /// What is flipped then is in these blocks: no extent is ever made for an object that is live already.
+    private mutating func liveObject() async throws -> LiveObject? {
+        let statement = """
+            SELECT o.object_id, o.server_id, string_agg(x.first_block || '+' || x.block_count, ',')
+            FROM block_objects o JOIN block_extents x USING (object_id) WHERE o.state = 'live'
+            GROUP BY 1, 2 ORDER BY md5(o.object_id::text || '\(random.next())') LIMIT 1
+            """
+        var rows = try await cluster.rows(statement)
+        if rows?.isEmpty ?? false {
+            // Nothing has been moved yet.
+            try await cluster.move()
+            rows = try await cluster.rows(statement)
+        }
+        return rows?.first.flatMap(LiveObject.init)
+    }
+
+    /// Flips a bit of an object's file: in what a block holds, or in what says where the blocks are.
+    private mutating func flip(_ object: LiveObject, inHeader: Bool) throws -> Bool {
+        guard let path = object.path(below: cluster.data), let file = FileHandle(forUpdatingAtPath: path) else {
+            return false
+        }
+        defer { try? file.close() }
+        let size = try file.seekToEnd()
+        try file.seek(toOffset: LiveObject.headerBytesOffset)
+        let bytes = try file.read(upToCount: 4) ?? Data()
+        let header = bytes.reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        guard bytes.count == 4, header > 0, header <= size else { return false }
+        // Zeros take no bytes: there may be no others.
+        let range = inHeader || header == size ? 0..<header : header..<size
+        let place = range.lowerBound + UInt64(random.below(range.count))
+        damaged.add(object.blocks, from: FaultDone.now())
+        try file.seek(toOffset: place)
+        guard let byte = try file.read(upToCount: 1)?.first else { return false }
+        try file.seek(toOffset: place)
+        try file.write(contentsOf: [byte ^ 1 << UInt8(random.below(8))])
+        detail = "byte \(place) of object \(object.id) with \(object.blocks.reduce(0) { $0 + $1.count }) blocks"
+        return true
+    }
 }
 
-/// A TCP connection in which a process of the cluster takes part.
-struct Connection: Equatable {
-    /// An address and a port as `ss` writes them.
-    struct End: Equatable, Hashable {
-        var host: String
-        var port: Int
+/// An object that extents refer to.
+struct LiveObject: Equatable {
+    /// Where a file says how long its header is, in four bytes.
+    static let headerBytesOffset: UInt64 = 12
+
+    var id: UInt64
+    var server: Int
+    /// The blocks that lie there.
+    var blocks: [Range<UInt64>]
+
+    /// Reads "12|1|0+8,100+1": the object, its server, and its blocks.
+    init?(row: String) {
+        let words = row.split(separator: "|")
+        guard words.count == 3, let id = UInt64(words[0]), let server = Int(words[1]) else { return nil }
+        self.id = id
+        self.server = server
+        blocks = []
+        for run in words[2].split(separator: ",") {
+            let numbers = run.split(separator: "+").compactMap { UInt64($0) }
+            guard numbers.count == 2 else { return nil }
+            blocks.append(numbers[0]..<numbers[0] + numbers[1])
+        }
     }
 
-    var local: End
-    var peer: End
-    /// The roles of its ends, in alphabetical order.
-    var name: String
-
-    /// The connections of which at least one end belongs to a role, from what `ss -Htnp state established` prints: receive
-    /// queue, send queue, local address, peer's address, processes.
-    static func parse(_ text: String, roles: [Int32: String]) -> [Connection] {
-        var owners: [[End]: String] = [:]
-        for line in text.split(separator: "\n") {
-            let words = line.split(separator: " ", omittingEmptySubsequences: true)
-            guard words.count >= 4, let local = end(words[2]), let peer = end(words[3]) else { continue }
-            let pids = words.dropFirst(4).joined().split(separator: ",").compactMap { part in
-                part.hasPrefix("pid=") ? Int32(part.dropFirst(4)) : nil
-            }
-            owners[[local, peer]] = pids.lazy.compactMap { roles[$0] }.first ?? "client"
-        }
-        var result: [Connection] = []
-        for (ends, role) in owners {
-            guard let other = owners[[ends[1], ends[0]]], role != "client" || other != "client" else { continue }
-            // Each connection is there twice, once for each end.
-            guard (ends[0].host, ends[0].port) < (ends[1].host, ends[1].port) else { continue }
-            let name = [role, other].sorted().joined(separator: "-")
-            result.append(Connection(local: ends[0], peer: ends[1], name: name))
-        }
-        // Dictionaries have no order of their own, and a seed must give the same run.
-        return result.sorted { ($0.name, $0.local.port, $0.peer.port) < ($1.name, $1.local.port, $1.peer.port) }
-    }
-
-    private static func end(_ text: Substring) -> End? {
-        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]) else { return nil }
-        return End(host: String(text[..<colon]), port: port)
+    /// Its file; nil where there is none.
+    func path(below data: String) -> String? {
+        let directory = "\(data)/objects-\(server)/blocks/objects"
+        let digits = String(id, radix: 16)
+        let name = String(repeating: "0", count: 16 - digits.count) + digits + ".object"
+        guard let files = FileManager.default.enumerator(atPath: directory) else { return nil }
+        for case let file as String in files where file.hasSuffix(name) { return "\(directory)/\(file)" }
+        return nil
     }
 }

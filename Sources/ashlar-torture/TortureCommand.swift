@@ -20,6 +20,8 @@ struct TortureCommand: AsyncParsableCommand {
     @Option(help: "Operations a second and client, at most.") var perSecond = 60
     @Option(help: "The program ashlar.") var program: String
     @Option(help: "The client, compiled from Tests/IntegrationTests/Initiator/torture.c.") var client: String
+    @Option(help: "The program that delays connections, compiled from Tests/IntegrationTests/Initiator/deafen.c.")
+    var deafen: String
     @Option(help: "First port of the targets.") var iscsiPort = 26_260
     @Option(help: "Directory for data and histories; created, and removed where nothing was found.") var directory:
         String?
@@ -28,6 +30,7 @@ struct TortureCommand: AsyncParsableCommand {
         help: "Do this one only; may be repeated: \(Fault.weights.map(\.fault.name).joined(separator: ", "))."
     )
     var faults: [String] = []
+    @Option(name: .customLong("begin-with"), help: "Do this fault first; may be repeated.") var first: [String] = []
     @Option(help: "Longest time between two faults, in seconds.") var gap: Double = 3
     @Flag(help: "Name each fault as it is done.") var verbose = false
 
@@ -48,14 +51,16 @@ struct TortureCommand: AsyncParsableCommand {
         guard gap > 0, gap <= Self.maximumGapSeconds else {
             throw ValidationError("--gap is not above 0 and at most \(Self.maximumGapSeconds).")
         }
-        for name in faults where Fault.named(name) == nil {
-            throw ValidationError("--fault \(name) is not known; see --help.")
+        for name in faults + first where Fault.named(name) == nil {
+            throw ValidationError("The fault \(name) is not known; see --help.")
         }
         guard (1...10_000).contains(perSecond) else { throw ValidationError("--per-second is not 1 to 10000.") }
     }
 
     func run() async throws {
         let seed = seed ?? UInt64.random(in: 1...UInt64(UInt32.max))
+        // Before anything is said or made: from here on it may be another process.
+        let whyNoDisks = try await SmallDisks.enterNamespace()
         let directory = directory ?? "/tmp/ashlar-torture-\(UUID().uuidString.prefix(8).lowercased())"
         // PostgreSQL's user has to reach it.
         try FileManager.default.createDirectory(
@@ -64,16 +69,19 @@ struct TortureCommand: AsyncParsableCommand {
             attributes: [.posixPermissions: 0o755]
         )
         print("torture: seed \(seed), \(minutes) minutes of faults, \(clients) clients, in \(directory)")
-        let cluster = try await TorturedCluster.start(program: program, data: directory + "/data", port: iscsiPort)
+        if let whyNoDisks { print("torture: NO FULL DISKS: \(whyNoDisks)") }
+        let cluster = try await TorturedCluster.start(
+            program: program,
+            data: directory + "/data",
+            port: iscsiPort,
+            whyNoDisks: whyNoDisks
+        )
         do {
             let report = try await torture(cluster, seed: seed, directory: directory)
             print(report.text)
-            guard report.isClean else {
-                cluster.abandon()
-                throw ExitCode(1)
-            }
+            guard report.isClean else { throw ExitCode(1) }
         } catch {
-            cluster.abandon()
+            try await cluster.abandon(keeping: directory)
             print("torture: data and histories are kept in \(directory)")
             throw error
         }
@@ -96,8 +104,11 @@ struct TortureCommand: AsyncParsableCommand {
         }
         var nemesis = Nemesis(
             cluster: cluster,
+            deafen: deafen,
+            clients: zip(processes, histories).map { ($0.pid, $1) },
             seed: seed,
             faults: faults.compactMap(Fault.named),
+            first: first.compactMap(Fault.named),
             gapMaximumMilliseconds: Int(gap * 1_000)
         )
         let isVerbose = verbose
@@ -112,26 +123,58 @@ struct TortureCommand: AsyncParsableCommand {
             let result = try await process.wait(timeout: .seconds(180))
             guard result.isSuccess else { throw ProcessFailure("a client: \(result.summary)") }
         }
-        let last = "\(directory)/history-last"
-        try await ProcessRunner.check(
-            client,
-            [
-                "read", urls[Int(seed % UInt64(urls.count))], String(seed), String(clients + 1), "0",
-                String(Self.sharedSectors), last,
-            ],
-            timeout: .seconds(120)
-        )
+        try await nemesis.flipLast()
         var history = History()
         for (index, path) in histories.enumerated() { try add(path, client: index + 1, to: &history) }
         let stalls = Stalls.byFault(nemesis.done, history)
-        try add(last, client: clients + 1, to: &history)
-        var report = TortureReport(history: history, findings: HistoryChecker.check(history), stalls: stalls)
+        let last = ["\(directory)/history-last", "\(directory)/history-healed"]
+        try await readEverything(urls, seed: seed, verb: "read", number: 1, history: last[0])
+        try add(last[0], client: clients + 1, to: &history)
+        var report = TortureReport(history: history, findings: [], stalls: stalls)
+        for (fault, reason) in nemesis.impossible { report.impossible[fault.name] = reason }
+        if !nemesis.damaged.since.isEmpty {
+            let unreadable = history.damagedBlocks(client: clients + 1)
+            let found = try await cluster.scrub()
+            report.damage = (nemesis.damaged.since.count, unreadable.count, found.count)
+            report.findings += nemesis.damaged.disagreements(unreadable: unreadable, found: found)
+            // Whatever is damaged is whole when it is written anew.
+            let bad = unreadable.union(found).sorted()
+            if !bad.isEmpty {
+                try await readEverything(urls, seed: seed, verb: "heal", number: 2, history: last[1], blocks: bad)
+                try add(last[1], client: clients + 2, to: &history)
+                try await cluster.moveAll()
+                for block in try await cluster.scrub().sorted() {
+                    report.findings.append(
+                        .init(
+                            lba: block * DamagedBlocks.blockSectors,
+                            description: "still damaged, though it was written anew"
+                        )
+                    )
+                }
+            }
+            report.history = history
+        }
+        report.findings += HistoryChecker.check(history, damaged: nemesis.damaged)
         if report.isClean {
             try await cluster.fsck()
             try await cluster.stop()
         }
         report.crashes = cluster.crashes()
         return report
+    }
+
+    /// Has a client read all sectors, or write some blocks anew.
+    private func readEverything(
+        _ urls: [String],
+        seed: UInt64,
+        verb: String,
+        number: Int,
+        history: String,
+        blocks: [UInt64] = []
+    ) async throws {
+        var words = [verb, urls[Int(seed % UInt64(urls.count))], String(seed), String(clients + number), "0"]
+        words += [String(Self.sharedSectors), history] + blocks.map { String($0 * DamagedBlocks.blockSectors) }
+        try await ProcessRunner.check(client, words, timeout: .seconds(180))
     }
 
     private func add(_ path: String, client: Int, to history: inout History) throws {

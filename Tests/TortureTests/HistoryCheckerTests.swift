@@ -113,6 +113,7 @@ import Testing
 @Suite struct HistoryTests {
     @Test(arguments: [
         "W 1 0 1 10 20", "W 1 0 1 20 10 o", "W x 0 1 10 20 o", "C 1 0 1 10 20 oo", "R 0 2 1 2 1:1", "R 0 2 1 2 1:9",
+        "W 1 0 1 10 20 d", "W 1 0 1 10 20 o 3", "C 1 0 1 10 20 d x", "M 0 8 1 2", "M 0 8 2 1 0", "T 5 1 2", "T x 1 2 0",
         "R 0 1 1 2 1:0 1:1", "X 0 1 1 2 begins-with-number-1-of-lba-9", "S 1 2", "what",
     ])
     func aLineThatIsNoneIsDamage(line: String) {
@@ -133,50 +134,5 @@ import Testing
         history.add(client: 2, text: "S 11 0000 3\nE 5\n")
         #expect(history.counts.logins == 2 && history.counts.breaks == 1)
         #expect(history.counts.senses == ["11/0000": 7])
-    }
-}
-
-/// What `ss` prints.
-@Suite struct ConnectionTests {
-    @Test func eachConnectionIsFoundOnceWithTheRolesOfItsEnds() {
-        let text = """
-            0      0          127.0.0.1:40000      127.0.0.1:7401  users:(("ashlar",pid=11,fd=9))
-            0      0          127.0.0.1:7401       127.0.0.1:40000 users:(("ashlar",pid=12,fd=7))
-            0      5          127.0.0.1:3260       127.0.0.1:50000 users:(("ashlar",pid=11,fd=3))
-            0      0          127.0.0.1:50000      127.0.0.1:3260  users:(("torture",pid=99,fd=3))
-            0      0          127.0.0.1:1          127.0.0.1:2     users:(("other",pid=98,fd=3))
-            0      0          127.0.0.1:2          127.0.0.1:1     users:(("other",pid=98,fd=4))
-            """
-        let connections = Connection.parse(text, roles: [11: "target", 12: "cache"])
-        #expect(connections.map(\.name) == ["cache-target", "client-target"])
-        #expect(connections.first?.local == Connection.End(host: "127.0.0.1", port: 7401))
-    }
-}
-
-/// The time until all clients go on.
-@Suite struct StallsTests {
-    @Test func aStallLastsUntilTheLastClientHasAnAnswerToSomethingNew() {
-        var history = History()
-        history.add(client: 1, text: "R 0 1 500 9000 0:1\nR 0 1 1500 3000 0:1\nR 0 1 1600 2500 0:1\nE 1\n")
-        history.add(client: 2, text: "W 1 0 1 1100 2000 f\nW 2 0 1 1200 8000 l\nW 3 0 1 9000 9500 o\nE 1\n")
-        let stalls = Stalls.byFault(
-            [FaultDone(name: "kill-target", time: 1_000), FaultDone(name: "kill-target", time: 9_100)],
-            history
-        )
-        #expect(stalls["kill-target"]?.count == 2)
-        #expect(stalls["kill-target"]?.milliseconds == [8], "from 1,000 to 9,500; after the second one both had ended")
-    }
-
-    @Test func percentilesAreOfWhatThereIs() {
-        #expect(Stalls(count: 1, milliseconds: []).percentile(99) == 0)
-        #expect(Stalls(count: 4, milliseconds: [1, 2, 3, 4]).percentile(50) == 2)
-        #expect(Stalls(count: 4, milliseconds: [1, 2, 3, 4]).percentile(99) == 4)
-        #expect(Stalls(count: 0).text == "0")
-    }
-
-    @Test func everyFaultHasANameOfItsOwn() {
-        #expect(Set(Fault.weights.map(\.fault.name)).count == Fault.weights.count)
-        #expect(Fault.named("kill-target") == Fault(kind: .kill, role: "target"))
-        #expect(Fault.named("kill-nobody") == nil)
     }
 }

@@ -116,7 +116,7 @@ struct RoleFiles: Sendable {
         case .cache:
             values["objects.endpoints"] = .list(objects)
             values["postgres.dsn"] = .text(postgresDSN)
-            values["cache.wal-directory"] = .text(layout.postgresDirectory)
+            values["cache.wal-directory"] = .text(layout.postgresLogDirectory)
         case .objects:
             values["objects.id"] = .number(instance.number)
             values["objects.roots"] = .list([layout.blocks(of: instance)])

@@ -17,6 +17,8 @@ struct UpLayout: Sendable {
     var authorityCertificate: String { authorityDirectory + "/certificate.pem" }
     var authorityKey: String { authorityDirectory + "/key.pem" }
     var postgresDirectory: String { root + "/postgres" }
+    /// Its write-ahead log: a directory, or a link to one, which may lie in another file system than the rest.
+    var postgresLogDirectory: String { postgresDirectory + "/pg_wal" }
     var runDirectory: String { root + "/run" }
     var logDirectory: String { root + "/log" }
     var scratchDirectory: String { root + "/once" }
