@@ -216,6 +216,15 @@ final class Cluster {
         time = max(time, end)
     }
 
+    /// Drops all that is still to happen, and who takes part: they hold the cluster, and one another.
+    func end() {
+        queue = []
+        for server in servers { server.tickets = [:] }
+        for initiator in initiators { initiator.session?.reads = [:] }
+        (servers, initiators, nodes, agents, operations) = ([], [], [], [], [])
+        store = ModelStore(volumes: [])
+    }
+
     func count(_ name: String) {
         counters[name, default: 0] += 1
     }

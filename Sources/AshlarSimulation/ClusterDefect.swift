@@ -25,9 +25,7 @@ extension Cluster {
         case leaseOverrated
         /// After a pause a server goes on with the time that it was before (R8).
         case clockReadEarly
-        /// A server that gave the volume up does not remember what was aborted on its way (R9).
-        case abortsForgottenWithHandOver
-        /// Who takes a nexus up again does not remember that it was aborted meanwhile (R9).
+        /// Who takes a nexus up again does not say that it was aborted meanwhile (R9).
         case abortsForgottenWithResume
         /// Of a commit whose outcome is not heard only a part is made (I12).
         case halfCommitted

@@ -2,7 +2,7 @@ import AshlarCore
 import AshlarTestSupport
 import Ownership
 
-// Planned hand-overs in the seeded cluster (R9).
+// Planned hand-overs in the seeded cluster .
 extension Cluster {
     /// The server that serves the volume now, as far as it knows.
     var servingServer: Int? {
@@ -24,11 +24,6 @@ extension Cluster {
     /// Runs what the core asks of the store to give a volume up.
     func relinquish(_ action: OwnerAction, at index: Int, _ generation: Int) {
         guard case .relinquish(let id, let volume, let epoch, let server, let successor) = action else { return }
-        if defect == .abortsForgottenWithHandOver {
-            for nexus in servers[index].core.owned(volume)?.nexuses.values.map({ $0 }) ?? [] {
-                nexus.abortedAt = nil
-            }
-        }
         ask(
             index,
             generation,

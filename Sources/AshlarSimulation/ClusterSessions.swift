@@ -33,10 +33,6 @@ struct ClusterOperation {
     var reservation: ClusterReservation?
     /// It resets the unit, in place of all that.
     var isReset = false
-    /// It is CLEAR TASK SET: a reset of which nexuses are told only where it hit something.
-    var isClearing = false
-    /// Its target has sent it to an owner.
-    var isSent = false
     /// It was not done because it reported a unit attention condition.
     var isExcused = false
     /// Why it was not done.
@@ -309,7 +305,6 @@ extension Cluster {
         guard let index = session.server else { return session.client.ownerLost() }
         let connection = session.connection
         let command = request.command
-        operations[request.operation].isSent = true
         // What was on its way when a connection broke arrives all the same, or not.
         let isLost = generator.chance(50)
         let rewrites = defect == .epochsRewritten
@@ -376,10 +371,10 @@ extension Cluster {
             guard !session.isEnded, !isAnswered else { return }
             isAnswered = true
             switch answer {
-            case .nexusResumed(let done, let stamp):
+            case .nexusResumed(let done, let aborted, let stamp):
                 count("resumed")
                 session.isBetweenOwners = false
-                session.client.resumed(done: done, stamp)
+                session.client.resumed(done: done, aborted: aborted, stamp)
             case .refused(.unproved, let stamp):
                 count("resume unproved")
                 session.client.resumeRefused(unproved: stamp)
@@ -403,7 +398,6 @@ extension Cluster {
         case .miscompare(let stamp, _): .final(.miscompare, stamp)
         case .refused(.unproved, let stamp): lapsed(stamp)
         case .refused(.wrongEpoch, _), .refused(.notOwner, _): .ownerLost
-        case .refused(.ownershipLost, _): .unexecuted
         case .refused(.nexusClosed, _): .nexusClosed
         case .refused(let refusal, let stamp): .refused(.failed(refusal), stamp)
         default: .final(.failed(.invalid("unexpected answer")), nil)
@@ -504,12 +498,12 @@ extension Cluster {
         count("reset")
         var operation = ClusterOperation(isRead: false, firstSector: 0, count: 0, values: [], begun: now)
         operation.isReset = true
-        operation.isClearing = generator.chance(50)
+        let isClearing = generator.chance(50)
         submit(
             operation,
             .check(CommandRules(access: .any), reservations: false),
             session,
-            management: operation.isClearing ? .clearTaskSet : .logicalUnitReset
+            management: isClearing ? .clearTaskSet : .logicalUnitReset
         )
     }
 
@@ -562,6 +556,7 @@ extension Cluster {
         let id = session.client.submit(
             ClusterRequest(operation: number, command: command, management: management),
             isChange: !operation.isRead,
+            isManagement: management != nil,
             deadline: MonotonicTime(now + 20_000_000_000)
         )
         session.inFlight[id] = number
@@ -665,13 +660,8 @@ extension Cluster {
         if let reservation = operations[index].reservation { done(reservation, session) }
         guard operations[index].isReset else { return }
         count("reset done")
-        // What a target kept through the end of an epoch, and sends for the first time in the next one, is aborted by a reset alone:
-        // that CLEAR TASK SET found nothing of a nexus is not remembered then.
-        let isClearing = operations[index].isClearing
         for other in operations.indices
-        where operations[other].fate == .open && operations[other].begun <= operations[index].begun
-            && (operations[other].isSent || !isClearing)
-        {
+        where operations[other].fate == .open && operations[other].begun <= operations[index].begun {
             operations[other].latest = min(operations[other].latest, now)
         }
     }

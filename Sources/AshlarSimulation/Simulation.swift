@@ -67,6 +67,7 @@ package struct Simulation: Sendable {
             findings += cluster.violations()
         }
         cluster.foldCounters()
+        defer { cluster.end() }
         return Report(
             seed: seed,
             digest: cluster.digest,

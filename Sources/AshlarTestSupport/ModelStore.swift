@@ -19,6 +19,8 @@ public struct ModelStore {
         case evictionIgnoresVersion
         /// The marks of what was done are not kept (R4).
         case marksForgotten
+        /// It is not kept which nexuses had their commands aborted (R9).
+        case abortsForgotten
         /// A new owner starts with the versions of the first one (M2).
         case versionsStartAgain
         /// Zeroing leaves the extents (M5).
@@ -270,6 +272,11 @@ public struct ModelStore {
         }
         if let unit = commit.unit, defect != .reservationsIgnored { volume.unit = unit }
         for entry in commit.attentions { volume.nexuses[entry.nexus]?.attentions = entry.attentions }
+        for entry in commit.aborts where defect != .abortsForgotten {
+            let stamp = Stamp(epoch: commit.epoch, time: entry.time)
+            guard let known = volume.nexuses[entry.nexus], known.aborted.map(stamp.isNewer) ?? true else { continue }
+            volume.nexuses[entry.nexus]?.aborted = stamp
+        }
         if let told = commit.told { volume.told = told }
         if commit.isRidOfRemains { volume.description.zeroFromBytes = nil }
         if let ceiling = commit.versionCeiling { volume.firstVersion = max(volume.firstVersion, ceiling) }

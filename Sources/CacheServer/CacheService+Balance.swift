@@ -126,7 +126,7 @@ extension CacheService {
         guard isOver || isLate || core.isEmpty || isAlone else { return }
         balance.leaving?.done = nil
         guard balance.hasGiven else { return done() }
-        // What is still on its way to this server is told that it was not executed (R9).
+        // What is still on its way to this server is told who serves next.
         let bound = NIOLoopBound(done, eventLoop: loop)
         loop.scheduleTask(in: CacheServerLimits.linger) { bound.value() }
     }

@@ -413,8 +413,8 @@ extension CacheService {
             connection.respond(to: handle, error: RPCError(.miscompare, "the data differ", detail: detail))
         case .nexusOpened(let nexus, let stamp):
             connection.respond(to: handle, OpenNexus.Answer(nexus: nexus, stamp: stamp))
-        case .nexusResumed(let done, let stamp):
-            connection.respond(to: handle, ResumeNexus.Answer(done: done, stamp: stamp))
+        case .nexusResumed(let done, let aborted, let stamp):
+            connection.respond(to: handle, ResumeNexus.Answer(done: done, aborted: aborted, stamp: stamp))
         case .volume(let volume, let stamp):
             connection.respond(to: handle, LookUpVolume.Answer(volume: volume, ownerEndpoint: "", stamp: stamp))
         case .checked(let stamp, let report):

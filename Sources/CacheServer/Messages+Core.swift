@@ -134,12 +134,6 @@ extension RPCError {
         case .wrongEpoch: self = .wrongEpoch(current: stamp.epoch, owner: "", "made for another epoch")
         case .notOwner(let endpoint):
             self = .notOwner(current: stamp.epoch, owner: endpoint ?? "", "the volume is not owned here")
-        case .ownershipLost(let endpoint):
-            self = .ownershipLost(
-                epoch: stamp.epoch,
-                successor: endpoint,
-                "the volume is handed over: nothing was done"
-            )
         case .nexusClosed: self.init(.nexusClosed, "the nexus is closed", detail: detail())
         case .belowLowWater: self.init(.belowLowWater, "the command was given up", detail: detail())
         case .aborted: self.init(.aborted, "task management took the command back", detail: detail())

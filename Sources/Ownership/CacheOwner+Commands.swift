@@ -12,13 +12,11 @@ extension CacheOwner {
         now: MonotonicTime
     ) {
         guard let volume = owned(context.volume), context.proved.epoch == volume.epoch else {
-            if answerRelinquished(ticket, context, operation, now: now) { return }
             guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
             return refuse(ticket, .wrongEpoch, stamp(volume, now))
         }
         if let handOver = volume.handOver, handOver.isRefusing {
-            let endpoint = handOver.endpoint
-            return refuseUnexecuted(ticket, context, operation, volume.nexuses, endpoint: endpoint, now: now)
+            return refuse(ticket, .notOwner(handOver.endpoint))
         }
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
             return refuse(ticket, .nexusClosed, stamp(volume, now))
@@ -235,14 +233,14 @@ extension CacheOwner {
     }
 
     mutating func enter(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
-        if volume.isRefusing, !command.isManagement { return refuseUnexecuted(command, of: volume, now: now) }
+        if volume.isRefusing, !command.isManagement { return refuseForHandOver(command, of: volume, now: now) }
         if volume.order.enter(command) { begin(command, of: volume, now: now) }
     }
 
     /// A command's turn has come.
     mutating func begin(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard command.phase == .waiting else { return }
-        if volume.isRefusing, !command.isManagement { return refuseUnexecuted(command, of: volume, now: now) }
+        if volume.isRefusing, !command.isManagement { return refuseForHandOver(command, of: volume, now: now) }
         command.phase = .loading
         load(command, of: volume, now: now)
     }

@@ -65,7 +65,7 @@ extension CacheOwner {
         ready.insert(contentsOf: held, at: 0)
         if !isAlone { addUntold(to: &commits, flight: flight, known: indices) }
         guard !commits.isEmpty else { return nil }
-        for index in commits.indices { complete(&commits[index], flight: flight, index: index) }
+        for index in commits.indices { complete(&commits[index], flight: flight, index: index, now: now) }
         return (flight, commits)
     }
 
@@ -125,7 +125,12 @@ extension CacheOwner {
     }
 
     /// Puts the parts into the order that the store wants, and adds marks and the version ceiling.
-    private mutating func complete(_ commit: inout VolumeCommit, flight: Flight, index: Int) {
+    private mutating func complete(
+        _ commit: inout VolumeCommit,
+        flight: Flight,
+        index: Int,
+        now: MonotonicTime
+    ) {
         let (volume, commands) = flight.parts[index]
         commit.zeros = Self.normalized(commit.zeros)
         commit.writes.sort { $0.block < $1.block }
@@ -159,6 +164,9 @@ extension CacheOwner {
             return NexusAttentions(nexus: number, attentions: Array(attentions))
         }
         flight.attentions.append(commit.attentions)
+        // R9: what is aborted is durable with what aborts it.
+        let aborted = commands.reduce(into: Set<NexusNumber>()) { $0.formUnion(nexusesAborted(by: $1, of: volume)) }
+        commit.aborts = aborted.sorted().map { NexusAbort(nexus: $0, time: volume.nexuses[$0]?.abortedAt ?? now) }
         // M2: versions above what is durable may be used only in a transaction that makes them so.
         var ceiling: Version?
         if volume.nextVersion > volume.durableCeiling {
@@ -166,6 +174,12 @@ extension CacheOwner {
             commit.versionCeiling = ceiling
         }
         flight.ceilings.append(ceiling)
+    }
+
+    /// The nexuses whose commands a change of the unit's state aborts, but for its own.
+    private func nexusesAborted(by command: Command, of volume: VolumeOwner) -> Set<NexusNumber> {
+        guard case .manage(_, let context) = command.kind else { return command.change?.aborted ?? [] }
+        return Set(volume.nexuses.keys).subtracting([context.nexus])
     }
 
     /// The store committed a batch, or not.

@@ -1,5 +1,4 @@
 public import AshlarCore
-import DequeModule
 
 /// A volume that is being handed over to another cache server.
 struct HandOver {
@@ -9,57 +8,14 @@ struct HandOver {
     let endpoint: String
     /// When it has to be over.
     let end: MonotonicTime
-    /// Whether commands are refused unexecuted. From the first of them on, the epoch executes nothing but what came before (R9).
+    /// Whether commands are refused. From the first of them on, the epoch executes nothing but what came before.
     var isRefusing = false
     /// Whether the store has been asked to record it.
     var isRecording = false
 }
 
-/// What is known of an epoch that was given up: enough to tell a command that was on its way whether anything came of it (R9).
-struct Relinquished {
-    let epoch: Epoch
-    /// Who was to serve next.
-    let endpoint: String
-    /// Its nexuses: what was done, answered, aborted, or taken back.
-    let nexuses: [NexusNumber: Nexus]
-}
-
-/// The epochs that were given up lately, of all volumes.
-struct RelinquishedEpochs {
-    private var epochs: [VolumeID: [Relinquished]] = [:]
-    private var order: Deque<(volume: VolumeID, epoch: Epoch, until: MonotonicTime)> = []
-
-    /// How many are remembered.
-    var count: Int { order.count }
-
-    /// Remembers an epoch in place of the oldest, where there are as many as there may be.
-    mutating func insert(_ epoch: Relinquished, of volume: VolumeID, now: MonotonicTime) {
-        while order.count >= OwnerLimits.relinquishedMaximum { removeFirst() }
-        epochs[volume, default: []].append(epoch)
-        order.append((volume, epoch.epoch, now.advanced(byNanoseconds: OwnerLimits.relinquishedMemory)))
-    }
-
-    func find(_ volume: VolumeID, _ epoch: Epoch) -> Relinquished? {
-        epochs[volume]?.first { $0.epoch == epoch }
-    }
-
-    /// Forgets those that nothing can be on its way for any more.
-    mutating func expire(now: MonotonicTime) {
-        while let first = order.first, first.until <= now { removeFirst() }
-    }
-
-    private mutating func removeFirst() {
-        guard let (volume, epoch, _) = order.popFirst() else { return }
-        epochs[volume]?.removeAll { $0.epoch == epoch }
-        if epochs[volume]?.isEmpty == true { epochs[volume] = nil }
-    }
-}
-
-// Planned hand-over (R9): the owner finishes what is being committed, refuses the rest as unexecuted, gives its epoch up, and
-// remembers it, so that what was still on its way is refused in the same manner.
-//
-// What it answers by: a change that was committed, answered, aborted or taken back under the epoch gets that answer, before and
-// after the epoch was given up; all else is unexecuted, and never will be under this epoch, whatever becomes of the hand-over.
+// Planned hand-over: the owner finishes what is being committed, refuses the rest, and gives its epoch up. The next one serves at
+// once; what was refused is sent again there, as behind any takeover (R9).
 extension CacheOwner {
     /// Volumes that are being handed over.
     public var handOvers: Int { handingOver.count }
@@ -108,7 +64,6 @@ extension CacheOwner {
 
     /// Goes on with all hand-overs as far as they come. At the end of each turn of events.
     mutating func continueHandOvers(now: MonotonicTime) {
-        relinquished.expire(now: now)
         guard !handingOver.isEmpty else { return }
         for id in handingOver.sorted() {
             guard let volume = owned(id), let handOver = volume.handOver else {
@@ -116,13 +71,13 @@ extension CacheOwner {
                 continue
             }
             guard now < handOver.end else {
-                // The epoch may have refused commands, and cannot go on: a new one begins here.
+                // What targets were refused they settle with the next epoch, which begins here.
                 actions.append(.note("volume \(id) could not be handed over in time"))
                 lose(volume, retake: true, now: now)
                 continue
             }
             if !handOver.isRefusing {
-                // What it aborts has to be known before anything is called unexecuted.
+                // What it aborts has to be durable.
                 if let change = volume.unitChange, change.phase == .committing || change.isManagement { continue }
                 refuseAll(of: volume, now: now)
             }
@@ -141,7 +96,7 @@ extension CacheOwner {
         let own = [volume.unitChange].compactMap { $0 } + volume.order.waiting + volume.order.active
         for command in commands + own where !command.isManagement {
             switch command.phase {
-            case .waiting, .loading, .ready: refuseUnexecuted(command, of: volume, now: now)
+            case .waiting, .loading, .ready: refuseForHandOver(command, of: volume, now: now)
             case .committing, .lingering, .finished: break
             }
         }
@@ -152,16 +107,9 @@ extension CacheOwner {
         }
     }
 
-    /// Ends a command of a volume that is being handed over: nothing of it was done, nor will be under this epoch.
-    mutating func refuseUnexecuted(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
-        guard case .client(let operation, let context) = command.kind else {
-            return cancel(command, of: volume, refusal: .notOwner(nil), now: now)
-        }
-        if let nexus = volume.nexuses[context.nexus], nexus.isAborted(operation, proved: context.proved) {
-            return cancelOnItsWay(command, nexus, of: volume, now: now)
-        }
-        answer(command, .refused(.ownershipLost(volume.handOver?.endpoint ?? ""), stamp(volume, now)))
-        finish(command, of: volume, now: now)
+    /// Ends a command of a volume that is being handed over: its target settles it with the next owner.
+    mutating func refuseForHandOver(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
+        cancel(command, of: volume, refusal: .notOwner(volume.handOver?.endpoint), now: now)
     }
 
     /// Has the store record that the volume is given up, once nothing of it is under way.
@@ -202,13 +150,6 @@ extension CacheOwner {
         guard case .relinquish(let volume)? = operations.removeValue(forKey: id), !volume.isLost else { return }
         switch result {
         case .success:
-            // Whoever serves now: all that was executed under this epoch was executed here, and has been answered.
-            let epoch = Relinquished(
-                epoch: volume.epoch,
-                endpoint: volume.handOver?.endpoint ?? "",
-                nexuses: volume.nexuses
-            )
-            relinquished.insert(epoch, of: volume.id, now: now)
             lose(volume, retake: false, now: now)
         case .failure(.broken(let why)):
             actions.append(.note("volume \(volume.id) cannot be handed over: \(why)"))
@@ -218,38 +159,5 @@ extension CacheOwner {
             actions.append(.note("the hand-over of volume \(volume.id) could not be recorded: \(failure)"))
             schedule(.relinquish(volume), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
         }
-    }
-
-    /// Answers a command, or task management (nil), of an epoch that was given up here; `false` where that is not remembered.
-    mutating func answerRelinquished(
-        _ ticket: Ticket,
-        _ context: CommandContext,
-        _ operation: CommandOperation?,
-        now: MonotonicTime
-    ) -> Bool {
-        guard let epoch = relinquished.find(context.volume, context.proved.epoch) else { return false }
-        refuseUnexecuted(ticket, context, operation, epoch.nexuses, endpoint: epoch.endpoint, now: now)
-        return true
-    }
-
-    /// Answers a command that came too late for its epoch: as it was answered before, as aborted, or as unexecuted.
-    mutating func refuseUnexecuted(
-        _ ticket: Ticket,
-        _ context: CommandContext,
-        _ operation: CommandOperation?,
-        _ nexuses: [NexusNumber: Nexus],
-        endpoint: String,
-        now: MonotonicTime
-    ) {
-        let stamp = Stamp(epoch: context.proved.epoch, time: now)
-        guard let nexus = nexuses[context.nexus], nexus.state == .open else {
-            return refuse(ticket, .nexusClosed, stamp)
-        }
-        if answerKnown(context.command, of: nexus, to: ticket, stamp: stamp) { return }
-        if let operation, nexus.isAborted(operation, proved: context.proved) {
-            nexus.keep(context.command, .refused(.taskAborted))
-            return refuse(ticket, .taskAborted, stamp)
-        }
-        refuse(ticket, .ownershipLost(endpoint), stamp)
     }
 }

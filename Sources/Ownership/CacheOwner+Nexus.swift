@@ -14,7 +14,7 @@ extension CacheOwner {
     ) {
         guard let volume = owned(id) else { return refuse(ticket, .notOwner(nil)) }
         if let handOver = volume.handOver, handOver.isRefusing {
-            return refuse(ticket, .ownershipLost(handOver.endpoint))
+            return refuse(ticket, .notOwner(handOver.endpoint))
         }
         for nexus in volume.nexuses.values.filter({ $0.ports == ports }).sorted(by: { $0.number < $1.number }) {
             close(nexus, of: volume, now: now)
@@ -123,7 +123,7 @@ extension CacheOwner {
         }
     }
 
-    /// Takes a nexus up again after a takeover (R2); answered with `nexusResumed`.
+    /// Takes a nexus up again after a takeover (R2, R9); answered with `nexusResumed`.
     public mutating func resumeNexus(
         _ ticket: Ticket,
         volume id: VolumeID,
@@ -139,7 +139,8 @@ extension CacheOwner {
         }
         guard isFresh(proved, now: now) else { return refuse(ticket, .unproved, current) }
         nexus.resume(now: now)
-        actions.append(.answer(ticket, .nexusResumed(nexus.done.sorted(), current)))
+        let aborted = nexus.aborted(in: volume.epoch)
+        actions.append(.answer(ticket, .nexusResumed(nexus.done.sorted(), aborted: aborted, current)))
     }
 
     /// Whether a proved stamp of the current epoch is younger than the time to live, on the owner's clock (R1).

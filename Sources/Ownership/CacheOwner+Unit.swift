@@ -14,7 +14,7 @@ extension CacheOwner {
             volume.heldByChange.append(command)
             return
         }
-        if volume.isRefusing, !command.isManagement { return refuseUnexecuted(command, of: volume, now: now) }
+        if volume.isRefusing, !command.isManagement { return refuseForHandOver(command, of: volume, now: now) }
         switch command.kind {
         case .client(let operation, let context):
             endForsakenReserve(of: volume, now: now)
@@ -354,13 +354,12 @@ extension CacheOwner {
         now: MonotonicTime
     ) {
         guard let volume = owned(context.volume), context.proved.epoch == volume.epoch else {
-            if answerRelinquished(ticket, context, nil, now: now) { return }
             guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
             return refuse(ticket, .wrongEpoch, stamp(volume, now))
         }
         let current = stamp(volume, now)
         if let handOver = volume.handOver, handOver.isRefusing {
-            return refuseUnexecuted(ticket, context, nil, volume.nexuses, endpoint: handOver.endpoint, now: now)
+            return refuse(ticket, .notOwner(handOver.endpoint))
         }
         guard let own = volume.nexuses[context.nexus], own.state == .open else {
             return refuse(ticket, .nexusClosed, current)

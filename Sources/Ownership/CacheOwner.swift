@@ -119,7 +119,6 @@ public struct CacheOwner: ~Copyable {
 
     /// Owned volumes that are being handed over, and epochs that were given up.
     var handingOver: Set<VolumeID> = []
-    var relinquished = RelinquishedEpochs()
 
     /// Owned volumes behind whose end something may lie.
     var shrinking: Set<VolumeID> = []

@@ -110,9 +110,6 @@ public enum Refusal: Sendable, Hashable {
     case wrongEpoch
     /// This server does not own the volume; the endpoint of who does, where it is known.
     case notOwner(String?)
-    /// The volume is being handed over, or was: nothing was done under the epoch of the request, nor will be. The endpoint of who
-    /// serves next (R9).
-    case ownershipLost(String)
     /// The nexus is closed, was never opened, or has to be resumed first.
     case nexusClosed
     /// The command was answered, or given up, before (R4).
@@ -183,8 +180,9 @@ public enum OwnerAnswer: Sendable {
     case miscompare(Stamp, offset: UInt64)
     /// A nexus was opened.
     case nexusOpened(NexusNumber, Stamp)
-    /// A nexus was resumed: these of its commands are durable, no other that was sent in an earlier epoch.
-    case nexusResumed([CommandID], Stamp)
+    /// A nexus was resumed: these of its commands are durable, no other that was sent in an earlier epoch; and another nexus aborted
+    /// all that had come with this proof or an older one (R9).
+    case nexusResumed([CommandID], aborted: Stamp?, Stamp)
     /// The volume is owned here; its description and the owner's time.
     case volume(VolumeDescription, Stamp)
     /// Work for an agent; nil: none now.
@@ -444,6 +442,8 @@ package final class Nexus {
     /// When another nexus last aborted this one's commands. Changes whose initiator has proved nothing since may have been on
     /// their way then, and are aborted as well.
     package var abortedAt: MonotonicTime?
+    /// When one last did so in an earlier epoch.
+    private let abortedBefore: Stamp?
     /// CLEAR TASK SET found nothing of it: it is told of it with the first command that turns out to have been on its way.
     var isOwedClearing = false
     /// Changes that were refused as unproved, and may come again with a younger proof: they are known, and aborted with the others.
@@ -457,12 +457,12 @@ package final class Nexus {
         lowWater = row.mark.lowWater
         done = Set(row.mark.done)
         attentions = row.attentions
+        abortedBefore = row.aborted
         self.state = state
-        // A reset of an earlier epoch that it was not told of: its target may have known nothing of any owner since then, and bring
-        // along what came before.
-        let isReset = attentions.contains(.deviceReset) || attentions.contains(.commandsCleared)
-        if state == .unresumed, isReset { abortedAt = now }
     }
+
+    /// When another nexus last aborted this one's commands, in whatever epoch.
+    func aborted(in epoch: Epoch) -> Stamp? { abortedAt.map { Stamp(epoch: epoch, time: $0) } ?? abortedBefore }
 
     /// Adds a unit attention condition, unless it waits already (SAM-6, 5.14.2).
     func add(_ attention: UnitAttention) {
@@ -516,9 +516,8 @@ package final class Nexus {
     /// Notes that a command came, again or not.
     func noteArrival(_ id: CommandID) { if !unproved.isEmpty { unproved.remove(id) } }
 
-    /// Takes the nexus up again. What its target brings along was on its way when it was aborted meanwhile.
+    /// Takes the nexus up again.
     func resume(now: MonotonicTime) {
-        if state == .unresumed, abortedAt != nil { abort(now: now) }
         state = .open
         lastSeen = now
     }

@@ -7,7 +7,7 @@ public enum NexusOutcome<Answer> {
     case answered(Answer)
     /// It was committed in an earlier epoch, and the answer was lost on its way (R4).
     case committedEarlier
-    /// It was sent in an earlier epoch and was not committed, nor ever will be: ABORTED COMMAND (R6).
+    /// Task management took it back while its owner was out of reach: it was not committed, nor ever will be (R6, R9).
     case aborted
 }
 
@@ -40,8 +40,6 @@ public enum NexusDisposition<Answer> {
     case unproved(Stamp?)
     /// Another epoch serves, or another server, or the connection broke: find the owner.
     case ownerLost
-    /// The owner of the epoch that it was sent in hands the volume over: nothing was done in that epoch, nor will be (R9).
-    case unexecuted
     /// It never left the target, though it was to be sent in an epoch that may be over now.
     case notSent
     /// The nexus is gone: a newer login took its place, or the volume was given up.
@@ -65,16 +63,16 @@ public struct NexusClient<Request, Answer> {
 
     struct Outstanding {
         var request: Request
-        /// Whether it changes the volume: such a command is never sent in two epochs (R6), unless the first one's owner refused it
-        /// unexecuted (R9).
+        /// Whether it changes the volume: such a command is sent in another epoch only once it is known that nothing came of it in
+        /// those before (R9).
         var isChange: Bool
+        /// Whether it takes all commands back that came before it.
+        var isManagement: Bool
         var deadline: MonotonicTime
-        /// The epoch in which it was last sent; nil where it never was, or was refused unexecuted there.
+        /// What the initiator had proved when it came: by that it is told from what came behind a reset.
+        var arrival: Stamp
+        /// The epoch in which it was last sent; nil where nothing can have come of it.
         var sentIn: Epoch?
-        /// The epoch whose owner refused it unexecuted: it is sent in the next one, or never (R9).
-        var unexecutedIn: Epoch?
-        /// Its owner has handed the volume over, and its answer is still to come: whether it was executed (R9).
-        var isAwaited = false
         /// Waits for a newer proof before it is sent again.
         var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
@@ -84,6 +82,13 @@ public struct NexusClient<Request, Answer> {
         var proof: Stamp
         /// Whether an earlier attempt in this epoch has no answer: then not even `unproved` says that nothing was done (R6).
         var mayHaveRun = false
+
+        /// Nothing came of it, nor will, by whatever was sent.
+        mutating func settle() {
+            sentIn = nil
+            isUnproved = false
+            mayHaveRun = false
+        }
     }
 
     /// The volume.
@@ -105,10 +110,8 @@ public struct NexusClient<Request, Answer> {
     /// Commands from this one on were never sent.
     private var neverSent = CommandID(1)
     private var actions: Deque<NexusAction<Request, Answer>> = []
-    /// The newest epoch whose owner refused something unexecuted.
-    private var handedOver: Epoch?
-    /// Until when answers of that owner are awaited, once the next epoch serves; nil: no time has passed since, or there are none.
-    private var awaitedUntil: MonotonicTime?
+    /// Commands below this one that have no answer were taken back by task management of this nexus that is done.
+    private var takenBackBelow = CommandID(0)
 
     // Evidence on its way to be proved, oldest first.
     private var evidence: Deque<(token: UInt64, stamp: Stamp)> = []
@@ -146,10 +149,22 @@ public struct NexusClient<Request, Answer> {
     /// Takes a command of the initiator.
     ///
     /// - Returns: its id in the nexus, by which task management names it.
-    public mutating func submit(_ request: Request, isChange: Bool, deadline: MonotonicTime) -> CommandID {
+    public mutating func submit(
+        _ request: Request,
+        isChange: Bool,
+        isManagement: Bool = false,
+        deadline: MonotonicTime
+    ) -> CommandID {
         let id = next
         next = CommandID(id.rawValue + 1)
-        outstanding[id] = Outstanding(request: request, isChange: isChange, deadline: deadline, proof: proved)
+        outstanding[id] = Outstanding(
+            request: request,
+            isChange: isChange,
+            isManagement: isManagement,
+            deadline: deadline,
+            arrival: proved,
+            proof: proved
+        )
         order.append(id)
         if state == .serving { sendNew() }
         return id
@@ -172,8 +187,7 @@ public struct NexusClient<Request, Answer> {
     /// Sends everything without an answer again that had been sent, then what is new.
     private mutating func sendAgain() {
         for id in order where id < neverSent {
-            guard let command = outstanding[id], !command.isAwaited else { continue }
-            send(id)
+            if outstanding[id] != nil { send(id) }
         }
         sendNew()
     }
@@ -192,7 +206,6 @@ public struct NexusClient<Request, Answer> {
         } else if command.proof.epoch != epoch {
             command.proof = resumedWith
         }
-        command.unexecutedIn = nil
         command.attempt += 1
         command.isUnproved = false
         outstanding[id] = command
@@ -210,14 +223,9 @@ public struct NexusClient<Request, Answer> {
     public mutating func answered(_ id: CommandID, attempt: UInt32, _ disposition: NexusDisposition<Answer>) {
         guard state != .ended, var command = outstanding[id], command.attempt == attempt else { return }
         switch disposition {
-        case .unproved, .ownerLost, .notSent, .nexusClosed:
-            // The last word of an owner that has handed the volume over: the next one serves already.
-            if command.isAwaited { return abort(id, command.request) }
-        case .final, .refused, .unexecuted: break
-        }
-        switch disposition {
         case .final(let answer, let stamp):
             if let stamp { stampArrived(stamp) }
+            if command.isManagement { takenBackBelow = max(takenBackBelow, id) }
             complete(id, command.request, answer)
         case .refused(let answer, let stamp):
             if let stamp, stamp.isNewer(than: latest) { take(stamp) }
@@ -232,33 +240,12 @@ public struct NexusClient<Request, Answer> {
             } else {
                 actions.append(.ping)
             }
-        case .ownerLost: ownerLost()
-        case .unexecuted: refusedUnexecuted(id, command)
-        case .notSent where !command.mayHaveRun: refusedUnexecuted(id, command)
-        case .notSent: ownerLost()
+        case .ownerLost, .notSent:
+            if case .notSent = disposition, !command.mayHaveRun { outstanding[id]?.settle() }
+            // Of an earlier epoch it says nothing new: the owner of a later one has been found.
+            if command.sentIn == epoch { ownerLost() }
         case .nexusClosed: end("the nexus was closed by its owner")
         }
-    }
-
-    private mutating func refusedUnexecuted(_ id: CommandID, _ refused: Outstanding) {
-        var command = refused
-        let sentIn = command.sentIn
-        command.sentIn = nil
-        command.unexecutedIn = sentIn
-        command.isUnproved = false
-        command.mayHaveRun = false
-        command.isAwaited = false
-        outstanding[id] = command
-        if let sentIn, sentIn > handedOver ?? Epoch(0) { handedOver = sentIn }
-        guard state == .serving else { return }
-        // A later epoch may have been found already.
-        if sentIn == epoch { ownerLost() } else if refused.isAwaited { send(id) }
-    }
-
-    private mutating func abort(_ id: CommandID, _ request: Request) {
-        outstanding[id] = nil
-        actions.append(.complete(request, .aborted))
-        sendNew()
     }
 
     private mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
@@ -357,54 +344,33 @@ public struct NexusClient<Request, Answer> {
         }
     }
 
-    /// The owner took the nexus up again: commands in `done` are durable, others of earlier epochs never will be (R2, R6).
-    public mutating func resumed(done: [CommandID], _ stamp: Stamp) {
+    /// The owner took the nexus up again: changes in `done` are durable. Others of earlier epochs never will be by what was sent
+    /// there: they are sent again, but for those that came with the proof `aborted`, or an older one (R2, R6, R9).
+    public mutating func resumed(done: [CommandID], aborted: Stamp?, _ stamp: Stamp) {
         // An answer of an earlier epoch may come late.
         guard state == .resuming, stamp.epoch == epoch else { return }
         state = .serving
         openEpoch = epoch
         stampArrived(stamp)
         let durable = Set(done)
-        awaitedUntil = nil
+        for id in order where durable.contains(id) && outstanding[id]?.isManagement == true {
+            takenBackBelow = max(takenBackBelow, id)
+        }
         for id in Array(order) {
-            guard let command = outstanding[id], command.isChange, isOver(command) else { continue }
-            if isAnswerDue(command), !durable.contains(id) {
-                outstanding[id]?.isAwaited = true
+            guard let command = outstanding[id], command.isChange else { continue }
+            let outcome: NexusOutcome<Answer>
+            if durable.contains(id) {
+                outcome = .committedEarlier
+            } else if id < takenBackBelow || aborted.map({ !command.arrival.isNewer(than: $0) }) ?? false {
+                outcome = .aborted
+            } else {
+                outstanding[id]?.settle()
                 continue
             }
             outstanding[id] = nil
-            let outcome: NexusOutcome<Answer> = durable.contains(id) ? .committedEarlier : .aborted
             actions.append(.complete(command.request, outcome))
         }
         sendAgain()
-    }
-
-    /// Whether a change can be sent no more: its outcome in an earlier epoch is not known, or it was refused there and another epoch
-    /// has been since, in which it may have been aborted (R6, R9).
-    private func isOver(_ command: Outstanding) -> Bool {
-        if let sentIn = command.sentIn { return sentIn < epoch }
-        guard let unexecutedIn = command.unexecutedIn else { return false }
-        return unexecutedIn.rawValue + 1 < epoch.rawValue
-    }
-
-    /// Whether the owner that handed the volume over still has to say what became of a command: it answers all that it gets.
-    private func isAnswerDue(_ command: Outstanding) -> Bool {
-        guard let sentIn = command.sentIn, sentIn == handedOver, !command.isUnproved else { return false }
-        return sentIn.rawValue + 1 == epoch.rawValue
-    }
-
-    /// Gives up waiting for answers that do not come.
-    private mutating func expireAwaited(now: MonotonicTime) {
-        let awaited = order.filter { outstanding[$0]?.isAwaited == true }
-        guard !awaited.isEmpty else { return }
-        guard let until = awaitedUntil else {
-            awaitedUntil = now.advanced(byNanoseconds: NexusClientLimits.lastAnswers)
-            return
-        }
-        guard now >= until else { return }
-        for id in awaited {
-            if let command = outstanding[id] { abort(id, command.request) }
-        }
     }
 
     /// The owner did not take the nexus up again.
@@ -423,9 +389,8 @@ public struct NexusClient<Request, Answer> {
     /// - Parameter giveUp: an answer that says that nothing was done, for commands that never left.
     public mutating func tick(now: MonotonicTime, giveUp: @autoclosure () -> Answer) {
         guard state != .ended else { return }
-        expireAwaited(now: now)
         for id in Array(order) {
-            guard let command = outstanding[id], !command.isAwaited, command.deadline <= now else { continue }
+            guard let command = outstanding[id], command.deadline <= now else { continue }
             if command.sentIn == nil || !command.isChange || (command.isUnproved && !command.mayHaveRun) {
                 outstanding[id] = nil
                 actions.append(.complete(command.request, .answered(giveUp())))
@@ -459,8 +424,6 @@ public enum NexusClientLimits {
     /// How far the ids of commands that were sent may lie above the low-water mark; further ones wait to be sent. Less than
     /// the owner keeps answers for.
     public static let idsAheadMaximum: UInt64 = 8_192
-    /// How long answers of an owner that has handed the volume over are awaited, in nanoseconds.
-    public static let lastAnswers: UInt64 = 1_000_000_000
     /// Evidence on its way to be proved.
     public static let evidenceMaximum = 256
 }

@@ -77,10 +77,6 @@ public enum OwnerLimits {
     public static let slowdownMaximum: UInt64 = 50_000_000
     /// How long a hand-over may take before the volume is taken over anew instead, in nanoseconds.
     public static let handOverMaximum: UInt64 = 10_000_000_000
-    /// How long an epoch that was given up is remembered, in nanoseconds: longer than any command may be on its way.
-    public static let relinquishedMemory: UInt64 = 60_000_000_000
-    /// Epochs that were given up and are remembered.
-    public static let relinquishedMaximum = 16_384
     /// How long to wait before a refused request to the store is made again, in nanoseconds.
     public static let storeRetry: UInt64 = 100_000_000
     /// How long blocks stay with an agent before they are given out again, in nanoseconds. Shorter than a command's deadline:

@@ -30,24 +30,6 @@ public struct ItemWrite: Sendable {
     }
 }
 
-/// What is durable of a nexus's commands: committed with the batch that holds their effects (R4).
-public struct NexusMark: Sendable, Hashable {
-    /// The nexus.
-    public var nexus: NexusNumber
-    /// Every command below this one is answered and forgotten; it only grows.
-    public var lowWater: CommandID
-    /// Commands at or above `lowWater` whose effects are durable, ascending. The store keeps the union with those it had,
-    /// less those below the low-water mark.
-    public var done: [CommandID]
-
-    /// The marks of one nexus.
-    public init(nexus: NexusNumber, lowWater: CommandID, done: [CommandID]) {
-        self.nexus = nexus
-        self.lowWater = lowWater
-        self.done = done
-    }
-}
-
 /// The blocks that a finished object holds, in slot order, as its map is asked for.
 public struct ObjectMap: Sendable {
     /// What must hold of a block for its slot to be mapped.
@@ -176,6 +158,8 @@ public struct VolumeCommit: Sendable {
     public var unit: LogicalUnitState?
     /// The unit attention conditions that now wait for these nexuses, in place of those that did; ascending by nexus.
     public var attentions: [NexusAttentions] = []
+    /// Nexuses whose changes another one aborts; ascending by nexus.
+    public var aborts: [NexusAbort] = []
     /// What the nexuses know of the volume's description from now on, with these conditions.
     public var told: ToldDescription?
     /// Whether nothing lies behind the end of the volume any more (``VolumeDescription/zeroFromBytes``).
@@ -205,20 +189,6 @@ public struct ToldDescription: Sendable, Hashable {
     /// What of a description is told.
     public init(_ description: VolumeDescription) {
         self.init(sizeBytes: description.geometry.sizeBytes, isReadOnly: description.isReadOnly)
-    }
-}
-
-/// The unit attention conditions of one nexus.
-public struct NexusAttentions: Sendable, Hashable {
-    /// The nexus.
-    public var nexus: NexusNumber
-    /// What waits to be reported, oldest first.
-    public var attentions: [UnitAttention]
-
-    /// The conditions of one nexus.
-    public init(nexus: NexusNumber, attentions: [UnitAttention]) {
-        self.nexus = nexus
-        self.attentions = attentions
     }
 }
 
@@ -348,35 +318,6 @@ public struct ItemBytes: Sendable {
     public init(row: ItemRow, bytes: ByteBuffer) {
         self.row = row
         self.bytes = bytes
-    }
-}
-
-/// A nexus as PostgreSQL remembers it.
-public struct NexusRow: Sendable, Hashable {
-    /// The number.
-    public var number: NexusNumber
-    /// Which ports it joins.
-    public var ports: InitiatorTargetNexus
-    /// The node through which it was opened.
-    public var node: String
-    /// Low-water mark and the commands above it whose effects are durable.
-    public var mark: NexusMark
-    /// Unit attention conditions that wait to be reported, oldest first.
-    public var attentions: [UnitAttention]
-
-    /// A remembered nexus.
-    public init(
-        number: NexusNumber,
-        ports: InitiatorTargetNexus,
-        node: String,
-        mark: NexusMark,
-        attentions: [UnitAttention] = []
-    ) {
-        self.number = number
-        self.ports = ports
-        self.node = node
-        self.mark = mark
-        self.attentions = attentions
     }
 }
 

@@ -37,7 +37,7 @@ struct CommitPlan: Sendable {
         case mapObjects
         case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
         case evictions, fills, marks, versions
-        case units, droppedRegistrations, registrations, attentions, told
+        case units, droppedRegistrations, registrations, attentions, aborts, told
         case remains
         case position
     }
@@ -105,6 +105,7 @@ struct CommitPlan: Sendable {
         if commits.contains(where: { $0.versionCeiling != nil }) { steps.append(.versions) }
         if commits.contains(where: { $0.unit != nil }) { steps += [.units, .droppedRegistrations, .registrations] }
         if commits.contains(where: { !$0.attentions.isEmpty }) { steps.append(.attentions) }
+        if commits.contains(where: { !$0.aborts.isEmpty }) { steps.append(.aborts) }
         if commits.contains(where: { $0.told != nil }) { steps.append(.told) }
         if commits.contains(where: \.isRidOfRemains) { steps.append(.remains) }
         steps.append(.position)
@@ -177,6 +178,14 @@ struct CommitPlan: Sendable {
         case .droppedRegistrations: return Self.droppedRegistrations(commits)
         case .registrations: return Self.registrations(commits)
         case .attentions: return Self.attentions(commits)
+        case .aborts:
+            var columns = Columns(4)
+            for part in commits.sorted(by: { $0.volume < $1.volume }) {
+                for entry in part.aborts {
+                    columns.add(part, Int64(entry.nexus), Int64(bitPattern: entry.time.rawValue))
+                }
+            }
+            return columns.call(Statements.setAborts)
         case .told: return Self.told(commits)
         case .remains:
             var columns = Columns(2)
@@ -387,7 +396,7 @@ struct CommitPlan: Sendable {
             }
             try check(result, rows: rows)
         case .zeroItems, .zeroExtents, .mapItems, .dropItems, .marks, .versions, .droppedRegistrations, .attentions,
-            .remains, .position:
+            .aborts, .remains, .position:
             break
         }
     }

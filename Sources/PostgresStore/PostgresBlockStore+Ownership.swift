@@ -371,7 +371,13 @@ extension QueryResult {
                         ports: ports,
                         node: string(row, 4),
                         mark: mark,
-                        attentions: try attentions(row, 7)
+                        attentions: try attentions(row, 7),
+                        aborted: isNull(row, 8)
+                            ? nil
+                            : Stamp(
+                                epoch: Epoch(try unsigned(row, 8)),
+                                time: MonotonicTime(try unsigned(row, 9))
+                            )
                     )
                 )
             } else if let last = rows.indices.last, lowWater > rows[last].mark.lowWater {

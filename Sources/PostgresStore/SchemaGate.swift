@@ -19,6 +19,7 @@ public enum SchemaGate {
         Requirement(version: 6, name: "shrunk_volumes"),
         Requirement(version: 7, name: "hand_over"),
         Requirement(version: 8, name: "recovery_and_scrub"),
+        Requirement(version: 9, name: "aborts"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

@@ -187,7 +187,7 @@ extension Statements {
             """
     )
 
-    /// $1 volume, $2 epoch, $3 server, $4 successor: gives a volume up for another server (R9).
+    /// $1 volume, $2 epoch, $3 server, $4 successor: gives a volume up for another server.
     static let relinquish = Statement(
         name: "relinquish",
         sql: """
@@ -211,7 +211,7 @@ extension Statements {
         name: "nexuses",
         sql: """
             SELECT x.nexus, x.initiator_name, x.isid, x.portal_group_tag::int8, x.node, coalesce(m.low_water, 0), m.done,
-                x.attentions::int8[]
+                x.attentions::int8[], x.aborted_epoch, x.aborted_ns
             FROM nexuses x LEFT JOIN nexus_marks m ON m.volume_id = x.volume_id AND m.nexus = x.nexus
             WHERE x.volume_id = $1::int8 ORDER BY x.nexus, m.lane
             """

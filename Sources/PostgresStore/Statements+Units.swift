@@ -70,7 +70,21 @@ extension Statements {
             """
     )
 
-    static let units: [Statement] = [writeUnits, dropRegistrations, writeRegistrations, setAttentions, setTold]
+    /// $1 volumes, $2 epochs, $3 nexuses, $4 until when their changes are aborted, on the clock of the epoch. Two commits of an epoch
+    /// may come in either order.
+    static let setAborts = Statement(
+        name: "set_aborts",
+        sql: """
+            UPDATE nexuses x SET aborted_epoch = k.e, aborted_ns = k.ns
+            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS k (v, e, nexus, ns), volume_epochs g
+            WHERE g.volume_id = k.v AND g.epoch = k.e AND x.volume_id = k.v AND x.nexus = k.nexus
+                AND (x.aborted_epoch IS NULL OR (x.aborted_epoch, x.aborted_ns) < (k.e, k.ns))
+            """
+    )
+
+    static let units: [Statement] = [
+        writeUnits, dropRegistrations, writeRegistrations, setAttentions, setAborts, setTold,
+    ]
 
     // MARK: Takeover
 

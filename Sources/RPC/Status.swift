@@ -70,10 +70,6 @@ public struct RPCStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
     /// A field of the parameter list has a value that does not fit the state. Detail: its offset.
     public static let invalidParameter = RPCStatus(rawValue: 28)
 
-    /// The volume is being handed over, or was (R9): not executed under the request's epoch, nor ever will be. Detail: that epoch and
-    /// the endpoint of who serves next.
-    public static let ownershipLost = RPCStatus(rawValue: 29)
-
     /// The name, or the number where there is none.
     public var description: String {
         Self.names.indices.contains(Int(rawValue)) ? Self.names[Int(rawValue)] : "status \(rawValue)"
@@ -85,11 +81,10 @@ public struct RPCStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
         "deadline exceeded", "no such volume", "no such object", "exists", "no space", "input/output",
         "invalid message", "unsupported", "internal error", "unit attention", "erasing", "task aborted",
         "software write protected", "invalid release", "no registration room", "invalid parameter",
-        "ownership lost",
     ]
 }
 
-/// Who serves a volume now: the detail of ``RPCStatus/wrongEpoch``, ``RPCStatus/notOwner`` and ``RPCStatus/ownershipLost``.
+/// Who serves a volume now: the detail of ``RPCStatus/wrongEpoch`` and ``RPCStatus/notOwner``.
 public struct RPCOwnerHint: Hashable, Sendable {
     /// The epoch that is served; 0 where unknown.
     public var epoch: Epoch
@@ -129,15 +124,9 @@ public struct RPCError: Error, Hashable, Sendable, CustomStringConvertible {
         RPCError(.notOwner, message, detail: detail(of: RPCOwnerHint(epoch: current, endpoint: owner)))
     }
 
-    /// A refusal by a server that hands the volume over (R9).
-    public static func ownershipLost(epoch: Epoch, successor: String, _ message: String) -> RPCError {
-        RPCError(.ownershipLost, message, detail: detail(of: RPCOwnerHint(epoch: epoch, endpoint: successor)))
-    }
-
-    /// The epoch and the owner that ``RPCStatus/wrongEpoch``, ``RPCStatus/notOwner`` and ``RPCStatus/ownershipLost`` carry; `nil` for
-    /// other errors.
+    /// The epoch and the owner that ``RPCStatus/wrongEpoch`` and ``RPCStatus/notOwner`` carry; `nil` for other errors.
     public var ownerHint: RPCOwnerHint? {
-        guard status == .wrongEpoch || status == .notOwner || status == .ownershipLost else { return nil }
+        guard status == .wrongEpoch || status == .notOwner else { return nil }
         var buffer = detail
         guard
             let epoch = try? buffer.readRPCIdentifier(Epoch.self),

@@ -26,6 +26,9 @@ final class BackEndRequest {
             }
         }
 
+        /// Whether it takes back what came before it.
+        var isManagement: Bool { if case .manage = self { true } else { false } }
+
         /// How long the outcome is waited for, in milliseconds: an erasure that is not immediate takes as long as it takes.
         var deadlineMilliseconds: UInt32 {
             if case .unit(.erase(_, isImmediate: false)) = self { return TargetLimits.erasureDeadlineMilliseconds }

@@ -452,7 +452,7 @@ final class ISCSISession: ChannelInboundHandler {
             switch outcome {
             case .answered(let answer): request.completion(answer)
             case .committedEarlier: request.completion(.done)
-            case .aborted: request.completion(.failed(.aborted))
+            case .aborted: request.completion(.failed(.taskAborted))
             }
         case .stampArrived(let token): machine.stampArrived(token)
         case .ping: machine.ping(now: service.now)
@@ -470,9 +470,14 @@ final class ISCSISession: ChannelInboundHandler {
     func submit(_ request: BackEndRequest, until limit: MonotonicTime? = nil) {
         let milliseconds = UInt64(request.operation.deadlineMilliseconds)
         let deadline = limit ?? service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
-        guard let id = nexus?.submit(request, isChange: request.operation.isChange, deadline: deadline) else {
-            return request.completion(.failed(.unreachable))
-        }
+        let operation = request.operation
+        let id = nexus?.submit(
+            request,
+            isChange: operation.isChange,
+            isManagement: operation.isManagement,
+            deadline: deadline
+        )
+        guard let id else { return request.completion(.failed(.unreachable)) }
         request.command = id
         if let task = request.task { commandsOfTask[task, default: []].append(id) }
     }
@@ -612,10 +617,10 @@ final class ISCSISession: ChannelInboundHandler {
         let stamp = (try? CommandAnswer(decoding: &detail))?.stamp
         switch error.status {
         case .unproved: return .unproved(stamp)
-        case .wrongEpoch, .notOwner: return .ownerLost
-        case .ownershipLost:
+        case .wrongEpoch: return .ownerLost
+        case .notOwner:
             backend?.ownerMoves(to: error.ownerHint)
-            return .unexecuted
+            return .ownerLost
         case .nexusClosed: return .nexusClosed
         default:
             guard let geometry = unit?.volume.geometry else { return .final(.failed(.internalError), nil) }
@@ -639,7 +644,7 @@ final class ISCSISession: ChannelInboundHandler {
             }
             do throws(RPCError) {
                 let resumed = try answer.decode(ResumeNexus.Answer.self)
-                nexus?.resumed(done: resumed.done, resumed.stamp)
+                nexus?.resumed(done: resumed.done, aborted: resumed.aborted, resumed.stamp)
             } catch {
                 var detail = error.detail
                 switch error.status {

@@ -183,8 +183,7 @@ final class VolumeBackend {
                 do throws(RPCError) {
                     completion(.success(try answer.decode(OpenNexus.Answer.self)))
                 } catch {
-                    let isMoving = error.status == .notOwner || error.status == .ownershipLost
-                    guard isMoving, self.service.now < deadline else {
+                    guard error.status == .notOwner, self.service.now < deadline else {
                         return completion(.failure(.unavailable(error.message)))
                     }
                     // The login goes on at the next owner.

@@ -19,7 +19,7 @@ struct HandOverTests {
         return bench.core.handOver(Bench.volume, to: other, endpoint: "b:1", now: bench.now)
     }
 
-    @Test("R9: what is being committed is answered, the rest is refused unexecuted, then the volume is given up")
+    @Test("R9: what is being committed is answered, the rest is refused, then the volume is given up")
     func handedOver() throws {
         let (bench, other) = try Self.bench()
         let nexus = try #require(bench.login())
@@ -32,10 +32,10 @@ struct HandOverTests {
         let ready = bench.submit(nexus, bench.write(8_192, 2_048, 2))
         #expect(Self.handOver(bench, to: other))
         #expect(!Self.handOver(bench, to: other))
-        #expect([reading, waiting, ready].allSatisfy { bench.refusal($0) == .ownershipLost("b:1") })
+        #expect([reading, waiting, ready].allSatisfy { bench.refusal($0) == .notOwner("b:1") })
         #expect(committing.allSatisfy { bench.answers[$0] == nil })
         // From the first refusal on nothing new is begun in this epoch, nor is it given out as served.
-        #expect(bench.refusal(bench.submit(nexus, bench.write(4_096, 2_048, 3))) == .ownershipLost("b:1"))
+        #expect(bench.refusal(bench.submit(nexus, bench.write(4_096, 2_048, 3))) == .notOwner("b:1"))
         let look = bench.ticket()
         bench.core.lookUp(look, volume: Bench.volume, now: bench.now)
         bench.run()
@@ -56,93 +56,28 @@ struct HandOverTests {
         #expect(ownership.nexuses.first?.mark.done == [CommandID(2), CommandID(3)])
     }
 
-    @Test("R9: of an epoch that was given up it is known what was done, answered and aborted; all else is unexecuted")
-    func remembered() throws {
-        let (bench, other) = try Self.bench()
-        let nexus = try #require(bench.login())
-        let second = try #require(bench.login("j"))
-        let early = bench.stamp
-        #expect(bench.isDone(bench.submit(nexus, bench.write(0, 2_048, 1), command: 1)))
-        let compare = bench.compareAndWrite(0, bench.filled(5, 512), bench.filled(6, 512))
-        _ = bench.submit(nexus, compare, command: 2)
-        #expect(bench.isDone(bench.fence(nexus, below: 9, commands: [4])))
-        bench.advance(20 * Bench.millisecond)
-        #expect(bench.isDone(manage(bench, second)))
-        bench.advance(20 * Bench.millisecond)
-        #expect(Self.handOver(bench, to: other))
-        #expect(bench.owner == nil)
-        #expect(bench.isDone(bench.submit(nexus, bench.write(0, 2_048, 1), command: 1)))
-        let again = bench.submit(nexus, compare, command: 2)
-        guard case .miscompare? = bench.answers[again] else {
-            Issue.record("a miscompare was forgotten")
-            return
-        }
-        #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 4), command: 4)) == .aborted)
-        // On its way when it was aborted, and so at each attempt.
-        for _ in 0..<2 {
-            let late = bench.submit(nexus, bench.write(0, 2_048, 5), command: 5, proved: early)
-            #expect(bench.refusal(late) == .taskAborted)
-        }
-        #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 6), command: 6)) == .ownershipLost("b:1"))
-        let read = bench.submit(nexus, bench.readOperation(0, 2_048), command: 7, proved: early)
-        #expect(bench.refusal(read) == .ownershipLost("b:1"))
-        #expect(bench.refusal(manage(bench, second)) == .ownershipLost("b:1"))
-        let unknown = bench.submit(NexusNumber(99), bench.write(0, 2_048, 1))
-        #expect(bench.refusal(unknown) == .nexusClosed)
-        // Of other epochs it says nothing.
-        let foreign = Stamp(epoch: Epoch(bench.epoch.rawValue + 1), time: bench.now)
-        #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 8), proved: foreign)) == .notOwner(nil))
-        bench.advance(OwnerLimits.relinquishedMemory)
-        #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 6), command: 6)) == .notOwner(nil))
-        let remembered = bench.core.relinquished.count
-        #expect(remembered == 0)
-    }
-
-    @Test("R9: an epoch that was given up is remembered also while the same server serves a later one")
-    func servesAgain() throws {
-        let (bench, other) = try Self.bench()
-        let nexus = try #require(bench.login())
-        let old = bench.stamp
-        #expect(Self.handOver(bench, to: other))
-        // The successor does not come.
-        bench.own()
-        #expect(bench.epoch == old.epoch)
-        bench.advance(6_000 * Bench.millisecond)
-        bench.own()
-        #expect(bench.epoch == Epoch(old.epoch.rawValue + 1))
-        let late = bench.submit(nexus, bench.write(0, 2_048, 1), proved: old)
-        #expect(bench.refusal(late) == .ownershipLost("b:1"))
-        let earlier = Stamp(epoch: Epoch(old.epoch.rawValue - 1), time: old.time)
-        #expect(bench.refusal(bench.submit(nexus, bench.write(0, 2_048, 1), proved: earlier)) == .wrongEpoch)
-    }
-
-    @Test("R9: a reset that is being committed is finished first, and what it aborts is refused as aborted")
+    @Test("R9: a reset that is being committed is finished first")
     func resetUnderWay() throws {
         let (bench, other) = try Self.bench()
         let nexus = try #require(bench.login())
         let second = try #require(bench.login("j"))
-        let early = bench.stamp
-        bench.advance(20 * Bench.millisecond)
         bench.holdsCommits = true
         let reset = manage(bench, second)
         let held = bench.submit(second, bench.write(0, 2_048, 1))
         #expect(Self.handOver(bench, to: other))
-        // Nothing is called unexecuted before it is known what is aborted.
         #expect(bench.answers[held] == nil)
-        let late = bench.submit(nexus, bench.write(0, 2_048, 1), proved: early)
         bench.holdsCommits = false
         bench.releaseHeld()
         #expect(bench.isDone(reset))
-        #expect(bench.refusal(late) == .taskAborted)
-        #expect(bench.refusal(held) == .ownershipLost("b:1"))
+        #expect(bench.refusal(held) == .notOwner("b:1"))
         #expect(bench.owner == nil)
         // What it is told of that is durable.
         let row = bench.store.state(of: Bench.volume)?.nexuses.first { $0.number == nexus }
-        #expect(row?.attentions.contains(.commandsCleared) == true)
+        #expect(row?.aborted?.epoch == Epoch(1))
     }
 
     @Test(
-        "R9: where a commit does not end, the volume is taken over anew: an epoch that has refused executes nothing more"
+        "R9: where a commit does not end, the volume is taken over anew: what was refused is settled there"
     )
     func notInTime() throws {
         let (bench, other) = try Self.bench()
@@ -174,22 +109,6 @@ struct HandOverTests {
         let old = second.epoch
         #expect(Self.handOver(second, to: successor))
         #expect(second.owner?.epoch == Epoch(old.rawValue + 1))
-    }
-
-    @Test("I10: so many epochs are remembered, the newest")
-    func boundedMemory() {
-        var epochs = RelinquishedEpochs()
-        let now = MonotonicTime(1)
-        let count = UInt64(OwnerLimits.relinquishedMaximum)
-        for number in 0...count {
-            let epoch = Relinquished(epoch: Epoch(number), endpoint: "", nexuses: [:])
-            epochs.insert(epoch, of: VolumeID(Int64(number % 7)), now: now)
-        }
-        #expect(epochs.count == OwnerLimits.relinquishedMaximum)
-        #expect(epochs.find(VolumeID(0), Epoch(0)) == nil)
-        #expect(epochs.find(VolumeID(1), Epoch(1)) != nil)
-        epochs.expire(now: now.advanced(byNanoseconds: OwnerLimits.relinquishedMemory))
-        #expect(epochs.count == 0)
     }
 
     @Test("a hand-over is not begun to itself, of another's volume, or while an initiator waits for an erasure to end")
@@ -227,85 +146,9 @@ struct HandOverTests {
     }
 }
 
-@Suite("R9: the target's side of a hand-over")
+@Suite("The target's side of a hand-over")
 struct HandOverClientTests {
     typealias Tests = NexusClientTests
-
-    /// A client whose command 1 was refused unexecuted in epoch 1, and which has found the owner of `epoch`.
-    private static func client(found epoch: UInt64) -> NexusClientTests.Client {
-        var client = Tests.client()
-        let first = client.submit(1, isChange: true, deadline: Tests.deadline)
-        _ = client.submit(2, isChange: true, deadline: Tests.deadline)
-        _ = Tests.drain(&client)
-        client.answered(first, attempt: 1, .unexecuted)
-        #expect(Tests.drain(&client) == [.locate])
-        client.ownerFound(Tests.stamp(epoch, 10))
-        #expect(Tests.drain(&client) == [.stamp(1), .ping])
-        client.proved(token: 1)
-        #expect(Tests.drain(&client) == [.resume(Tests.stamp(epoch, 10))])
-        return client
-    }
-
-    @Test("R9: what was refused unexecuted is sent in the next epoch, with the proof that the nexus was resumed with")
-    func sentAgain() {
-        var client = Self.client(found: 2)
-        client.stampArrived(Tests.stamp(2, 900))
-        #expect(Tests.drain(&client) == [.stamp(2)])
-        // More is proved before it is known that the nexus was resumed: what another aborted in between is older than that.
-        client.proved(token: 2)
-        client.resumed(done: [], Tests.stamp(2, 950))
-        let events = Tests.drain(&client)
-        #expect(events.contains(.send(1, attempt: 2, proved: Tests.stamp(2, 10))))
-    }
-
-    @Test("R9: the last answers of an owner that has handed the volume over are awaited, for a while")
-    func lastAnswers() {
-        for answer in [
-            NexusDisposition<String>.unexecuted, .final("done", nil), .ownerLost, .nexusClosed, .unproved(nil),
-        ] {
-            var client = Self.client(found: 2)
-            client.resumed(done: [], Tests.stamp(2, 11))
-            let again = NexusClientTests.Event.send(1, attempt: 2, proved: Tests.stamp(2, 10))
-            #expect(Tests.drain(&client) == [again])
-            client.answered(CommandID(2), attempt: 1, answer)
-            let expected: NexusClientTests.Event =
-                switch answer {
-                case .unexecuted: .send(2, attempt: 2, proved: Tests.stamp(2, 10))
-                case .final: .complete(2, "done")
-                default: .complete(2, "aborted")
-                }
-            #expect(Tests.drain(&client) == [expected])
-        }
-        var client = Self.client(found: 2)
-        client.resumed(done: [CommandID(2)], Tests.stamp(2, 11))
-        #expect(Tests.drain(&client).first == .complete(2, "committed"))
-        client = Self.client(found: 2)
-        client.resumed(done: [], Tests.stamp(2, 11))
-        let start = MonotonicTime(1_000_000_000)
-        client.tick(now: start, giveUp: "late")
-        client.tick(now: start.advanced(byNanoseconds: NexusClientLimits.lastAnswers - 1), giveUp: "late")
-        #expect(Tests.drain(&client).count == 1)
-        client.tick(now: start.advanced(byNanoseconds: NexusClientLimits.lastAnswers), giveUp: "late")
-        #expect(Tests.drain(&client) == [.complete(2, "aborted")])
-    }
-
-    @Test("R9: what was refused unexecuted is not sent behind an epoch that it was not sent in")
-    func onlyInTheNext() {
-        var client = Self.client(found: 3)
-        client.resumed(done: [], Tests.stamp(3, 11))
-        #expect(Tests.drain(&client) == [.complete(1, "aborted"), .complete(2, "aborted")])
-    }
-
-    @Test("R9: the deadline of what was refused unexecuted passes without harm")
-    func deadline() {
-        var client = Tests.client()
-        let id = client.submit(1, isChange: true, deadline: Tests.deadline)
-        _ = Tests.drain(&client)
-        client.answered(id, attempt: 1, .unexecuted)
-        _ = Tests.drain(&client)
-        client.tick(now: Tests.deadline, giveUp: "late")
-        #expect(Tests.drain(&client) == [.complete(1, "late")])
-    }
 
     @Test("a nexus goes to a new owner that another nexus of its target has found")
     func foundByAnother() {
@@ -316,13 +159,13 @@ struct HandOverClientTests {
         #expect(Tests.drain(&client) == [.stamp(1), .ping])
         _ = client.submit(1, isChange: true, deadline: Tests.deadline)
         client.proved(token: 1)
-        client.resumed(done: [], Tests.stamp(2, 11))
+        client.resumed(done: [], aborted: nil, Tests.stamp(2, 11))
         #expect(
             Tests.drain(&client) == [.resume(Tests.stamp(2, 10)), .send(1, attempt: 1, proved: Tests.stamp(2, 10))]
         )
     }
 
-    @Test("what never left the target is sent in the next epoch; where an earlier copy did, it is settled by R6")
+    @Test("the deadline of what never left the target passes without harm; it is sent in the next epoch")
     func neverLeft() {
         var client = Tests.client()
         let id = client.submit(1, isChange: true, deadline: Tests.deadline)
@@ -332,7 +175,10 @@ struct HandOverClientTests {
         #expect(!client.isServing(Epoch(1)))
         client.answered(id, attempt: 1, .notSent)
         client.proved(token: 1)
-        client.resumed(done: [], Tests.stamp(2, 11))
+        client.resumed(done: [], aborted: nil, Tests.stamp(2, 11))
         #expect(Tests.drain(&client).last == .send(1, attempt: 2, proved: Tests.stamp(2, 10)))
+        client.answered(id, attempt: 2, .notSent)
+        client.tick(now: Tests.deadline, giveUp: "late")
+        #expect(Tests.drain(&client) == [.locate, .complete(1, "late")])
     }
 }

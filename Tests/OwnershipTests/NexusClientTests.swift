@@ -121,7 +121,7 @@ struct NexusClientTests {
         #expect(Self.drain(&client) == [.send(2, attempt: 2, proved: Self.stamp(1, 900))])
     }
 
-    @Test("R2 R6: in a new epoch changes are not sent again: they are committed, or aborted")
+    @Test("R2 R9: in a new epoch changes are sent again that are neither durable nor aborted")
     func newEpoch() {
         var client = Self.client()
         for request in 1...3 { _ = client.submit(request, isChange: request != 3, deadline: Self.deadline) }
@@ -136,16 +136,85 @@ struct NexusClientTests {
         #expect(Self.drain(&client) == [.stamp(2), .ping])
         client.proved(token: 2)
         #expect(Self.drain(&client) == [.resume(Self.stamp(2, 9_000))])
-        client.resumed(done: [CommandID(2)], Self.stamp(2, 9_010))
+        client.resumed(done: [CommandID(2)], aborted: nil, Self.stamp(2, 9_010))
         let proof = Self.stamp(2, 9_000)
         #expect(
             Self.drain(&client) == [
-                .complete(1, "aborted"), .complete(2, "committed"), .send(3, attempt: 2, proved: proof),
+                .complete(2, "committed"), .send(1, attempt: 2, proved: Self.stamp(2, 7)),
+                .send(3, attempt: 2, proved: proof),
                 .send(4, attempt: 1, proved: Self.stamp(2, 7)),
             ]
         )
         client.answered(CommandID(4), attempt: 1, .unproved(nil))
         #expect(Self.drain(&client) == [.send(4, attempt: 2, proved: proof)])
+    }
+
+    @Test("R9: what another nexus aborted is not sent again, whatever was proved since it came")
+    func abortedByAnother() {
+        var client = Self.client()
+        _ = client.submit(1, isChange: true, deadline: Self.deadline)
+        _ = Self.drain(&client)
+        client.stampArrived(Self.stamp(1, 900))
+        client.proved(token: 1)
+        client.answered(CommandID(1), attempt: 1, .unproved(nil))
+        _ = client.submit(2, isChange: true, deadline: Self.deadline)
+        _ = client.submit(3, isChange: false, deadline: Self.deadline)
+        _ = Self.drain(&client)
+        client.ownerLost()
+        _ = client.submit(4, isChange: true, deadline: Self.deadline)
+        client.ownerFound(Self.stamp(3, 7))
+        client.proved(token: 2)
+        _ = client.submit(5, isChange: true, deadline: Self.deadline)
+        _ = Self.drain(&client)
+        // In the epoch between; of this one it is known, too, that 5 came behind it.
+        client.resumed(done: [], aborted: Self.stamp(2, 5), Self.stamp(3, 8))
+        #expect(
+            Self.drain(&client) == [
+                .complete(1, "aborted"), .complete(2, "aborted"), .complete(4, "aborted"),
+                .send(3, attempt: 2, proved: Self.stamp(3, 7)), .send(5, attempt: 1, proved: Self.stamp(3, 7)),
+            ]
+        )
+        // What came behind the reset of an epoch is sent again.
+        var other = Self.client()
+        _ = other.submit(1, isChange: true, deadline: Self.deadline)
+        other.ownerLost()
+        other.ownerFound(Self.stamp(2, 7))
+        other.proved(token: 1)
+        _ = Self.drain(&other)
+        other.resumed(done: [], aborted: Self.stamp(1, 99), Self.stamp(2, 8))
+        #expect(Self.drain(&other) == [.send(1, attempt: 2, proved: Self.stamp(2, 7))])
+    }
+
+    @Test("R9: what the nexus's own task management took back is not sent again", arguments: [false, true])
+    func abortedByItself(isAnswered: Bool) {
+        var client = Self.client()
+        _ = client.submit(1, isChange: true, deadline: Self.deadline)
+        let reset = client.submit(2, isChange: true, isManagement: true, deadline: Self.deadline)
+        _ = client.submit(3, isChange: true, deadline: Self.deadline)
+        _ = Self.drain(&client)
+        if isAnswered { client.answered(reset, attempt: 1, .final("reset", nil)) }
+        client.ownerLost()
+        client.ownerFound(Self.stamp(2, 7))
+        client.proved(token: 1)
+        _ = Self.drain(&client)
+        client.resumed(done: isAnswered ? [] : [reset], aborted: nil, Self.stamp(2, 8))
+        let events = Self.drain(&client)
+        #expect(events.first == .complete(1, "aborted"))
+        #expect(events.contains(.complete(2, "committed")) != isAnswered)
+        #expect(events.last == .send(3, attempt: 2, proved: Self.stamp(2, 7)))
+    }
+
+    @Test("R9: an old owner's last word does not send the target looking for another one")
+    func lateRefusals() {
+        for disposition in [NexusDisposition<String>.ownerLost, .notSent] {
+            var client = Self.client()
+            let id = client.submit(1, isChange: true, deadline: Self.deadline)
+            client.ownerFound(Self.stamp(2, 7))
+            _ = Self.drain(&client)
+            client.answered(id, attempt: 1, disposition)
+            client.proved(token: 1)
+            #expect(Self.drain(&client) == [.resume(Self.stamp(2, 7))])
+        }
     }
 
     @Test("R6: what waited for a nexus to be resumed carries the proof with which that was first asked for")
@@ -162,7 +231,7 @@ struct NexusClientTests {
         client.ownerLost()
         client.ownerFound(Self.stamp(2, 910))
         #expect(Self.drain(&client) == [.stamp(2), .locate, .resume(Self.stamp(2, 900))])
-        client.resumed(done: [], Self.stamp(2, 920))
+        client.resumed(done: [], aborted: nil, Self.stamp(2, 920))
         _ = client.submit(2, isChange: true, deadline: Self.deadline)
         #expect(
             Self.drain(&client) == [
@@ -187,9 +256,9 @@ struct NexusClientTests {
         client.ownerFound(Self.stamp(3, 5))
         client.proved(token: 2)
         #expect(Self.drain(&client) == [.locate, .stamp(2), .ping, .resume(Self.stamp(3, 5))])
-        client.resumed(done: [CommandID(1)], Self.stamp(2, 30))
+        client.resumed(done: [CommandID(1)], aborted: nil, Self.stamp(2, 30))
         #expect(Self.drain(&client).isEmpty)
-        client.resumed(done: [CommandID(1)], Self.stamp(3, 30))
+        client.resumed(done: [CommandID(1)], aborted: nil, Self.stamp(3, 30))
         #expect(Self.drain(&client) == [.complete(1, "committed")])
     }
 

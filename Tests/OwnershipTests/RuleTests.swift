@@ -55,7 +55,7 @@ struct RuleTests {
         let ticket = bench.ticket()
         bench.core.resumeNexus(ticket, volume: Bench.volume, nexus: nexus, proved: bench.stamp, now: bench.now)
         bench.run()
-        guard case .nexusResumed(let marks, _)? = bench.answers[ticket] else {
+        guard case .nexusResumed(let marks, _, _)? = bench.answers[ticket] else {
             Issue.record("not resumed")
             return
         }

@@ -117,12 +117,15 @@ extension Bench {
 
     /// Takes a nexus up again; the commands of it that are durable.
     @discardableResult
-    func resume(_ nexus: NexusNumber) -> [CommandID]? {
+    func resume(_ nexus: NexusNumber) -> [CommandID]? { resumption(of: nexus)?.done }
+
+    /// The same, and with what proof others came that were aborted.
+    func resumption(of nexus: NexusNumber) -> (done: [CommandID], aborted: Stamp?)? {
         let ticket = self.ticket()
         core.resumeNexus(ticket, volume: Bench.volume, nexus: nexus, proved: stamp, now: now)
         run()
-        guard case .nexusResumed(let done, _)? = answers[ticket] else { return nil }
-        return done
+        guard case .nexusResumed(let done, let aborted, _)? = answers[ticket] else { return nil }
+        return (done, aborted)
     }
 
     /// Ends the epoch and begins the next one.

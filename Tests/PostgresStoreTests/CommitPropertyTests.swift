@@ -29,6 +29,7 @@ struct CommitPropertyTests {
             if random.below(3) == 0 { part.fills = writes(8) }
             if random.below(4) == 0 { part.unit = unit() }
             if random.below(3) == 0 { part.attentions = attentions() }
+            if random.below(4) == 0 { part.aborts = aborts() }
             return part
         }
 
@@ -81,6 +82,14 @@ struct CommitPropertyTests {
                 guard random.below(2) == 0 else { return nil }
                 let list = UnitAttention.allCases.shuffled(using: &random).prefix(random.below(6))
                 return NexusAttentions(nexus: NexusNumber(number), attentions: Array(list))
+            }
+        }
+
+        /// Of commits that may come in any order.
+        mutating func aborts() -> [NexusAbort] {
+            (1...CommitPropertyTests.nexuses + 1).compactMap { number in
+                guard random.below(2) == 0 else { return nil }
+                return NexusAbort(nexus: NexusNumber(number), time: MonotonicTime(UInt64(random.below(1_000))))
             }
         }
 
@@ -218,6 +227,8 @@ struct CommitPropertyTests {
             try #require(ownership.unit == load.model.unit, "seed \(seed) step \(step)")
             let attentions = ownership.nexuses.map { ($0.number, $0.attentions) }
             try #require(Dictionary(uniqueKeysWithValues: attentions) == load.model.attentions)
+            let aborted = ownership.nexuses.compactMap { row in row.aborted.map { (row.number, $0) } }
+            try #require(Dictionary(uniqueKeysWithValues: aborted) == load.model.aborted)
         }
         try await compareBytes(fixture, load.model)
         try compareObjects(fixture, load.model)

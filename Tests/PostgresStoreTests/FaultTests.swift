@@ -166,6 +166,7 @@ struct FaultTests {
         unit.identifyingText = [65]
         part.unit = unit
         part.attentions = [NexusAttentions(nexus: NexusNumber(1), attentions: [.capacityChanged])]
+        part.aborts = [NexusAbort(nexus: NexusNumber(1), time: MonotonicTime(5))]
         part.told = ToldDescription(sizeBytes: 512, isReadOnly: false)
         part.isRidOfRemains = true
         return part

@@ -221,6 +221,28 @@ struct LogicalUnitTests {
         )
     }
 
+    /// R9: of aborts the newest counts, in whatever order commits come; an earlier epoch's is older than any of the next.
+    @Test func abortsAreKept() async throws {
+        let fixture = try await Fixture()
+        try await open([1, 2, 3], fixture)
+        func abort(_ epoch: Epoch, _ times: [(UInt64, UInt64)]) async throws {
+            var part = VolumeCommit(volume: fixture.volume, epoch: epoch)
+            part.aborts = times.map { NexusAbort(nexus: NexusNumber($0), time: MonotonicTime($1)) }
+            try await fixture.commit { $0 = part }
+        }
+        func stamp(_ epoch: Epoch, _ time: UInt64) -> Stamp { Stamp(epoch: epoch, time: MonotonicTime(time)) }
+        let old = fixture.epoch
+        // A nexus that has been closed leaves nothing behind.
+        try await abort(old, [(1, 500), (2, 700), (77, 900)])
+        try await abort(old, [(1, 400), (2, 800)])
+        let first = try await takeOver(fixture)
+        #expect(first.nexuses.map(\.aborted) == [stamp(old, 500), stamp(old, 800), nil])
+        try await abort(first.epoch, [(1, 3)])
+        #expect(
+            try await takeOver(fixture).nexuses.map(\.aborted) == [stamp(first.epoch, 3), stamp(old, 800), nil]
+        )
+    }
+
     /// A later release may know conditions that this one does not.
     @Test func unknownConditionsAreLeftOut() async throws {
         let fixture = try await Fixture()

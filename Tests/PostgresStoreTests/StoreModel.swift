@@ -30,6 +30,7 @@ struct StoreModel {
     var unit = LogicalUnitState()
     /// Of the nexuses that are open.
     var attentions: [NexusNumber: [UnitAttention]] = [:]
+    var aborted: [NexusNumber: Stamp] = [:]
     private var commitNumber = 0
 
     mutating func reserve(_ ids: [ObjectID]) {
@@ -75,6 +76,10 @@ struct StoreModel {
         }
         if let unit = part.unit { self.unit = unit }
         for entry in part.attentions where attentions[entry.nexus] != nil { attentions[entry.nexus] = entry.attentions }
+        for entry in part.aborts where attentions[entry.nexus] != nil {
+            let stamp = Stamp(epoch: part.epoch, time: entry.time)
+            if aborted[entry.nexus].map(stamp.isNewer) ?? true { aborted[entry.nexus] = stamp }
+        }
         return detail
     }
 

@@ -98,17 +98,6 @@ struct FrameVectorTests {
             credit: 27,
             body: body { error.encode(into: &$0) }
         )
-        let moved = RPCError.ownershipLost(epoch: Epoch(7), successor: "c2:7401", "move")
-        #expect(moved.ownerHint == RPCOwnerHint(epoch: Epoch(7), endpoint: "c2:7401"))
-        try check(
-            "answer-ownership-lost",
-            type: type,
-            flags: 1,
-            id: 0x10000,
-            word: RPCStatus.ownershipLost.rawValue,
-            credit: 27,
-            body: body { moved.encode(into: &$0) }
-        )
     }
 
     @Test(arguments: ["bad-length-short", "bad-length-long"])

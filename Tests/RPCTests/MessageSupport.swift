@@ -173,6 +173,7 @@ extension MessageVector {
             0x13,
             ResumeNexus.Answer(
                 done: [CommandID(40), CommandID(42)],
+                aborted: Stamp(epoch: Epoch(2), time: MonotonicTime(5_500_000_000)),
                 stamp: Stamp(epoch: Epoch(3), time: MonotonicTime(6_000_000_001))
             )
         ),

@@ -60,21 +60,20 @@ check "$V" resend-across-epochs $T conc=1 K=1 RS=1 noResend=0
 check "$H" right-leases-crash $T CR=1
 check "$H" right-leases-login $G LG=1 RS=1
 check "$H" right-leases-takeover $T RS=1 revive=1
-# Hand-over (R9): against a second initiator's write in between, then against its CLEAR TASK SET.
-W="$T K=1 PB=0 conc=1 HO=1 RS=1"
-A="$T K=1 PB=0 HO=1 CTS=1"
-check "$V" refused-though-it-may-be-committed $W RS=0 hoFinish=0
-check "$V" refused-without-looking-what-was-done $W hoKnown=0
-check "$V" refused-by-who-did-not-serve-the-epoch $W hoOwn=0
-check "$V" goes-on-in-an-epoch-in-which-it-refused $W hoFinal=0
-check "$V" aborts-are-forgotten-with-the-hand-over $A hoAbort=0
-check "$V" sent-in-any-later-epoch $A EMAX=3 HO=2 hoNext=0
-check "$V" resumed-without-the-aborts-of-the-epoch $A EMAX=3 HO=2 hoResume=0
-check "$H" right-hand-over $W
-check "$H" right-hand-over-crash $W CR=1
-check "$H" right-hand-over-twice $W EMAX=3 HO=2
-check "$H" right-hand-over-aborts $A RS=1
-check "$H" right-hand-over-aborts-twice $A EMAX=3 HO=2
-check "$H" right-hand-over-two-paths $T HO=1
+# Sent again behind a takeover (R9): against a second initiator's write in between, then against its CLEAR TASK SET.
+W="$T K=1 PB=0 RE=1 conc=1 RS=1"
+A="$T K=1 PB=0 RE=1 CTS=1 RS=1"
+check "$V" sent-again-without-looking-what-is-durable $W reDone=0
+check "$V" aborts-are-not-durable $A reAbort=0
+check "$V" what-never-left-is-not-looked-at $A reEvery=0
+check "$H" right-sent-again $W EMAX=3
+check "$H" right-sent-again-crash $W CR=1
+check "$H" right-sent-again-aborts $A EMAX=3 CR=1
+check "$H" right-sent-again-two-paths $T RE=1 RS=1 revive=1
+check "$H" right-sent-again-two-paths-crash $T RE=1 CR=1
+check "$H" right-sent-again-login $T RE=1 EMAX=3 LG=1
+check "$H" right-hand-over $W EMAX=3 HO=2
+check "$H" right-hand-over-aborts $A EMAX=3 HO=1
+check "$H" right-hand-over-two-paths $T RE=1 HO=1
 echo "$bad not as expected"
 exit $((bad > 0))

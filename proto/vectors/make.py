@@ -139,7 +139,7 @@ write("open-nexus", "0x12 open nexus, request.",
       .u16(1, "portal group tag").string("target-1", "node"))
 write("open-nexus-answer", "0x12 open nexus, answer.", M().u64(3, "nexus").stamp(2, 5_000_000_000))
 write("resume-nexus", "0x13 resume nexus, request.", M().i64(7, "volume").u64(3, "nexus").stamp(3, 6_000_000_000, "proved"))
-write("resume-nexus-answer", "0x13 resume nexus, answer.", M().ids("done", 40, 42).stamp(3, 6_000_000_001))
+write("resume-nexus-answer", "0x13 resume nexus, answer.", M().ids("done", 40, 42).flag(True, "aborted is there").stamp(2, 5_500_000_000, "aborted").stamp(3, 6_000_000_001))
 write("close-nexus", "0x14 close nexus, request.", M().i64(7, "volume").u64(3, "nexus"))
 write("stamps", "0x15 stamps, request.", M().count(2, "volumes").i64(7, "volume").i64(8, "volume"))
 write("stamps-answer", "0x15 stamps, answer: the second volume is not owned here.",

@@ -78,7 +78,7 @@ private func check<Message>(
 
 /// An answer's error takes any body.
 private func checkError(_ body: ByteBuffer) throws(FuzzFailure) {
-    for status in [RPCStatus.wrongEpoch, .notOwner, .ownershipLost, .miscompare] {
+    for status in [RPCStatus.wrongEpoch, .notOwner, .miscompare] {
         let error = RPCError(status: status, decoding: body)
         _ = error.ownerHint
         _ = error.description

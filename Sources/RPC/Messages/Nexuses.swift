@@ -117,18 +117,22 @@ public struct ResumeNexus: RPCMessage {
         buffer.writeRPCStamp(stamp)
     }
 
-    /// What was done of the nexus's commands in earlier epochs: whatever is not listed was not done and never will be.
+    /// What became of the nexus's commands in earlier epochs: a change that is not listed was not done by what was sent there, and
+    /// never will be (R9).
     public struct Answer: RPCMessage {
         /// 0x13.
         public static let type = RPCMessageType.resumeNexus
         /// Commands that are durable, ascending.
         public var done: [CommandID]
+        /// Another nexus aborted all changes that came when their initiator had proved no more than this; nil where none did.
+        public var aborted: Stamp?
         /// A newer stamp.
         public var stamp: Stamp
 
         /// The outcomes of earlier epochs.
-        public init(done: [CommandID], stamp: Stamp) {
+        public init(done: [CommandID], aborted: Stamp? = nil, stamp: Stamp) {
             self.done = done
+            self.aborted = aborted
             self.stamp = stamp
         }
 
@@ -138,12 +142,16 @@ public struct ResumeNexus: RPCMessage {
                 minimumElementBytes: 8,
                 maximumCount: RPCMessageLimits.outcomesMaximum
             ) { (b: inout ByteBuffer) throws(RPCDecodingError) in try b.readRPCIdentifier() }
+            aborted = try buffer.readRPCOptional { (b: inout ByteBuffer) throws(RPCDecodingError) in
+                try b.readRPCStamp()
+            }
             stamp = try buffer.readRPCStamp()
         }
 
         /// Appends the fields in the order of the specification.
         public func encode(into buffer: inout ByteBuffer) {
             buffer.writeRPCArray(done) { $0.writeRPCIdentifier($1) }
+            buffer.writeRPCOptional(aborted) { $0.writeRPCStamp($1) }
             buffer.writeRPCStamp(stamp)
         }
     }
