@@ -18,7 +18,7 @@ final class FailpointLoad: Sendable {
     private let state = NIOLockedValueBox(State())
 
     /// What a volume's region of one run of writes has, in sectors of 512 bytes.
-    private static let regionSectors: UInt64 = 256
+    private static let regionSectors: UInt64 = 64
     /// How long an agent is waited for before it is started anew, which makes all of its jobs due.
     private static let agentPatience: Duration = .milliseconds(1_300)
     /// What a killed process may leave behind: it is collected.
@@ -48,7 +48,7 @@ final class FailpointLoad: Sendable {
         let rounds = Task {
             while !isOver.withLockedValue({ $0 }) {
                 try await round(at: point)
-                try await Task.sleep(for: .milliseconds(20))
+                try await Task.sleep(for: .milliseconds(50))
             }
         }
         do {
@@ -86,9 +86,10 @@ final class FailpointLoad: Sendable {
             let writes = Initiator.Writes(
                 url: url,
                 journal: "\(cluster.directory)/journal-\(index)",
-                milliseconds: 150,
+                milliseconds: 100,
                 firstSector: index * Self.regionSectors,
-                sectors: Self.regionSectors
+                sectors: Self.regionSectors,
+                length: 8
             )
             state.journals.append(writes)
             return writes
