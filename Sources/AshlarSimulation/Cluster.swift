@@ -27,7 +27,9 @@ final class Cluster {
     static let volume = VolumeID(7)
     static let sectorBytes = 512
     /// Data blocks that are used, in windows across the borders of regions.
-    static let windows = 4
+    static let windows = 5
+    /// The last of them lies across the end of the volume while that is smallest.
+    static let tail = windows - 1
     static let blocksInWindow = 6
     static let timeToLive = UInt64(Limits.nexusTimeToLiveMilliseconds) * 1_000_000
     let seed: UInt64
@@ -54,6 +56,8 @@ final class Cluster {
     /// Some clusters compress, some do not.
     let compressor: BlockCompressor?
     var operations: [ClusterOperation] = []
+    /// The last time that the tail was cut off.
+    var lastCut: Int?
     /// Which initiator waits for an operation.
     var owners: [Int: Int] = [:]
     enum Mood {
@@ -101,7 +105,8 @@ final class Cluster {
         let drawn: UInt32 = [512, 2_048, 2_048, 4_096][generator.below(4)]
         let blockBytes = wanted ?? drawn
         self.blockBytes = Int(blockBytes)
-        let size = UInt64(Self.windows) * Limits.regionBlocks * UInt64(blockBytes)
+        let regions = UInt64(Self.tail + generator.below(3))
+        let size = regions * Limits.regionBlocks * UInt64(blockBytes)
         let geometry = try Geometry(sizeBytes: size, blockSizeBytes: blockBytes)
         var policy = CachePolicy.standard
         policy.cachedBytesMaximum = 4 * UInt64(blockBytes)
@@ -173,10 +178,10 @@ final class Cluster {
         window == 0 ? 0 : UInt64(window) * Limits.regionBlocks - UInt64(blocksInWindow / 2)
     }
 
-    /// The first block of an initiator's own place for copies, which is as large as a window and lies behind the last of them:
-    /// what goes across windows does not reach it.
+    /// The first block of an initiator's own place for copies, which is as large as a window and lies before the tail: what goes
+    /// across windows does not reach it.
     static func placeOfCopies(_ initiator: Int) -> UInt64 {
-        windowStart(windows - 1) + UInt64((initiator + 1) * 2 * blocksInWindow)
+        windowStart(tail - 1) + UInt64((initiator + 1) * 2 * blocksInWindow)
     }
 
     func offset(ofSector sector: Int) -> UInt64 {

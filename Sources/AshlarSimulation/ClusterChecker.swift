@@ -18,6 +18,8 @@ extension Cluster {
             count: sectors,
             values: (0..<sectors).map { sector in
                 let offset = offset(ofSector: sector)
+                // What lies behind the end is not yet zeros, and will be before anybody reads it.
+                guard offset < store.description(of: Self.volume)?.zeroFromBytes ?? .max else { return 0 }
                 return content(BlockID(offset / UInt64(blockBytes)), &result)?
                     .getInteger(at: Int(offset) % blockBytes) ?? 0
             },

@@ -512,7 +512,9 @@ extension Cluster {
             return issueReservation(session)
         }
         if !isAlone(session), generator.chance(12), issueCopy(session) { return }
-        let window = generator.below(Self.windows)
+        var window = generator.below(Self.windows)
+        // Now and then also where nothing is.
+        if window == Self.tail, !hasTail, generator.chance(80) { window = generator.below(Self.tail) }
         var count = 1 + generator.below(generator.chance(70) ? 6 : sectorsInWindow - 1)
         var first = window * sectorsInWindow + generator.below(sectorsInWindow - count + 1)
         var operation = ClusterOperation(isRead: false, firstSector: first, count: count, values: [], begun: now)
@@ -522,10 +524,10 @@ extension Cluster {
             operation.isRead = true
             command = .read(range(first, count))
         } else if dice < 57 {
-            if generator.chance(20) {
+            if window < Self.tail, generator.chance(20) {
                 // Across windows, and what lies between them.
                 first = window * sectorsInWindow
-                count = (1 + generator.below(Self.windows - window)) * sectorsInWindow
+                count = (1 + generator.below(Self.tail - window)) * sectorsInWindow
             }
             operation.firstSector = first
             operation.count = count
@@ -561,6 +563,11 @@ extension Cluster {
         )
         session.inFlight[id] = number
         drain(session)
+    }
+
+    private var hasTail: Bool {
+        let regions = (store.description(of: Self.volume)?.geometry.blockCount ?? 0) / Limits.regionBlocks
+        return regions > UInt64(Self.tail)
     }
 
     func takeValue() -> UInt64 {
@@ -645,7 +652,10 @@ extension Cluster {
             count("failed \(refusal)")
             operations[index].fate = .never
             operations[index].refusal = refusal
-            if case .attention = refusal { operations[index].isExcused = true }
+            switch refusal {
+            case .attention, .outOfRange: operations[index].isExcused = true
+            default: break
+            }
             if refusal == .reservationConflict { keptOut(session) }
         }
         owners[index] = nil

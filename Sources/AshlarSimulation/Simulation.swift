@@ -139,21 +139,42 @@ extension Cluster {
         }
     }
 
-    /// An administrator makes the volume larger, or as small as it was: nobody has written to what comes and goes. The servers
-    /// hear of it when they look.
+    /// An administrator makes the volume larger or smaller. What is cut off is zeros when it comes back. The servers hear of it
+    /// when they look.
     private func resize() {
         guard var description = store.description(of: Self.volume) else { return }
-        let regions = UInt64(Self.windows + generator.below(3))
+        let regions = UInt64(Self.tail + generator.below(3))
         let block = description.geometry.blockSizeBytes
         let size = regions * Limits.regionBlocks * UInt64(block)
         guard size != description.geometry.sizeBytes,
             let geometry = try? Geometry(sizeBytes: size, blockSizeBytes: block)
         else { return }
-        count(size > description.geometry.sizeBytes ? "grown" : "shrunk")
+        let isGrown = size > description.geometry.sizeBytes
+        count(isGrown ? "grown" : "shrunk")
+        if regions == Self.tail { cutTail() } else if isGrown { endCut() }
         description.geometry = geometry
         description.revision += 1
         store.describe(description)
         for index in servers.indices { tell(index) }
+    }
+
+    /// What lies in the tail becomes zeros, at some time before the volume grows over it again.
+    private func cutTail() {
+        let first = (0..<sectors).first { isCut($0) } ?? sectors
+        var cut = ClusterOperation(isRead: false, firstSector: first, count: sectors - first, values: [], begun: now)
+        cut.values = Array(repeating: 0, count: cut.count)
+        cut.fate = .done
+        lastCut = operations.count
+        operations.append(cut)
+    }
+
+    /// Whether a sector is not there while the volume is smallest.
+    private func isCut(_ sector: Int) -> Bool {
+        offset(ofSector: sector) >= UInt64(Self.tail) * Limits.regionBlocks * UInt64(blockBytes)
+    }
+
+    private func endCut() {
+        if let lastCut { operations[lastCut].latest = min(operations[lastCut].latest, now) }
     }
 
     private func tell(_ index: Int) {

@@ -35,6 +35,8 @@ public struct ModelStore {
         case copiesNotCounted
         /// Changes of the logical unit's state are not kept.
         case reservationsIgnored
+        /// It is not kept that something lies behind the end of a volume that shrank.
+        case remainsForgotten
         /// Object ids are handed out a second time (M9).
         case idsReused
     }
@@ -564,6 +566,7 @@ public struct ModelStore {
         let isSmaller = size < volume.description.geometry.sizeBytes
         volume.description = description
         volume.description.zeroFromBytes = isSmaller ? min(zeroFrom ?? size, size) : zeroFrom
+        if defect == .remainsForgotten { volume.description.zeroFromBytes = nil }
         if isSmaller { volume.epoch = Epoch(volume.epoch.rawValue + 1) }
         volumes[description.id] = volume
     }

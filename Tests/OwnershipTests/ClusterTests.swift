@@ -15,7 +15,9 @@ struct ClusterTests {
         let environment = ProcessInfo.processInfo.environment
         if let seed = environment["ASHLAR_SEED"].flatMap(UInt64.init) { return [seed] }
         if let count = environment["ASHLAR_SEEDS"].flatMap(UInt64.init) { return (1...max(count, 1)).map { $0 } }
-        return (1...8).map { $0 }
+        let fresh = (0..<2).map { _ in UInt64.random(in: 1_000_000 ... .max) }
+        print("fresh seeds: \(fresh)")
+        return (1...6).map { $0 } + fresh
     }()
 
     @Test(
