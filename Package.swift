@@ -68,6 +68,7 @@ let package = Package(
         .target(name: "AgentPlanning", dependencies: ["AshlarCore", "BlockObjects", "RPC"], swiftSettings: settings),
 
         // Thin shells.
+        .target(name: "Failpoints", swiftSettings: settings),
         .target(
             name: "Observability",
             dependencies: ["AshlarCore", nioCore, nioPosix, nioHTTP1, nioConcurrency, logging, metrics],
@@ -75,18 +76,21 @@ let package = Package(
         ),
         .target(
             name: "PostgresStore",
-            dependencies: ["AshlarCore", "Ownership", "CLibPQ", "CLinux", nioCore, nioConcurrency, logging, crypto],
+            dependencies: [
+                "AshlarCore", "Failpoints", "Ownership", "CLibPQ", "CLinux", nioCore, nioConcurrency, logging, crypto,
+            ],
             swiftSettings: settings
         ),
         .target(
             name: "ObjectStore",
-            dependencies: ["AshlarCore", "BlockObjects", "CLinux", nioCore, nioConcurrency, logging],
+            dependencies: ["AshlarCore", "Failpoints", "BlockObjects", "CLinux", nioCore, nioConcurrency, logging],
             swiftSettings: settings
         ),
         .target(
             name: "Transport",
             dependencies: [
-                "AshlarCore", "RPC", nioCore, nioPosix, nioConcurrency, nioSSL, crypto, x509, asn1, logging, deque,
+                "AshlarCore", "Failpoints", "RPC", nioCore, nioPosix, nioConcurrency, nioSSL, crypto, x509, asn1,
+                logging, deque,
             ],
             swiftSettings: settings
         ),
@@ -120,15 +124,16 @@ let package = Package(
         .target(
             name: "Agent",
             dependencies: [
-                "AshlarCore", "BlockObjects", "AgentPlanning", "RPC", "Transport", "Observability", nioCore, nioPosix,
-                logging, metrics,
+                "AshlarCore", "BlockObjects", "AgentPlanning", "Failpoints", "RPC", "Transport", "Observability",
+                nioCore,
+                nioPosix, logging, metrics,
             ],
             swiftSettings: settings
         ),
         .target(
             name: "ControlPlane",
             dependencies: [
-                "AshlarCore", "RPC", "Transport", "PostgresStore", "Observability",
+                "AshlarCore", "Failpoints", "RPC", "Transport", "PostgresStore", "Observability",
                 nioCore, nioPosix, nioSSL, crypto, hummingbird, hummingbirdTLS, logging, metrics,
             ],
             swiftSettings: settings
@@ -136,8 +141,8 @@ let package = Package(
         .executableTarget(
             name: "ashlar",
             dependencies: [
-                "AshlarCore", "RPC", "Transport", "PostgresStore", "ObjectStore", "Observability", "TargetNode",
-                "CacheServer",
+                "AshlarCore", "Failpoints", "RPC", "Transport", "PostgresStore", "ObjectStore", "Observability",
+                "TargetNode", "CacheServer",
                 "ObjectServer", "Agent", "ControlPlane", "Supervision", "CLinux",
                 nioCore, nioPosix, nioHTTP1, nioFoundation, nioConcurrency, nioSSL, crypto, logging, metrics, lifecycle,
                 arguments, configuration, httpClient,
@@ -150,8 +155,9 @@ let package = Package(
         .target(
             name: "AshlarTestSupport",
             dependencies: [
-                "AshlarCore", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "ObjectStore", "CLinux", nioCore,
-                nioConcurrency, logging, deque,
+                "AshlarCore", "Failpoints", "Ownership", "ISCSI", "SCSI", "RPC", "BlockObjects", "ObjectStore",
+                "CLinux",
+                nioCore, nioConcurrency, logging, deque,
             ],
             swiftSettings: settings
         ),
@@ -192,6 +198,7 @@ let package = Package(
             swiftSettings: settings
         ),
         .testTarget(name: "ArchitectureTests", swiftSettings: settings),
+        .testTarget(name: "FailpointsTests", dependencies: ["Failpoints"], swiftSettings: settings),
         .testTarget(
             name: "OwnershipTests",
             dependencies: ["Ownership", "AshlarCore", "AshlarSimulation", "AshlarTestSupport", nioCore, deque],
@@ -217,8 +224,8 @@ let package = Package(
         .testTarget(
             name: "ObjectStoreTests",
             dependencies: [
-                "AshlarCore", "AshlarTestSupport", "BlockObjects", "ObjectStore", "CLinux", nioCore, nioConcurrency,
-                logging,
+                "AshlarCore", "AshlarTestSupport", "BlockObjects", "Failpoints", "ObjectStore", "CLinux", nioCore,
+                nioConcurrency, logging,
             ],
             swiftSettings: settings
         ),
@@ -264,8 +271,8 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ashlar", "ashlar-torture", "AshlarCore", "AshlarTestSupport", "ISCSI", "ISNS", nioCore, nioHTTP1,
-                nioConcurrency, nioSSL, httpClient,
+                "ashlar", "ashlar-torture", "AshlarCore", "AshlarTestSupport", "Failpoints", "ISCSI", "ISNS", "RPC",
+                "Transport", nioCore, nioPosix, nioHTTP1, nioConcurrency, nioSSL, httpClient, logging,
             ],
             exclude: ["Conformance", "Initiator"],
             swiftSettings: settings

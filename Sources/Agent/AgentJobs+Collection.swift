@@ -1,5 +1,6 @@
 import AgentPlanning
 import AshlarCore
+import Failpoints
 import Logging
 import Observability
 import RPC
@@ -15,6 +16,7 @@ extension AgentJobs {
             deadlineMilliseconds: AgentLimits.mapDeadlineMilliseconds
         )
         guard !answer.objects.isEmpty else { return .nothing }
+        Failpoint.agentDeadReceived.reach()
         let deletions = answer.objects.map { dead in
             // Server 0: an intent that was never mapped; nobody knows where its bytes were put, if they were.
             Deletion(object: dead.object, servers: dead.server.rawValue == 0 ? allServers : [dead.server])
@@ -22,10 +24,12 @@ extension AgentJobs {
         let gone = await deleteAll(deletions)
         metrics.objectsCollected.increment(by: UInt64(gone.count))
         if !gone.isEmpty {
+            Failpoint.agentDeadDeleted.reach()
             try await cache.tell(
                 ForgetObjects(gone),
                 deadlineMilliseconds: AgentLimits.mapDeadlineMilliseconds
             )
+            Failpoint.agentDeadForgotten.reach()
         }
         logger.debug("dead objects deleted", metadata: ["objects": "\(gone.count) of \(answer.objects.count)"])
         if gone.count < answer.objects.count, !gate.isClosed {
@@ -89,6 +93,7 @@ extension AgentJobs {
         cache: AgentPeer
     ) async throws(AgentError) -> Int {
         guard !listed.isEmpty else { return 0 }
+        Failpoint.agentScanListed.reach()
         let (answer, _) = try await cache.ask(
             KnownObjects(listed),
             answer: KnownObjects.self,
@@ -104,6 +109,7 @@ extension AgentJobs {
                     + "an older one or another cluster's: nothing is deleted"
             )
         }
+        if !unknown.isEmpty { Failpoint.agentScanCompared.reach() }
         let gone = await deleteAll(unknown.map { Deletion(object: $0, servers: [server]) })
         for object in gone {
             logger.notice("object without a row deleted", metadata: ["object": "\(object)", "server": "\(server)"])
@@ -157,6 +163,7 @@ extension AgentJobs {
                     DeleteObject(object: deletion.object),
                     deadlineMilliseconds: AgentLimits.objectDeadlineMilliseconds
                 )
+                Failpoint.agentObjectDeleted.reach()
             } catch {
                 logger.debug(
                     "object not deleted",

@@ -1,6 +1,7 @@
 import AgentPlanning
 import AshlarCore
 import BlockObjects
+import Failpoints
 import Logging
 import NIOCore
 import Observability
@@ -24,6 +25,7 @@ extension AgentJobs {
         )
         let plan = try CompactionPlan(work)
         guard !plan.items.isEmpty else { return .nothing }
+        Failpoint.agentCompactionReceived.reach()
         let (fetched, damaged) = try await fetch(plan, blockSizeBytes: work.blockSizeBytes)
         for start in stride(from: 0, to: damaged.count, by: RPCMessageLimits.objectsReportedMaximum) {
             let end = min(start + RPCMessageLimits.objectsReportedMaximum, damaged.count)
@@ -46,6 +48,7 @@ extension AgentJobs {
             answer: CountAnswer.self,
             deadlineMilliseconds: AgentLimits.mapDeadlineMilliseconds
         )
+        Failpoint.agentCompactionMapped.reach()
         metrics.blocksCompacted.increment(by: answer.count)
         logger.debug(
             "objects compacted",

@@ -1,5 +1,6 @@
 import AgentPlanning
 import AshlarCore
+import Failpoints
 import Logging
 import Observability
 import RPC
@@ -62,12 +63,14 @@ extension AgentJobs {
             )
         }
         complaints.withLock { $0.settled() }
+        Failpoint.agentClockLearned.reach()
         for mark in marks where mark.clock < age.clock {
             guard let peer = peers.objects[mark.server] else { continue }
             try await peer.tell(
                 RaiseClock(clock: age.clock),
                 deadlineMilliseconds: AgentLimits.objectDeadlineMilliseconds
             )
+            Failpoint.agentClockRaised.reach()
         }
     }
 

@@ -1,6 +1,7 @@
 import AgentPlanning
 import AshlarCore
 import BlockObjects
+import Failpoints
 import Logging
 import NIOCore
 import Observability
@@ -24,6 +25,7 @@ extension AgentJobs {
             deadlineMilliseconds: AgentLimits.askDeadlineMilliseconds
         )
         guard !work.blocks.isEmpty else { return .nothing }
+        Failpoint.agentMoveReceived.reach()
         await foundWork()
         let packed = try pack(work, payload: payload)
         guard gate.enter() else { throw AgentError(.stopping, "the agent stops") }
@@ -41,6 +43,7 @@ extension AgentJobs {
             answer: CountAnswer.self,
             deadlineMilliseconds: AgentLimits.mapDeadlineMilliseconds
         )
+        Failpoint.agentMoveMapped.reach()
         let mapped = min(Int(clamping: answer.count), packed.slots.count)
         metrics.blocksMoved.increment(by: UInt64(mapped))
         metrics.blocksStale.increment(by: UInt64(packed.slots.count - mapped))

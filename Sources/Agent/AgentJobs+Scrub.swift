@@ -1,5 +1,6 @@
 import AgentPlanning
 import AshlarCore
+import Failpoints
 import Logging
 import Observability
 import RPC
@@ -23,11 +24,14 @@ extension AgentJobs {
         }
         metrics.itemsScrubbed.increment(by: work.items)
         guard !work.objects.isEmpty else { return work.items > 0 ? .worked : .nothing }
+        Failpoint.agentScrubReceived.reach()
         var findings: [ReportObjects.Finding] = []
         for object in work.objects.prefix(RPCMessageLimits.objectsReportedMaximum) {
             findings.append(try await verified(object))
         }
+        Failpoint.agentScrubVerified.reach()
         try await report(findings, token: work.token, cache: cache)
+        Failpoint.agentScrubReported.reach()
         metrics.objectsScrubbed.increment(by: UInt64(findings.count))
         return .worked
     }

@@ -1,6 +1,7 @@
 import AgentPlanning
 import AshlarCore
 import BlockObjects
+import Failpoints
 import Logging
 import NIOCore
 import Observability
@@ -97,6 +98,7 @@ final class AgentJobs: Sendable {
                 placement.withLock { $0.putSucceeded(on: server) }
                 metrics.objectsPut.increment()
                 metrics.bytesPut.increment(by: UInt64(bytes.readableBytes))
+                Failpoint.agentObjectPut.reach()
                 return server
             } catch {
                 placement.withLock { $0.putFailed(on: server, now: RPCClock.now) }
@@ -117,6 +119,7 @@ final class AgentJobs: Sendable {
             deadlineMilliseconds: AgentLimits.askDeadlineMilliseconds
         )
         metrics.blocksEvicted.increment(by: answer.count)
+        if answer.count > 0 { Failpoint.agentItemsEvicted.reach() }
         return answer.count > 0 && answer.left > 0 ? .worked : .nothing
     }
 }

@@ -1,4 +1,5 @@
 import CLinux
+public import Failpoints
 import Logging
 import NIOConcurrencyHelpers
 public import ObjectStore

@@ -1,3 +1,4 @@
+import Failpoints
 import Logging
 
 /// What the API does, without HTTP: checks, rows, and the word to the cache servers.
@@ -43,6 +44,7 @@ struct ControlService: Sendable {
             error.message = "Another volume has the iqn \(draft.iqn)."
             throw error
         }
+        Failpoint.controlVolumeCreated.reach()
         logger.info("volume created", metadata: ["volume": "\(volume.name)", "bytes": "\(volume.sizeBytes)"])
         return volume
     }
@@ -62,6 +64,7 @@ struct ControlService: Sendable {
 
     func changeVolume(_ name: String, _ request: ChangeVolumeRequest) async throws -> VolumeDocument {
         let volume = try await store.changeVolume(named: name, try VolumeRules.checked(request))
+        Failpoint.controlVolumeChanged.reach()
         logger.info("volume changed", metadata: ["volume": "\(name)", "revision": "\(volume.revision)"])
         return await announced(volume)
     }
@@ -72,6 +75,7 @@ struct ControlService: Sendable {
             sizeBytes: request.sizeBytes,
             force: request.force ?? false
         )
+        Failpoint.controlVolumeResized.reach()
         logger.info("volume resized", metadata: ["volume": "\(name)", "bytes": "\(volume.sizeBytes)"])
         return await announced(volume)
     }
@@ -97,6 +101,7 @@ struct ControlService: Sendable {
 
     func deleteVolume(_ name: String, force: Bool) async throws -> JobReference {
         let record = try await store.markDeleting(named: name, force: force)
+        Failpoint.controlDeletionMarked.reach()
         logger.info("volume being deleted", metadata: ["volume": "\(name)", "force": "\(force)"])
         return JobReference(job: try await startDeletion(name, record))
     }
@@ -112,6 +117,7 @@ struct ControlService: Sendable {
     private func startDeletion(_ name: String, _ record: VolumeOwnerRecord) async throws -> String {
         try await jobs.start(kind: "delete", subject: name) { progress in
             try await delete(name, record, progress)
+            Failpoint.controlVolumeDeleted.reach()
             logger.info("volume deleted", metadata: ["volume": "\(name)"])
             return Jobs.Outcome("deleted")
         }
@@ -136,6 +142,7 @@ struct ControlService: Sendable {
             } else if try await store.deletionStep(volume: record.volume) {
                 break
             }
+            Failpoint.controlDeletionStepped.reach()
             done += UInt64(ControlLimits.deletionStepRows)
             await progress.report(done: min(done, total), total: total, "removing rows")
         }
@@ -163,6 +170,7 @@ struct ControlService: Sendable {
         guard let target = try await store.setDraining(target: name, change.draining) else {
             throw ControlError.noSuchTarget(name)
         }
+        Failpoint.controlDrainingSet.reach()
         let what = change.draining ? "target is to be drained" : "target takes sessions again"
         logger.notice("\(what)", metadata: ["target": "\(name)"])
         return target
@@ -195,6 +203,7 @@ struct ControlService: Sendable {
         guard let node = try await store.setDraining(cache: name, change.draining) else {
             throw ControlError.noSuchCache(name)
         }
+        Failpoint.controlDrainingSet.reach()
         let what = change.draining ? "cache server is to be drained" : "cache server takes volumes again"
         logger.notice("\(what)", metadata: ["cache": "\(name)"])
         return node
@@ -228,6 +237,7 @@ struct ControlService: Sendable {
         guard try await store.setDraining(objectServer: id, change.draining) != nil else {
             throw ControlError.noSuchObjectServer("\(id)")
         }
+        Failpoint.controlDrainingSet.reach()
         let what = change.draining ? "object server is to be drained" : "object server takes objects again"
         logger.notice("\(what)", metadata: ["server": "\(id)"])
         guard let server = try await objectServers().objects.first(where: { $0.id == id }) else {
@@ -255,6 +265,7 @@ struct ControlService: Sendable {
             )
         }
         let cluster = try await store.changeCluster(change)
+        Failpoint.controlClusterChanged.reach()
         logger.notice(
             "cluster changed",
             metadata: [

@@ -1,3 +1,4 @@
+import Failpoints
 import Logging
 
 /// Runs a check: reads the rows, asks the object servers, repairs what is safe.
@@ -26,7 +27,9 @@ struct FsckRunner: Sendable {
         if request.repair ?? true {
             for repair in planner.repairs {
                 try Task.checkCancellation()
-                if let done = try await store.repair(repair) { planner.repaired(done) }
+                guard let done = try await store.repair(repair) else { continue }
+                Failpoint.controlRepairMade.reach()
+                planner.repaired(done)
             }
         }
         let report = planner.report

@@ -1,3 +1,4 @@
+import Failpoints
 import Logging
 
 /// Rebuilds the map of volumes from the headers of objects: looks, plans, and carries the plan out where it is told to.
@@ -61,17 +62,20 @@ struct RecoverRunner: Sendable {
             try await carryOut(volume, progress)
         }
         try await store.raiseObjects(above: inventory.highestObject)
+        Failpoint.controlRecoveryObjectsRaised.reach()
         for volume in planned where volumes.contains(volume.knowledge.volume.id) {
             try await store.finish(
                 volume: volume.knowledge.volume.id,
                 nextVersion: volume.plan.nextVersion,
                 isRidOfRemains: volume.plan.isRidOfRemains
             )
+            Failpoint.controlRecoveryFinished.reach()
         }
         // What could not be put in its place must not be taken for garbage: deletion stays refused.
         let displaced: [RecoverReport.Kind] = [.otherVolume, .twice, .beyondEnd]
         if displaced.allSatisfy({ report.counts[$0.rawValue] == nil }) {
             try await store.raiseClock(above: inventory.clock)
+            Failpoint.controlRecoveryClockRaised.reach()
         }
         report.isRepaired = true
         logger.notice(
@@ -367,10 +371,12 @@ struct RecoverRunner: Sendable {
         let volume = planned.knowledge.volume
         guard let row = planned.row else {
             let name = Self.name(volume.id)
-            return try await store.create(volume, name: name, iqn: VolumeRules.iqnPrefix + name)
+            try await store.create(volume, name: name, iqn: VolumeRules.iqnPrefix + name)
+            return Failpoint.controlRecoveryCreated.reach()
         }
         await progress?.report(done: 0, total: 0, "taking volume \(row.name) from its owner")
         try await store.fence(volume: volume.id)
+        Failpoint.controlRecoveryFenced.reach()
         // The owner lets go when it is told; one that cannot be told serves reads until its lease ends.
         guard await !peers.reload(volume: volume.id).isEmpty else { return }
         let left = try await store.leaseLeftMilliseconds(server: row.owner)
@@ -412,6 +418,7 @@ struct RecoverRunner: Sendable {
                 nextKept = kept.next()
             }
             try await store.apply(volume: id, part)
+            Failpoint.controlRecoveryApplied.reach()
             done += runs.count
             await progress?.report(done: UInt64(done), total: UInt64(plan.runs.count), "mapping blocks of volume \(id)")
         } while done < plan.runs.count

@@ -1,3 +1,5 @@
+public import Failpoints
+
 /// A descriptor of an open file or directory, of the file system that gave it.
 public struct OpenFile: Sendable, Hashable {
     /// The number of the descriptor.
@@ -19,42 +21,6 @@ public struct FileSystemSpace: Sendable, Hashable {
         self.freeBytes = freeBytes
         self.totalBytes = totalBytes
     }
-}
-
-/// The points between each two durable effects of the store, by name.
-///
-/// ``FileSystem/reached(_:)`` is called at each; a test stops the store there and looks at what a restart finds.
-public enum Failpoint: String, Sendable, CaseIterable {
-    /// The identity of a new root was written under its temporary name.
-    case identityWritten
-    /// It was synced.
-    case identitySynced
-    /// It has its name.
-    case identityLinked
-    /// The root's directory was synced.
-    case identityDirectorySynced
-    /// The directories were created.
-    case layoutCreated
-    /// They were synced.
-    case layoutSynced
-    /// The temporary file of a put was created.
-    case putTemporaryCreated
-    /// It holds the object.
-    case putTemporaryWritten
-    /// It was synced.
-    case putTemporarySynced
-    /// The object has its name.
-    case putLinked
-    /// The temporary name was removed.
-    case putTemporaryRemoved
-    /// An identical object was replaced by the one put.
-    case putReplaced
-    /// The directory was synced: the put may be acknowledged.
-    case putDirectorySynced
-    /// An object's name was removed.
-    case deleteUnlinked
-    /// The directory was synced: the delete may be acknowledged.
-    case deleteDirectorySynced
 }
 
 /// All that the store asks of the operating system, so that a test can put a failing or a forgetful disk in its place.

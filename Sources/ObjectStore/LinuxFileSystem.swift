@@ -1,4 +1,5 @@
 import CLinux
+public import Failpoints
 import Glibc
 
 /// The file system of the machine.
@@ -179,6 +180,6 @@ public struct LinuxFileSystem: FileSystem {
         return (0..<count).map { _ in generator.next() }
     }
 
-    /// Nothing: the points are for tests.
-    public func reached(_ failpoint: Failpoint) throws(ObjectStoreError) {}
+    /// Where the point is armed, the process ends.
+    public func reached(_ failpoint: Failpoint) throws(ObjectStoreError) { failpoint.reach() }
 }

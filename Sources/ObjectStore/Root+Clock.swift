@@ -1,4 +1,5 @@
 import AshlarCore
+import Failpoints
 import Logging
 import NIOCore
 
@@ -45,13 +46,17 @@ extension Root {
         let file = try fileSystem.createFile(layout.clockTemporary)
         do throws(ObjectStoreError) {
             try fileSystem.writeAll(bytes, to: file)
+            try fileSystem.reached(.clockWritten)
             try syncFile(file)
+            try fileSystem.reached(.clockSynced)
         } catch {
             fileSystem.discard(file)
             throw error
         }
         try fileSystem.close(file)
         try fileSystem.rename(layout.clockTemporary, over: layout.clock)
+        try fileSystem.reached(.clockRenamed)
         try syncDirectory(directory)
+        try fileSystem.reached(.clockDirectorySynced)
     }
 }

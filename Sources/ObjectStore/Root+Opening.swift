@@ -1,5 +1,6 @@
 import AshlarCore
 import BlockObjects
+import Failpoints
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore
@@ -78,7 +79,7 @@ extension Root {
     /// Removes temporary files and counts the objects.
     private func scan() throws(ObjectStoreError) {
         var found = State()
-        var leftovers = 0
+        var leftovers = try fileSystem.unlink(layout.clockTemporary) ? 1 : 0
         var strangers = 0
         for shard in 0..<layout.shardCount {
             let directory = layout.directory(shard: shard)

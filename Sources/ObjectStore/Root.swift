@@ -1,5 +1,6 @@
 import AshlarCore
 import BlockObjects
+import Failpoints
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore

@@ -1,5 +1,6 @@
 import CLibPQ
 import CLinux
+import Failpoints
 import Glibc
 import Logging
 import NIOConcurrencyHelpers
@@ -34,29 +35,44 @@ struct Job: Sendable {
     var attempts = PostgresStoreLimits.attemptsMaximum
     /// Makes the calls, on the lane's thread; gets the lane's number.
     var calls: @Sendable (Int) -> [Call]
+    /// Where the process is ended for a test.
+    var failpoints = JobFailpoints()
     /// Takes the results, one for each call, on the lane's thread.
     var finish: @Sendable (Result<[QueryResult], LaneFailure>) -> Void
 
     /// A single statement outside a transaction block.
     static func single(
         isChange: Bool,
+        failpoints: JobFailpoints = JobFailpoints(),
         _ call: @escaping @Sendable () -> Call,
         finish: @escaping @Sendable (Result<[QueryResult], LaneFailure>) -> Void
     ) -> Job {
-        Job(isChange: isChange, calls: { _ in [call()] }, finish: finish)
+        Job(isChange: isChange, calls: { _ in [call()] }, failpoints: failpoints, finish: finish)
     }
 
     /// Statements between BEGIN and COMMIT; `finish` gets their results without those two.
     static func transaction(
+        failpoints: JobFailpoints = JobFailpoints(),
         _ calls: @escaping @Sendable (Int) -> [Call],
         finish: @escaping @Sendable (Result<[QueryResult], LaneFailure>) -> Void
     ) -> Job {
         Job(
             isChange: true,
             calls: { [Call(Statements.begin, capacity: 0)] + calls($0) + [Call(Statements.commit, capacity: 0)] },
+            failpoints: failpoints,
             finish: { outcome in finish(outcome.map { Array($0.dropFirst().dropLast()) }) }
         )
     }
+}
+
+/// The failpoints of a job, where it has some.
+struct JobFailpoints: Sendable {
+    /// Before anything of it is sent.
+    var ready: Failpoint?
+    /// When all of it has been sent, and nothing is known of it.
+    var sent: Failpoint?
+    /// When it is committed, and nobody has been told.
+    var done: Failpoint?
 }
 
 /// A thread with one connection; see the head of the file.
@@ -264,11 +280,17 @@ final class Lane: @unchecked Sendable {
                     flight.commitPosition += 1
                 }
             }
+            job.failpoints.ready?.reach()
             inFlight.append(flight)
             if case .lost(let place)? = flight.fault { return breakOff(calls.prefix(place), connection) }
             guard calls.allSatisfy({ send($0, connection) }), PQpipelineSync(connection) == 1 else {
                 lose(Session.lost(connection).message)
                 return
+            }
+            if let sent = job.failpoints.sent, sent.isArmed {
+                // What libpq still holds has not been sent.
+                while PQflush(connection) == 1 { sched_yield() }
+                sent.reach()
             }
         }
     }
@@ -400,6 +422,7 @@ final class Lane: @unchecked Sendable {
                 let why = "the commit is durable on the server, but its synchronous standbys may lack it"
                 finish(flight.job, .failure(LaneFailure(store: .unknownOutcome(why))))
             } else {
+                flight.job.failpoints.done?.reach()
                 finish(flight.job, .success(flight.results))
             }
             return

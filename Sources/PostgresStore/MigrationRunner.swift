@@ -1,3 +1,4 @@
+import Failpoints
 public import Logging
 
 /// What the ledger says of one migration.
@@ -60,6 +61,7 @@ public struct MigrationRunner: Sendable {
     public func up(_ connection: PostgresConnection, to: Int? = nil) throws -> [Int] {
         try locked(connection) {
             try createLedger(connection)
+            Failpoint.migrateLedgerCreated.reach()
             let applied = try checkedLedger(connection)
             var done: [Int] = []
             for migration in migrations.all.dropFirst(applied.count) where migration.version <= to ?? .max {
@@ -77,6 +79,7 @@ public struct MigrationRunner: Sendable {
                         parameters
                     )
                 }
+                Failpoint.migrateApplied.reach()
                 done.append(migration.version)
             }
             return done
@@ -100,6 +103,7 @@ public struct MigrationRunner: Sendable {
                         [.int(Int64(migration.version))]
                     )
                 }
+                Failpoint.migrateTakenBack.reach()
                 done.append(migration.version)
             }
             return done

@@ -1,4 +1,5 @@
 import AshlarCore
+import Failpoints
 import NIOCore
 public import Ownership
 
@@ -15,6 +16,7 @@ extension PostgresBlockStore {
         let plan = CommitPlan(commits)
         idlest(commitLanes).submit(
             .transaction(
+                failpoints: Failpoint.isAnyArmed ? plan.failpoints : JobFailpoints(),
                 { plan.calls(lane: $0) },
                 completion: completion,
                 parse: { [watch] (results) throws(StoreFailure) in
@@ -108,6 +110,31 @@ struct CommitPlan: Sendable {
         if commits.contains(where: \.isRidOfRemains) { steps.append(.remains) }
         steps.append(.position)
         return steps
+    }
+
+    /// Those that what is committed has to do with, of which one at most is armed.
+    var failpoints: JobFailpoints {
+        let maps = commits.flatMap(\.maps)
+        let isCompaction = maps.contains { map in
+            map.slots.contains { if case .extentNames = $0.condition { true } else { false } }
+        }
+        let isWrite = commits.contains { !$0.writes.isEmpty }
+        var done: [Failpoint] = isWrite ? [.cacheWritesCommitted] : []
+        if commits.contains(where: { $0.versionCeiling != nil }) { done.append(.cacheVersionsRaised) }
+        if commits.contains(where: { !$0.zeros.isEmpty }) { done.append(.cacheZerosCommitted) }
+        if commits.contains(where: { !$0.references.isEmpty }) { done.append(.cacheCopyCommitted) }
+        if commits.contains(where: { $0.unit != nil }) { done.append(.cacheUnitChanged) }
+        if commits.contains(where: { $0.told != nil }) { done.append(.cacheDescriptionTold) }
+        if commits.contains(where: \.isRidOfRemains) { done.append(.cacheRemainsForgotten) }
+        if !maps.isEmpty { done.append(isCompaction ? .cacheCompactionMapped : .cacheMoveMapped) }
+        if commits.contains(where: { !$0.evictions.isEmpty }) { done.append(.cacheItemsEvicted) }
+        if commits.contains(where: { !$0.fills.isEmpty }) { done.append(.cacheItemsFilled) }
+        let isMove = !maps.isEmpty && !isCompaction
+        return JobFailpoints(
+            ready: isWrite ? .armed(among: [.cacheWritesReady]) : nil,
+            sent: .armed(among: (isWrite ? [.cacheWritesSent] : []) + (isMove ? [.cacheMoveSent] : [])),
+            done: .armed(among: done)
+        )
     }
 
     // MARK: Calls

@@ -1,4 +1,5 @@
 public import AshlarCore
+import Failpoints
 public import Ownership
 
 extension PostgresBlockStore {
@@ -11,6 +12,7 @@ extension PostgresBlockStore {
         sessionLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheObjectsReserved,
                 { Call(Statements.reserveObjects, Int64(volume), Int64(count)) },
                 completion: completion
             ) { (result) throws(StoreFailure) in try result.objectIDs() }
@@ -104,6 +106,7 @@ extension PostgresBlockStore {
         let bound = Int64(limit)
         backgroundLane.submit(
             .transaction(
+                failpoints: JobFailpoints(done: .cacheObjectsSwept),
                 { _ in
                     [
                         Call(Statements.forgetIntents, grace, bound),
@@ -129,6 +132,7 @@ extension PostgresBlockStore {
         backgroundLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheObjectsForgotten,
                 { Call(Statements.forgetObjects, arrays: objects.map { Int64($0) }) },
                 completion: completion
             ) { _ in }
@@ -160,6 +164,7 @@ extension PostgresBlockStore {
         backgroundLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheVolumeDeletionStepped,
                 { Call(Statements.deleteVolume, Int64(volume), Int64(rowsMaximum)) },
                 completion: completion
             ) { (result) throws(StoreFailure) in try result.bool(0, 0) }

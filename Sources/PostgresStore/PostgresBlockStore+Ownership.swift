@@ -1,4 +1,5 @@
 public import AshlarCore
+import Failpoints
 public import Ownership
 
 extension PostgresBlockStore {
@@ -12,6 +13,7 @@ extension PostgresBlockStore {
         leaseLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheServerRegistered,
                 {
                     var call = Call(Statements.registerServer)
                     call.add(name)
@@ -33,6 +35,7 @@ extension PostgresBlockStore {
         leaseLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheLeaseRenewed,
                 { Call(Statements.renewLease, Int64(server), Int64(leaseMilliseconds)) },
                 completion: completion
             ) { $0.affected == 1 }
@@ -48,6 +51,7 @@ extension PostgresBlockStore {
         leaseLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheLeasesReleased,
                 {
                     var call = Call(Statements.releaseLeases)
                     call.add(name)
@@ -82,6 +86,7 @@ extension PostgresBlockStore {
         takeoverLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheVolumeRelinquished,
                 { Call(Statements.relinquish, Int64(volume), Int64(epoch), Int64(server), Int64(successor)) },
                 completion: completion
             ) { $0.affected == 1 }
@@ -94,7 +99,12 @@ extension PostgresBlockStore {
         completion: @escaping @Sendable (Result<Void, StoreFailure>) -> Void
     ) {
         leaseLane.submit(
-            .single(isChange: true, { Call(Statements.markStopping, Int64(server)) }, completion: completion) { _ in }
+            .single(
+                isChange: true,
+                failpoint: .cacheStopAnnounced,
+                { Call(Statements.markStopping, Int64(server)) },
+                completion: completion
+            ) { _ in }
         )
     }
 
@@ -135,6 +145,7 @@ extension PostgresBlockStore {
         let epochNumber = Int64(epoch)
         sessionLane.submit(
             .transaction(
+                failpoints: JobFailpoints(done: .cacheNexusOpened),
                 { _ in
                     var close = Call(Statements.closeOlderNexuses, volumeNumber, epochNumber, Int64(nexus.number))
                     close.add(nexus.ports.initiatorName)
@@ -185,6 +196,7 @@ extension PostgresBlockStore {
         let epochNumber = Int64(epoch)
         sessionLane.submit(
             .transaction(
+                failpoints: JobFailpoints(done: .cacheNexusClosed),
                 { _ in
                     [
                         Call(Statements.lockShared, arrays: [volumeNumber]),
@@ -258,6 +270,7 @@ private struct Takeover: Sendable {
                     Call(Statements.countItems, number),
                 ]
             },
+            failpoints: JobFailpoints(done: .cacheVolumeTaken),
             finish: { outcome in
                 switch outcome {
                 case .failure(let failure) where failure.sqlState == SQLState.lockNotAvailable:

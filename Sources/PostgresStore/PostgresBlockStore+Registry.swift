@@ -1,4 +1,5 @@
 public import AshlarCore
+import Failpoints
 public import Ownership
 
 extension PostgresBlockStore {
@@ -61,6 +62,7 @@ extension PostgresBlockStore {
         sessionLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheTargetReported,
                 {
                     var call = Call(Statements.heartbeat)
                     call.add(heartbeat.node)
@@ -83,6 +85,7 @@ extension PostgresBlockStore {
         sessionLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheTargetReported,
                 {
                     var call = Call(Statements.reportTarget)
                     call.add(node.name)

@@ -1,4 +1,5 @@
 public import AshlarCore
+import Failpoints
 import NIOCore
 public import Ownership
 
@@ -68,6 +69,7 @@ extension PostgresBlockStore {
         backgroundLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheClockTicked,
                 {
                     Call(
                         Statements.databaseAge,
@@ -97,11 +99,16 @@ extension PostgresBlockStore {
         backgroundLane.submit(
             .single(
                 isChange: true,
+                failpoint: Failpoint.cacheScrubItemsTaken,
                 { Call(Statements.scrubItems, bound, timeout) },
                 completion: { [backgroundLane] (result: Result<ScrubbedItems, StoreFailure>) in
                     guard case .success(let items) = result, items.count > 0 else { return completion(result) }
                     backgroundLane.submit(
-                        .transaction({ _ in items.report }, completion: completion) { _ in items }
+                        .transaction(
+                            failpoints: JobFailpoints(done: .cacheScrubItemsDone),
+                            { _ in items.report },
+                            completion: completion
+                        ) { _ in items }
                     )
                 }
             ) { (result) throws(StoreFailure) in
@@ -132,6 +139,7 @@ extension PostgresBlockStore {
         backgroundLane.submit(
             .single(
                 isChange: true,
+                failpoint: .cacheScrubObjectsTaken,
                 { Call(Statements.scrubObjects, bound, timeout) },
                 completion: completion
             ) { (result) throws(StoreFailure) in
@@ -175,6 +183,7 @@ extension PostgresBlockStore {
         let (badObjects, badSlots, areMissing) = (objects, slots, missing)
         backgroundLane.submit(
             .transaction(
+                failpoints: JobFailpoints(done: .cacheScrubObjectsDone),
                 { _ in
                     var report = Call(Statements.scrubObjectsDone, Int64(clamping: token))
                     report.add(array: all)

@@ -1,4 +1,5 @@
 import AshlarCore
+import Failpoints
 public import Logging
 import NIOConcurrencyHelpers
 public import Ownership
@@ -94,14 +95,15 @@ public final class PostgresBlockStore: BlockStore {
 typealias Completion<Value> = @Sendable (Result<Value, StoreFailure>) -> Void
 
 extension Job {
-    /// One statement outside a transaction block, whose result is turned into the answer.
+    /// One statement outside a transaction block, whose result is turned into the answer; `failpoint` is reached in between.
     static func single<Value>(
         isChange: Bool,
+        failpoint: Failpoint? = nil,
         _ call: @escaping @Sendable () -> Call,
         completion: @escaping Completion<Value>,
         parse: @escaping @Sendable (QueryResult) throws(StoreFailure) -> Value
     ) -> Job {
-        .single(isChange: isChange, call) { outcome in
+        .single(isChange: isChange, failpoints: JobFailpoints(done: failpoint), call) { outcome in
             completion(
                 answer(outcome) { (results: [QueryResult]) throws(StoreFailure) in
                     guard let result = results.first else { throw StoreFailure.broken("no result") }
@@ -113,11 +115,12 @@ extension Job {
 
     /// A transaction whose results are turned into the answer.
     static func transaction<Value>(
+        failpoints: JobFailpoints = JobFailpoints(),
         _ calls: @escaping @Sendable (Int) -> [Call],
         completion: @escaping Completion<Value>,
         parse: @escaping @Sendable ([QueryResult]) throws(StoreFailure) -> Value
     ) -> Job {
-        .transaction(calls) { completion(answer($0, parse)) }
+        .transaction(failpoints: failpoints, calls) { completion(answer($0, parse)) }
     }
 
     /// Turns an outcome into an answer.

@@ -28,6 +28,8 @@ final class ISCSISession: ChannelInboundHandler {
     private(set) var unit: LogicalUnit?
     /// What the owner last told of the unit's state.
     private var unitState = LogicalUnitState()
+    /// A login whose nexus is open, and which is answered when the unit is known: the epoch in which it was opened, and the answer.
+    private var login: (epoch: Epoch, sessionOpened: () -> Void)?
     /// Conditions that the owner does not keep: those of this node's port, and what it has told already.
     private var localAttentions: [UnitAttention] = []
     /// The serial number of the command that has a tag now.
@@ -133,6 +135,7 @@ final class ISCSISession: ChannelInboundHandler {
     }
 
     private func leaveVolume() {
+        login = nil
         leaveCopies()
         if let nexus { backend?.closeNexus(nexus.nexus) }
         nexus?.close()
@@ -307,8 +310,7 @@ final class ISCSISession: ChannelInboundHandler {
                 describe(volume)
                 proof = volume.access.credentials.first { $0.name == parameters.authenticatedName }
                 nexus = NexusClient(volume: volume.id, nexus: answer.nexus, opened: answer.stamp)
-                // The first commands are to be answered by the mode parameters that are in force.
-                refreshUnit { [self] in
+                let sessionOpened = { [self] in
                     machine.sessionOpened(tsih: service.takeTSIH())
                     service.logger.info(
                         "session opened",
@@ -318,6 +320,9 @@ final class ISCSISession: ChannelInboundHandler {
                         ]
                     )
                 }
+                login = (answer.stamp.epoch, sessionOpened)
+                // The first commands are to be answered by the mode parameters that are in force.
+                refreshUnit { [self] in endLogin() }
             case .failure(let failure): refuse(identity, backend.iqn, failure)
             }
         }
@@ -344,6 +349,9 @@ final class ISCSISession: ChannelInboundHandler {
 
     func ownerFound(_ stamp: Stamp) {
         nexus?.ownerFound(stamp)
+        // The nexus is resumed in another epoch by a proof of its initiator (R2), which gives none before it is logged in: the login
+        // cannot wait for an answer there. The next command that asks brings what was asked for.
+        if let login, login.epoch != stamp.epoch { endLogin() }
         drain()
     }
 
@@ -353,6 +361,13 @@ final class ISCSISession: ChannelInboundHandler {
     }
 
     func volumeChanged(to volume: VolumeDescription) { describe(volume) }
+
+    /// Answers a login whose nexus is open; once.
+    private func endLogin() {
+        guard let login else { return }
+        self.login = nil
+        login.sessionOpened()
+    }
 
     private func describe(_ volume: VolumeDescription) {
         var unit = LogicalUnit(

@@ -1,5 +1,6 @@
 import AshlarCore
 import Crypto
+import Failpoints
 public import Foundation
 public import RPC
 import SwiftASN1
@@ -182,10 +183,13 @@ public struct CertificateAuthority: Sendable {
         )
     }
 
-    /// Writes both files at once each, the key first and readable by its owner alone.
+    /// Writes both files at once each, the key last and readable by its owner alone.
+    ///
+    /// Where there is a key, there is its certificate: a certificate alone was left by an end in between, and has issued nothing.
     public func write(certificatePath: String, keyPath: String) throws(TransportError) {
-        try PEMFiles.write(keyPEM, to: keyPath, mode: 0o600)
         try PEMFiles.write(certificatePEM, to: certificatePath, mode: 0o644)
+        Failpoint.certsAuthorityCertificateWritten.reach()
+        try PEMFiles.write(keyPEM, to: keyPath, mode: 0o600)
     }
 
     private func makeLeaf(
@@ -269,6 +273,7 @@ public struct IssuedCertificate: Sendable {
     /// A node that reloads between the two finds a key that does not fit and keeps what it had until both are there.
     public func write(certificatePath: String, keyPath: String) throws(TransportError) {
         try PEMFiles.write(keyPEM, to: keyPath, mode: 0o600)
+        Failpoint.certsNodeKeyWritten.reach()
         try PEMFiles.write(certificatePEM, to: certificatePath, mode: 0o644)
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Failpoints
 import Observability
 
 /// The program.
@@ -26,11 +27,29 @@ struct Ashlar: AsyncParsableCommand {
                 subcommands: [
                     VolumeCommand.self, ClusterCommand.self, MoveCommand.self, FsckCommand.self, RecoverCommand.self,
                     ConfigCommand.self, MigrateCommand.self,
-                    CertsCommand.self,
+                    CertsCommand.self, FailpointsCommand.self,
                 ]
             ),
         ]
     )
+
+    /// Runs the command that the arguments name.
+    static func main() async {
+        do throws(FailpointError) {
+            if let armed = try ArmedFailpoint.ofThisProcess() {
+                say(
+                    "\(ArmedFailpoint.variable) is set: this process kills itself at failpoint \(armed.point.rawValue)"
+                        + (armed.count > 1 ? ", when it comes there for the \(armed.count)th time" : "")
+                )
+            }
+        } catch {
+            say("\(error)")
+            exit(withError: ExitCodes.configuration)
+        }
+        await main(nil)
+    }
+
+    private static func say(_ text: String) { StandardError.write("ashlar: \(text)\n") }
 }
 
 /// The release of this program.

@@ -16,6 +16,11 @@ final class ExternalPostgres: Sendable {
     var authority: String { directory + "/authority.pem" }
     private var cluster: String { directory + "/cluster" }
 
+    /// A connection string that needs no password: through the socket, which only the server's user and root can reach.
+    func localDSN(user: String = "ashlar") -> String {
+        "host=\(cluster) port=\(port) dbname=ashlar user=\(user)"
+    }
+
     /// A connection string that checks the server's certificate and its name; the password is not in it.
     var dsn: String {
         "host=127.0.0.1 port=\(port) dbname=ashlar user=ashlar sslmode=verify-full sslrootcert=\(authority)"

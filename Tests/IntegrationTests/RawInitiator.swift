@@ -12,6 +12,8 @@ final class RawInitiator {
     private(set) var machine: ISCSIInitiator
     private let descriptor: Int32
     private var isOpen = true
+    /// The command that a test repeats until it is done.
+    var pending: UInt32?
     /// How commands ended that were begun and not waited for, by their tags.
     private var outcomes: [UInt32: Outcome] = [:]
     /// Answers to task management that nobody has taken yet, by the tags of the requests.

@@ -2,6 +2,7 @@ import AshlarCore
 import AshlarTestSupport
 import BlockObjects
 import CLinux
+import Failpoints
 import NIOConcurrencyHelpers
 import NIOCore
 import Testing

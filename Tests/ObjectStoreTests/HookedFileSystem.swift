@@ -1,3 +1,5 @@
+import Failpoints
+
 @testable import ObjectStore
 
 /// A file system that calls a function at each failpoint, so that a test can do something in the middle of an operation.

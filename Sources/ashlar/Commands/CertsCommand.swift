@@ -56,6 +56,13 @@ struct CertsInitCommand: AsyncParsableCommand {
                 )
             }
             let manager = FileManager.default
+            // The key is written last.
+            if manager.fileExists(atPath: authority.certificatePath), !manager.fileExists(atPath: authority.keyPath) {
+                throw CommandFailure(
+                    "\(authority.certificatePath) exists without its key; remove it if it was left by a certs init that was "
+                        + "interrupted, or name another directory with --authority."
+                )
+            }
             for path in [authority.certificatePath, authority.keyPath] where manager.fileExists(atPath: path) {
                 throw CommandFailure("\(path) exists; name another directory with --authority, or keep what is there.")
             }
@@ -98,8 +105,11 @@ struct CertsIssueCommand: AsyncParsableCommand {
                 )
             }
             let files = (certificate: out + "/certificate.pem", key: out + "/key.pem")
-            if FileManager.default.fileExists(atPath: files.key) {
-                throw CommandFailure("\(files.key) exists; renew it with: ashlar certs renew, or name another --out.")
+            // The certificate is written last: a key alone was left by an end in between, and nobody knows of it.
+            if FileManager.default.fileExists(atPath: files.certificate) {
+                throw CommandFailure(
+                    "\(files.certificate) exists; renew it with: ashlar certs renew, or name another --out."
+                )
             }
             let (addresses, names) = Self.sorted(host)
             let request = CertificateRequest(node: node, dnsNames: names, ipAddresses: addresses, validityDays: days)

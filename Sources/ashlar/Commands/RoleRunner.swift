@@ -1,4 +1,5 @@
 import AshlarCore
+import Failpoints
 import Foundation
 import Logging
 import Observability
@@ -21,6 +22,12 @@ enum RoleRunner {
             var logger = Logger(label: "ashlar.\(role.rawValue)")
             logger[metadataKey: "node"] = "\(settings.text("node.name"))"
             logger.info("starting", metadata: ["release": "\(AshlarRelease.version)"])
+            if let armed = try ArmedFailpoint.ofThisProcess() {
+                logger.critical(
+                    "a failpoint is armed: this process kills itself there",
+                    metadata: ["failpoint": "\(armed.point.rawValue)", "count": "\(armed.count)"]
+                )
+            }
             let service = RoleService { [logger] in try await body(settings, logger) }
             // The group's own messages would repeat what the role says itself.
             var quiet = logger

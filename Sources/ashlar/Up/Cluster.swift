@@ -1,6 +1,7 @@
 import AshlarCore
 import AsyncHTTPClient
 import ControlPlane
+import Failpoints
 import Foundation
 import Glibc
 import Logging
@@ -277,7 +278,9 @@ actor Cluster {
         do {
             let count = try await database.migrate(directory: migrations, release: release)
             if count > 0 { report("applied \(count) migration\(count == 1 ? "" : "s")") }
+            Failpoint.upDatabaseMigrated.reach()
             try await database.claim(cluster: files.record.cluster, isNew: isNew)
+            Failpoint.upDatabaseClaimed.reach()
             isMigrated = true
             return true
         } catch {

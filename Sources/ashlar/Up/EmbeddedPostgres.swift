@@ -1,3 +1,4 @@
+import Failpoints
 import Foundation
 import Glibc
 import Supervision
@@ -89,11 +90,14 @@ struct EmbeddedPostgres: Sendable {
         try Files.makeDirectory(draft, mode: 0o700, owner: user)
         do {
             try await initialize(draft)
+            Failpoint.upPostgresFilled.reach()
             try Files.replace(draft + "/pg_hba.conf", with: Self.accessRules, mode: 0o600, owner: user)
             try Files.replace(draft + "/pg_ident.conf", with: userMap(), mode: 0o600, owner: user)
             let settings = (Files.text(draft + "/postgresql.conf") ?? "") + "\ninclude_if_exists = 'ashlar.conf'\n"
             try Files.replace(draft + "/postgresql.conf", with: settings, mode: 0o600, owner: user)
+            Failpoint.upPostgresComplete.reach()
             try Files.rename(draft, dataDirectory)
+            Failpoint.upPostgresNamed.reach()
         } catch {
             try? FileManager.default.removeItem(atPath: draft)
             throw error
@@ -110,6 +114,7 @@ struct EmbeddedPostgres: Sendable {
             directory: draft,
             user: user
         ).check(timeout: UpLimits.createTimeout)
+        Failpoint.upPostgresMade.reach()
         // A stand-alone backend needs no socket and no password; a line is a statement.
         let statements = [
             "CREATE ROLE \(Self.databaseName) LOGIN CREATEROLE",

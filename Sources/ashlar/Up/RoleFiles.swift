@@ -1,4 +1,5 @@
 import AshlarCore
+import Failpoints
 import Foundation
 import RPC
 import Transport
@@ -43,6 +44,7 @@ struct RoleFiles: Sendable {
         } else {
             authority = try CertificateAuthority.create(cluster: cluster, now: now)
             try authority.write(certificatePath: layout.authorityCertificate, keyPath: layout.authorityKey)
+            Failpoint.upAuthorityWritten.reach()
         }
         guard authority.cluster == cluster else {
             throw UpError("The authority in \(layout.authorityDirectory) belongs to another cluster.")
@@ -62,6 +64,7 @@ struct RoleFiles: Sendable {
                 certificatePath: layout.certificate(of: instance),
                 keyPath: layout.key(of: instance)
             )
+            Failpoint.upCertificateWritten.reach()
         }
     }
 
@@ -87,6 +90,7 @@ struct RoleFiles: Sendable {
                 with: String(decoding: data, as: UTF8.self) + "\n",
                 mode: 0o600
             )
+            Failpoint.upConfigurationWritten.reach()
             if instance.role == .objects { try Files.makeDirectory(layout.blocks(of: instance), mode: 0o700) }
         }
     }

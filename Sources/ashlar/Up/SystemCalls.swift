@@ -1,4 +1,5 @@
 import CLinux
+import Failpoints
 import Foundation
 import Glibc
 
@@ -69,6 +70,7 @@ enum Files {
         }
         guard fchmod(file, mode) == 0 else { throw UpError.system("change the mode of", temporary, errno: errno) }
         guard fsync(file) == 0 else { throw UpError.system("write", temporary, errno: errno) }
+        Failpoint.upFileSynced.reach()
         try rename(temporary, path)
     }
 

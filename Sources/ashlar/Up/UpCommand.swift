@@ -1,6 +1,7 @@
 import ArgumentParser
 import AsyncHTTPClient
 import ControlPlane
+import Failpoints
 import Foundation
 import Glibc
 import Logging
@@ -217,6 +218,7 @@ struct UpCommand: AsyncParsableCommand {
             var request = CreateVolumeRequest(name: volume.name, sizeBytes: volume.sizeBytes)
             request.blockSizeBytes = volume.blockSizeBytes
             volumes.append(try await control.createVolume(request))
+            Failpoint.upVolumeCreated.reach()
         }
         return volumes
     }

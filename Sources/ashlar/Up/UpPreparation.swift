@@ -1,4 +1,5 @@
 import CLinux
+import Failpoints
 import Foundation
 import Glibc
 import Supervision
@@ -31,9 +32,11 @@ struct UpPreparation: Sendable {
         let binaries = try await EmbeddedPostgres.findBinaries(for: layout.postgresDirectory)
         try requireOwn(layout)
         let made = try makeRoot(layout)
+        Failpoint.upDirectoryMade.reach()
         do {
             try user.requireReach(of: layout.root)
             let lock = try DataDirectoryLock(layout.lockFile, data: layout.root)
+            Failpoint.upDirectoryLocked.reach()
             try await requirePortals(plan, isNew: !Files.exists(layout.clusterFile))
             return try await fill(
                 layout: layout,
@@ -62,7 +65,9 @@ struct UpPreparation: Sendable {
         var record = try loadRecord(layout, user: user)
         try record.assignPorts(plan.portPurposes, seed: Int.random(in: 0..<Int.max))
         try record.save(layout.clusterFile)
+        Failpoint.upRecordSaved.reach()
         try makeSocketDirectory(record.socketDirectory, user: user)
+        Failpoint.upSocketDirectoryMade.reach()
         let postgres = EmbeddedPostgres(
             binaries: binaries,
             dataDirectory: layout.postgresDirectory,
@@ -74,10 +79,13 @@ struct UpPreparation: Sendable {
             try await postgres.createIfMissing()
         }
         try postgres.writeSettings()
+        Failpoint.upSettingsWritten.reach()
         try writeToken(layout)
+        Failpoint.upTokenWritten.reach()
         let files = RoleFiles(layout: layout, plan: plan, record: record, postgresDSN: postgres.dsn)
         try files.writeCertificates(now: Date())
         try files.writeConfigurations()
+        Failpoint.upPrepared.reach()
         return UpPreparation(
             layout: layout,
             plan: plan,
@@ -95,6 +103,7 @@ struct UpPreparation: Sendable {
         var record = record
         record.isComplete = true
         try record.save(layout.clusterFile)
+        Failpoint.upCompleted.reach()
     }
 
     /// The token of the API.
