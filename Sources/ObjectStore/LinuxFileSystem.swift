@@ -155,11 +155,15 @@ public struct LinuxFileSystem: FileSystem {
         }
     }
 
-    /// flock(2), exclusive and without waiting.
+    /// flock(2), exclusive. Waits only for what ends by itself: a process that was killed and is not quite gone, or one that was forked by
+    /// who held the lock and has not begun its program yet.
     public func lock(_ directory: OpenFile) throws(ObjectStoreError) -> Bool {
-        if flock(directory.rawValue, LOCK_EX | LOCK_NB) == 0 { return true }
-        let number = errno
-        guard number == EWOULDBLOCK else { throw .system(number, "locking", "a root") }
+        for attempt in 1...ObjectStoreLimits.lockAttempts {
+            if flock(directory.rawValue, LOCK_EX | LOCK_NB) == 0 { return true }
+            let number = errno
+            guard number == EWOULDBLOCK else { throw .system(number, "locking", "a root") }
+            if attempt < ObjectStoreLimits.lockAttempts { usleep(ObjectStoreLimits.lockPauseMicroseconds) }
+        }
         return false
     }
 

@@ -14,6 +14,10 @@ public enum ObjectStoreLimits {
     public static let threadsMaximum = 256
     /// Requests of one kind that may wait for a thread; one more is answered `.busy`.
     public static let requestsWaitingMaximum = 8_192
+    /// How often the lock of a root is tried before it is taken for that of another service.
+    static let lockAttempts = 20
+    /// Between two tries, in microseconds.
+    static let lockPauseMicroseconds: UInt32 = 50_000
     /// Bytes of puts that may wait for a thread or be under way; a put that would exceed it is answered `.busy`.
     public static let putBytesWaitingMaximum = 256 << 20
     /// Most ids that one page of a listing holds.
