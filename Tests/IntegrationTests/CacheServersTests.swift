@@ -80,18 +80,24 @@ extension IntegrationTests {
             }
         }
 
-        @Test func ofTwoCacheServersOneIsKilled_I9() async throws {
+        @Test func anInitiatorSeesNoErrorWhenCacheServersAreKilled_R9_I9() async throws {
             try await TestCluster.with(extra: ["--caches", "2"]) { cluster in
-                let writes = try Self.writes(cluster, target: 1, 6_000)
+                let writes = try Self.writes(cluster, target: 1, 12_000)
                 let process = try await Initiator.shared.start(writes)
-                let owner = try await Self.waitForOwner(cluster, otherThan: "")
-                let epoch = "SELECT epoch FROM ashlar_inspect.owners WHERE volume = 'demo'"
-                let first = Int(try await cluster.sql(epoch)) ?? 0
-                let pid = try await Self.process(of: owner, cluster)
-                kill(pid, SIGKILL)
+                let served = "SELECT epoch FROM ashlar_inspect.owners WHERE volume = 'demo' AND lease_valid"
+                for _ in 0..<3 {
+                    let owner = try await Self.waitForOwner(cluster, otherThan: "")
+                    let epoch = Int(try await cluster.sql(served)) ?? 0
+                    let pid = try await Self.process(of: owner, cluster)
+                    kill(pid, SIGKILL)
+                    // Whoever comes first: the other one, or the same after its start.
+                    _ = try await ProcessRunner.eventually("another epoch is served", timeout: .seconds(60)) {
+                        () -> Bool? in (Int(try await cluster.sql(served)) ?? 0) > epoch ? true : nil
+                    }
+                }
                 let report = try await Initiator.shared.finish(process)
-                #expect(report.acknowledged > 100 && report.logins == 1, "\(report)")
-                #expect((Int(try await cluster.sql(epoch)) ?? 0) > first)
+                #expect(report.acknowledged > 100)
+                #expect(report.repeats == 0 && report.logins == 1, "an initiator saw an error: \(report)")
                 try await Initiator.shared.verify([writes], through: cluster.url(target: 2))
             }
         }
