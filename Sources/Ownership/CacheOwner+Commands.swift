@@ -22,7 +22,7 @@ extension CacheOwner {
             return refuse(ticket, .nexusClosed, stamp(volume, now))
         }
         nexus.lastSeen = now
-        nexus.raiseLowWater(to: context.lowWater)
+        raiseLowWater(of: nexus, to: context.lowWater, volume)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
         nexus.noteArrival(number)

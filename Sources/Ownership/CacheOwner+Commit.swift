@@ -160,7 +160,9 @@ extension CacheOwner {
         commit.attentions = told.sorted().compactMap { number in
             guard let nexus = volume.nexuses[number] else { return nil }
             let added = commands.compactMap { $0.change?.attentions[number] }.filter { !nexus.attentions.contains($0) }
-            let attentions = (nexus.attentions + added).suffix(Limits.attentionsPerNexusMaximum)
+            let attentions = (nexus.lastingAttentions.filter { !added.contains($0) } + added).suffix(
+                Limits.attentionsPerNexusMaximum
+            )
             return NexusAttentions(nexus: number, attentions: Array(attentions))
         }
         flight.attentions.append(commit.attentions)
@@ -205,7 +207,7 @@ extension CacheOwner {
                     apply(commands, detail, to: volume, now: now)
                     // Of two commits under way either may be the last: what is durable is put right with the next one.
                     let differing = flight.attentions[index].filter { entry in
-                        volume.nexuses[entry.nexus].map { $0.attentions != entry.attentions } ?? false
+                        volume.nexuses[entry.nexus].map { $0.lastingAttentions != entry.attentions } ?? false
                     }
                     noteAttentions(of: differing.map(\.nexus), volume)
                     if let told = flight.told[index], let newest = volume.told, told != newest {

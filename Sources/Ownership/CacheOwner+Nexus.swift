@@ -169,7 +169,7 @@ extension CacheOwner {
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
             return refuse(ticket, .nexusClosed, current)
         }
-        nexus.raiseLowWater(to: context.lowWater)
+        raiseLowWater(of: nexus, to: context.lowWater, volume)
         let hit: [Command]
         if commands.isEmpty {
             nexus.fencedBelow = max(nexus.fencedBelow, context.command)

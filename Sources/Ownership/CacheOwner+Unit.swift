@@ -35,7 +35,7 @@ extension CacheOwner {
             if refusal != nil || !operation.touchesBlocks, !holdsLease(now: now) { return park(command, of: volume) }
             if let refusal {
                 if case .attention = refusal {
-                    _ = takeAttention(of: nexus, volume)
+                    _ = nexus.takeAttention(with: context.command)
                     nexus.keep(context.command, .refused(refusal))
                 }
                 return cancel(command, of: volume, refusal: refusal, now: now)
@@ -121,7 +121,7 @@ extension CacheOwner {
         if rules.attention == .deliver, let context = command.context {
             if case .delivered(let known)? = nexus.kept[context.command] {
                 attention = known
-            } else if let taken = takeAttention(of: nexus, volume) {
+            } else if let taken = nexus.takeAttention(with: context.command) {
                 nexus.keep(context.command, .delivered(taken))
                 attention = taken
             }
@@ -365,7 +365,7 @@ extension CacheOwner {
             return refuse(ticket, .nexusClosed, current)
         }
         own.lastSeen = now
-        own.raiseLowWater(to: context.lowWater)
+        raiseLowWater(of: own, to: context.lowWater, volume)
         if answerKnown(context.command, of: own, to: ticket, stamp: current) { return }
         // R1: its initiator may have gone to another port long ago.
         guard isFresh(context.proved, now: now) else { return refuse(ticket, .unproved, current) }

@@ -433,6 +433,9 @@ package final class Nexus {
     var inFlight: [CommandID: Command] = [:]
     /// Unit attention conditions that wait to be reported, oldest first.
     var attentions: [UnitAttention]
+    /// Conditions that were reported with commands of which it is not known whether their answers have arrived: the next owner reports
+    /// them once more.
+    private var reported: [(command: CommandID, attention: UnitAttention)] = []
     /// Commands that task management took back before they arrived: all below this one that are not known…
     var fencedBelow = CommandID(0)
     /// …and these.
@@ -471,14 +474,31 @@ package final class Nexus {
         attentions.append(attention)
     }
 
+    /// Takes the oldest condition out, to be reported with a command.
+    func takeAttention(with command: CommandID) -> UnitAttention? {
+        guard !attentions.isEmpty else { return nil }
+        let attention = attentions.removeFirst()
+        reported.removeAll { $0.attention == attention }
+        reported.append((command, attention))
+        return attention
+    }
+
+    /// What the next owner has to report.
+    var lastingAttentions: [UnitAttention] {
+        let unconfirmed = reported.map(\.attention).filter { !attentions.contains($0) }
+        return (unconfirmed + attentions).suffix(Limits.attentionsPerNexusMaximum)
+    }
+
     /// Whether it may have one more command under way, and one more answer kept.
     var hasRoom: Bool {
         inFlight.count < OwnerLimits.commandsPerNexusMaximum
             && done.count + kept.count < OwnerLimits.answersPerNexusMaximum
     }
 
-    func raiseLowWater(to mark: CommandID) {
-        guard mark > lowWater else { return }
+    /// Forgets what is below; returns whether the answer to one that reported a condition has arrived.
+    @discardableResult
+    func raiseLowWater(to mark: CommandID) -> Bool {
+        guard mark > lowWater else { return false }
         let old = lowWater
         lowWater = mark
         // Ids are dense, so that a step forward costs as much as it is long; a leap costs a look at everything.
@@ -496,6 +516,10 @@ package final class Nexus {
             fenced = fenced.filter { $0 >= mark }
             unproved = unproved.filter { $0 >= mark }
         }
+        guard !reported.isEmpty else { return false }
+        let count = reported.count
+        reported.removeAll { $0.command < mark }
+        return reported.count < count
     }
 
     /// Notes that another nexus aborts this one's commands, also those that are still on their way.

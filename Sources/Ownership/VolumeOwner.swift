@@ -200,11 +200,9 @@ extension CacheOwner {
         untold.insert(volume.id)
     }
 
-    /// Takes the oldest condition of a nexus out, to be reported.
-    mutating func takeAttention(of nexus: Nexus, _ volume: VolumeOwner) -> UnitAttention? {
-        guard !nexus.attentions.isEmpty else { return nil }
-        noteAttentions(of: [nexus.number], volume)
-        return nexus.attentions.removeFirst()
+    /// Forgets commands of a nexus whose answers have arrived, and what was reported with them.
+    mutating func raiseLowWater(of nexus: Nexus, to mark: CommandID, _ volume: VolumeOwner) {
+        if nexus.raiseLowWater(to: mark) { noteAttentions(of: [nexus.number], volume) }
     }
 
     /// Has the conditions of nexuses made durable as they are now, with the next commit.

@@ -134,4 +134,31 @@ struct TakeoverRaceTests {
             #expect(try #require(bench.resumption(of: holder)).aborted == nil)
         }
     }
+
+    @Test(
+        "a condition whose report may be lost with its owner is reported once more by the next one",
+        arguments: [false, true]
+    )
+    func reportMeetsTakeover(isConfirmed: Bool) throws {
+        try Bench.checked { bench in
+            let other = try #require(bench.login("a"))
+            let own = try #require(bench.login("b"))
+            #expect(bench.isDone(bench.manage(own, .logicalUnitReset)))
+            bench.advance(1_000 * Bench.millisecond)
+            let told = bench.submit(other, bench.write(0, 2_048, 1), command: 5)
+            #expect(bench.refusal(told) == .attention(.deviceReset))
+            #expect(
+                bench.refusal(bench.submit(other, bench.write(0, 2_048, 1), command: 5)) == .attention(.deviceReset)
+            )
+            if isConfirmed {
+                let next = bench.submit(other, bench.write(0, 2_048, 2), command: 6, lowWater: 6)
+                #expect(bench.isDone(next))
+                bench.advance(100 * Bench.millisecond)
+            }
+            bench.takeOver(other)
+            #expect(bench.attentions(other) == (isConfirmed ? [] : [.deviceReset]))
+            let row = bench.store.state(of: Bench.volume)?.nexuses.first { $0.number == other }
+            #expect(row?.attentions == (isConfirmed ? [] : [.deviceReset]))
+        }
+    }
 }

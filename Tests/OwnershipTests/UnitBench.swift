@@ -105,6 +105,13 @@ extension Bench {
         return result
     }
 
+    /// The initiator has all answers so far.
+    func confirm(_ nexus: NexusNumber) {
+        let number = takeCommand(nexus, nil)
+        submit(nexus, .check(CommandRules(access: .any), reservations: false), command: number, lowWater: number)
+        advance(100 * Self.millisecond)
+    }
+
     // MARK: Nexuses and epochs
 
     @discardableResult

@@ -287,6 +287,9 @@ struct UnitRaceTests {
             let row = try #require(bench.store.state(of: Bench.volume)?.nexuses.first)
             #expect(row.attentions == [.inquiryDataChanged])
             #expect(bench.attentions(nexus) == [.inquiryDataChanged])
+            // Their report may still be lost.
+            #expect(bench.store.state(of: Bench.volume)?.nexuses.first?.attentions == [.inquiryDataChanged])
+            bench.confirm(nexus)
             #expect(bench.store.state(of: Bench.volume)?.nexuses.first?.attentions == [])
             bench.advance(200 * Bench.millisecond)
             #expect(bench.commits.count == commits + 3)
@@ -325,6 +328,7 @@ struct UnitRaceTests {
             bench.own()
             bench.resume(nexus)
             #expect(bench.attentions(nexus) == [.capacityChanged, .modeParametersChanged])
+            bench.confirm(nexus)
             bench.takeOver(nexus)
             #expect(bench.attentions(nexus).isEmpty)
             // A nexus that comes behind the change has nothing to be told.

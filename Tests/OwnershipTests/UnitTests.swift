@@ -100,6 +100,7 @@ struct UnitTests {
             let second = try #require(bench.login("b"))
             try bench.describe { $0.iqn = "iqn.2026-01.io.ashlar:w" }
             #expect(bench.attentions(first) == [.inquiryDataChanged])
+            bench.confirm(first)
             bench.takeOver(first, second)
             #expect(bench.attentions(first) == [])
             #expect(bench.attentions(second) == [.inquiryDataChanged])
