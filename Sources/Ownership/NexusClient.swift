@@ -358,10 +358,11 @@ public struct NexusClient<Request, Answer> {
         }
         for id in Array(order) {
             guard let command = outstanding[id], command.isChange else { continue }
+            let isTakenBack = id < takenBackBelow || aborted.map { !command.arrival.isNewer(than: $0) } ?? false
             let outcome: NexusOutcome<Answer>
             if durable.contains(id) {
                 outcome = .committedEarlier
-            } else if id < takenBackBelow || aborted.map({ !command.arrival.isNewer(than: $0) }) ?? false {
+            } else if isTakenBack, !command.isManagement {
                 outcome = .aborted
             } else {
                 outstanding[id]?.settle()

@@ -162,16 +162,19 @@ struct NexusClientTests {
         _ = Self.drain(&client)
         client.ownerLost()
         _ = client.submit(4, isChange: true, deadline: Self.deadline)
+        // Task management is not a task that others abort.
+        _ = client.submit(5, isChange: true, isManagement: true, deadline: Self.deadline)
         client.ownerFound(Self.stamp(3, 7))
         client.proved(token: 2)
-        _ = client.submit(5, isChange: true, deadline: Self.deadline)
+        _ = client.submit(6, isChange: true, deadline: Self.deadline)
         _ = Self.drain(&client)
-        // In the epoch between; of this one it is known, too, that 5 came behind it.
+        // In the epoch between; of this one it is known, too, that 6 came behind it.
         client.resumed(done: [], aborted: Self.stamp(2, 5), Self.stamp(3, 8))
         #expect(
             Self.drain(&client) == [
                 .complete(1, "aborted"), .complete(2, "aborted"), .complete(4, "aborted"),
                 .send(3, attempt: 2, proved: Self.stamp(3, 7)), .send(5, attempt: 1, proved: Self.stamp(3, 7)),
+                .send(6, attempt: 1, proved: Self.stamp(3, 7)),
             ]
         )
         // What came behind the reset of an epoch is sent again.
