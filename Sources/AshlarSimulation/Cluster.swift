@@ -56,8 +56,8 @@ final class Cluster {
     /// Some clusters compress, some do not.
     let compressor: BlockCompressor?
     var operations: [ClusterOperation] = []
-    /// The last time that the tail was cut off.
-    var lastCut: Int?
+    /// When the tail was cut off, and nobody has taken the volume over since.
+    var cuts: [Int] = []
     /// Which initiator waits for an operation.
     var owners: [Int: Int] = [:]
     enum Mood {
@@ -394,7 +394,12 @@ final class Cluster {
         switch action {
         case .takeOver(let id, let volume, let server):
             let forgets = defect == .registrationsForgotten
-            ask(index, generation, { $0.takeOver(volume, server: server, now: clock()) }) {
+            let takeOver = { [self] (store: inout ModelStore) in
+                let result = store.takeOver(volume, server: server, now: clock())
+                if case .owned = result { endCuts() }
+                return result
+            }
+            ask(index, generation, takeOver) {
                 var result = $1
                 if case .success(.owned) = result { self.count("takeover") }
                 if forgets, case .success(.owned(var ownership)) = result {

@@ -149,22 +149,22 @@ extension Cluster {
         guard size != description.geometry.sizeBytes,
             let geometry = try? Geometry(sizeBytes: size, blockSizeBytes: block)
         else { return }
-        let isGrown = size > description.geometry.sizeBytes
-        count(isGrown ? "grown" : "shrunk")
-        if regions == Self.tail { cutTail() } else if isGrown { endCut() }
+        count(size > description.geometry.sizeBytes ? "grown" : "shrunk")
+        if regions == Self.tail { cutTail() }
         description.geometry = geometry
         description.revision += 1
         store.describe(description)
         for index in servers.indices { tell(index) }
     }
 
-    /// What lies in the tail becomes zeros, at some time before the volume grows over it again.
+    /// What lies in the tail becomes zeros: at the latest when the volume is taken over. The epoch that the shrink ended commits
+    /// nothing more, but reads go on in it until its owner hears of that.
     private func cutTail() {
         let first = (0..<sectors).first { isCut($0) } ?? sectors
         var cut = ClusterOperation(isRead: false, firstSector: first, count: sectors - first, values: [], begun: now)
         cut.values = Array(repeating: 0, count: cut.count)
         cut.fate = .done
-        lastCut = operations.count
+        cuts.append(operations.count)
         operations.append(cut)
     }
 
@@ -173,8 +173,9 @@ extension Cluster {
         offset(ofSector: sector) >= UInt64(Self.tail) * Limits.regionBlocks * UInt64(blockBytes)
     }
 
-    private func endCut() {
-        if let lastCut { operations[lastCut].latest = min(operations[lastCut].latest, now) }
+    func endCuts() {
+        for cut in cuts { operations[cut].latest = now }
+        cuts = []
     }
 
     private func tell(_ index: Int) {
