@@ -409,7 +409,7 @@ extension IntegrationTests {
             }
             try await load.settle()
             try await cluster.kill(.agent)
-            let clock = try await cluster.sql("SELECT last_value FROM database_clock")
+            let clock = try await cluster.sql("SELECT clock FROM database_age")
             #expect((Int(clock) ?? 0) > 1)
             _ = try await cluster.sql(
                 """
@@ -421,7 +421,7 @@ extension IntegrationTests {
                 DELETE FROM nexuses WHERE volume_id IN (SELECT id FROM volumes WHERE name = 'lost');
                 DELETE FROM logical_units WHERE volume_id IN (SELECT id FROM volumes WHERE name = 'lost');
                 DELETE FROM volumes WHERE name = 'lost';
-                SELECT setval('database_clock', 1);
+                UPDATE database_age SET clock = 1;
                 """
             )
         }
