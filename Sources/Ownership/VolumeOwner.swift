@@ -126,7 +126,7 @@ package final class VolumeOwner {
     }
 
     var id: VolumeID { description.id }
-    /// Whether commands are refused unexecuted, because it is being handed over.
+    /// Whether commands are refused, because it is being handed over.
     var isRefusing: Bool { handOver?.isRefusing ?? false }
     var geometry: Geometry { description.geometry }
     var blockBytes: UInt64 { UInt64(description.geometry.blockSizeBytes) }
