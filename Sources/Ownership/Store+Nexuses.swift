@@ -24,7 +24,7 @@ public struct NexusMark: Sendable, Hashable {
 public struct NexusAttentions: Sendable, Hashable {
     /// The nexus.
     public var nexus: NexusNumber
-    /// What waits to be reported, oldest first.
+    /// What waits to be reported, or was and may not have arrived; oldest first.
     public var attentions: [UnitAttention]
 
     /// The conditions of one nexus.

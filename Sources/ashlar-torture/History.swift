@@ -172,35 +172,35 @@ struct History {
         guard values.count - first == sectors else {
             return damages.append(Damage(client: client, line: String(line)))
         }
-        operations.append(
-            Operation(
-                client: client,
-                kind: .read,
-                lba: lba,
-                sectors: sectors,
-                begin: times.begin,
-                end: times.end,
-                status: .good,
-                firstValue: first
-            )
-        )
+        var read = Self.read(client, lba, sectors, times, .good)
+        read.firstValue = first
+        operations.append(read)
     }
 
     private mutating func addDamagedRead(_ client: Int, _ line: Substring, _ words: [Substring]) {
         guard words.count == 6, let lba = UInt64(words[1]), let sectors = Int(words[2]),
             let times = Self.times(words[3], words[4]), let badLBA = UInt64(words[5])
         else { return damages.append(Damage(client: client, line: String(line))) }
-        operations.append(
-            Operation(
-                client: client,
-                kind: .read,
-                lba: lba,
-                sectors: sectors,
-                begin: times.begin,
-                end: times.end,
-                status: .damaged,
-                badLBA: badLBA
-            )
+        var read = Self.read(client, lba, sectors, times, .damaged)
+        read.badLBA = badLBA
+        operations.append(read)
+    }
+
+    private static func read(
+        _ client: Int,
+        _ lba: UInt64,
+        _ sectors: Int,
+        _ times: (begin: UInt64, end: UInt64),
+        _ status: Status
+    ) -> Operation {
+        Operation(
+            client: client,
+            kind: .read,
+            lba: lba,
+            sectors: sectors,
+            begin: times.begin,
+            end: times.end,
+            status: status
         )
     }
 

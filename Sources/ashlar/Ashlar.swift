@@ -39,7 +39,7 @@ struct Ashlar: AsyncParsableCommand {
             if let armed = try ArmedFailpoint.ofThisProcess() {
                 say(
                     "\(ArmedFailpoint.variable) is set: this process kills itself at failpoint \(armed.point.rawValue)"
-                        + (armed.count > 1 ? ", when it comes there for the \(armed.count)th time" : "")
+                        + (armed.count > 1 ? ", when it has come there \(armed.count) times" : "")
                 )
             }
         } catch {

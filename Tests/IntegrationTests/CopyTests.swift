@@ -82,17 +82,7 @@ extension IntegrationTests {
             }
             // What was shared survives the loss of every process, and of PostgreSQL.
             let second = try await TestCluster.start(volumes: [], data: first.data, port: first.port)
-            do {
-                try await compact(second)
-            } catch {
-                let logs = second.logs()
-                _ = try? await second.stop()
-                second.remove()
-                throw ProcessFailure("\(error)\n\(logs)")
-            }
-            let result = try await second.stop()
-            #expect(result.isSuccess, "\(result.summary)")
-            second.remove()
+            try await second.end(after: compact)
         }
 
         private static let mebibyte: UInt64 = 2_048

@@ -71,20 +71,11 @@ extension IntegrationTests {
                 )
                 FailpointCluster.expectDeath(killed, at: point)
             }
-            let cluster = try await TestCluster.start(targets: 1, data: data, port: port)
-            do {
+            try await TestCluster.start(targets: 1, data: data, port: port).end { cluster in
                 let done = try await Images.io(cluster.url(), ["write -P 7 0 1M", "read -P 7 0 1M", "read -P 0 1M 1M"])
                 #expect(done.isSuccess && !done.output.contains("verification failed"), "\(done.summary)")
                 #expect(try await cluster.ashlar(["fsck"]).isSuccess)
-            } catch {
-                let logs = cluster.logs()
-                _ = try? await cluster.stop()
-                cluster.remove()
-                throw ProcessFailure("\(error)\n\(logs)")
             }
-            let end = try await cluster.stop()
-            #expect(end.isSuccess, "\(end.summary)")
-            cluster.remove()
         }
 
         /// What `ashlar certs` leaves when it is killed is completed, or said to be incomplete, by the next one.

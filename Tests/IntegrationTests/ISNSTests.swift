@@ -218,18 +218,8 @@ extension IntegrationTests {
             defer { server.remove() }
             try await server.start()
             let cluster = try await TestCluster.start(extra: ["--isns-server", "127.0.0.1:\(server.port)"])
-            do {
-                try await run(cluster, server)
-            } catch {
-                let logs = cluster.logs()
-                _ = try? await cluster.stop()
-                cluster.remove()
-                throw ProcessFailure("\(error)\n\(logs)")
-            }
             // Both targets end in order: neither portals nor nodes are left.
-            let end = try await cluster.stop()
-            #expect(end.isSuccess, "\(end.summary)")
-            cluster.remove()
+            try await cluster.end { try await run($0, server) }
             try await server.waitFor("nodes", without: ["io.ashlar"])
             try await server.waitFor("portals", without: ["\(cluster.port)/tcp", "\(cluster.port + 1)/tcp"])
             try await server.stop()

@@ -167,8 +167,8 @@ extension IntegrationTests {
                 cluster.remove()
                 throw ProcessFailure("\(error)\n\(logs)")
             }
-            let again = try await TestCluster.start(volumes: [], data: cluster.data, port: cluster.port)
-            do {
+            let second = try await TestCluster.start(volumes: [], data: cluster.data, port: cluster.port)
+            try await second.end { again in
                 #expect(
                     try await registrations(again) == [
                         "holder 0x000000000000000a write exclusive, registrants only",
@@ -183,15 +183,7 @@ extension IntegrationTests {
                 }
                 #expect(try sessions[3].reserveOut(.release, .writeExclusiveRegistrantsOnly, key: 0xA).isGood)
                 #expect(try sessions[0].access().writes)
-            } catch {
-                let logs = again.logs()
-                _ = try? await again.stop()
-                again.remove()
-                throw ProcessFailure("\(error)\n\(logs)")
             }
-            let end = try await again.stop()
-            #expect(end.isSuccess, "\(end.summary)")
-            again.remove()
         }
 
         @Test func whatAStoppedTargetHeldOfAPreemptedNexusIsNeverDone() async throws {

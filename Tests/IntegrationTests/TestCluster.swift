@@ -158,18 +158,22 @@ final class TestCluster: Sendable {
         extra: [String] = [],
         _ body: (TestCluster) async throws -> Void
     ) async throws {
-        let cluster = try await start(volumes: volumes, targets: targets, extra: extra)
+        try await start(volumes: volumes, targets: targets, extra: extra).end(after: body)
+    }
+
+    /// Runs a body, and stops the cluster and removes its data in every case. A failure shows the logs.
+    func end(after body: (TestCluster) async throws -> Void) async throws {
         do {
-            try await body(cluster)
+            try await body(self)
         } catch {
-            let logs = cluster.logs()
-            _ = try? await cluster.stop()
-            cluster.remove()
+            let logs = logs()
+            _ = try? await stop()
+            remove()
             throw ProcessFailure("\(error)\n\(logs)")
         }
-        let result = try await cluster.stop()
+        let result = try await stop()
         #expect(result.isSuccess, "ashlar up: \(result.summary)")
-        cluster.remove()
+        remove()
     }
 
     /// Stops everything in order, as Ctrl-C does.

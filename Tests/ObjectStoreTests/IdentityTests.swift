@@ -1,6 +1,7 @@
 import AshlarCore
 import AshlarTestSupport
 import BlockObjects
+import Foundation
 import NIOCore
 import Testing
 
@@ -67,6 +68,21 @@ import Testing
         }
         #expect(doubled?.message.contains("in use") == true)
         try Fixtures.files(LinuxFileSystem(), Fixtures.configuration([path])).close()
+    }
+
+    @Test func D33_aRootIsTakenOnceWhoHadItHasGone() throws {
+        let scratch = try ScratchDirectory()
+        let path = try scratch.subdirectory("root")
+        let disk = LinuxFileSystem()
+        let first = try disk.openDirectory(path)
+        #expect(try disk.lock(first))
+        let second = try disk.openDirectory(path)
+        #expect(try !disk.lock(second), "as often as it may be tried")
+        // Whoever comes to try is let in by then, or a little later.
+        let leaving = Thread { disk.discard(first) }
+        leaving.start()
+        #expect(try disk.lock(second))
+        disk.discard(second)
     }
 
     @Test func D33_aDirectoryWithOtherThingsIsRefused() throws {

@@ -13,17 +13,20 @@ struct TakeoverRaceTests {
         return client
     }
 
-    /// Has the client find the owner and resume its nexus; what became of its commands then, and what it sends.
-    private static func resume(
-        _ client: inout NexusClient<Int, String>,
-        _ bench: Bench,
-        token: UInt64 = 1
-    ) throws -> (aborted: [Int], sent: [Stamp]) {
+    /// Has the client find the owner, and prove that its initiator lives.
+    private static func findOwner(_ client: inout NexusClient<Int, String>, _ bench: Bench, token: UInt64) {
         client.ownerLost()
         client.ownerFound(bench.stamp)
         client.proved(token: token)
         while client.nextAction() != nil {}
-        let answer = try #require(bench.resumption(of: client.nexus))
+    }
+
+    /// Tells the client that its nexus was resumed; what becomes of its commands then, and with what proofs it sends them.
+    private static func tell(
+        _ client: inout NexusClient<Int, String>,
+        _ answer: (done: [CommandID], aborted: Stamp?),
+        _ bench: Bench
+    ) -> (aborted: [Int], sent: [Stamp]) {
         client.resumed(done: answer.done, aborted: answer.aborted, bench.stamp)
         var result: (aborted: [Int], sent: [Stamp]) = ([], [])
         while let action = client.nextAction() {
@@ -34,6 +37,16 @@ struct TakeoverRaceTests {
             }
         }
         return result
+    }
+
+    /// Both, and what the owner says in between.
+    private static func resume(
+        _ client: inout NexusClient<Int, String>,
+        _ bench: Bench,
+        token: UInt64 = 1
+    ) throws -> (aborted: [Int], sent: [Stamp]) {
+        findOwner(&client, bench, token: token)
+        return tell(&client, try #require(bench.resumption(of: client.nexus)), bench)
     }
 
     @Test("R6 R9: a reset ends what is on its way to a nexus, whether the takeover comes before it, behind it, or both")
@@ -79,9 +92,7 @@ struct TakeoverRaceTests {
             let own = try #require(bench.login("b"))
             var client = Self.client(of: other, bench)
             bench.takeOver(own)
-            client.ownerLost()
-            client.ownerFound(bench.stamp)
-            client.proved(token: 1)
+            Self.findOwner(&client, bench, token: 1)
             // It is resumed, and the target does not hear of it; then comes the reset.
             #expect(try #require(bench.resumption(of: other)).aborted == nil)
             bench.advance(1_000 * Bench.millisecond)
@@ -100,18 +111,11 @@ struct TakeoverRaceTests {
             let own = try #require(bench.login("b"))
             var client = Self.client(of: other, bench)
             bench.takeOver(own)
-            client.ownerLost()
-            client.ownerFound(bench.stamp)
-            client.proved(token: 1)
-            while client.nextAction() != nil {}
+            Self.findOwner(&client, bench, token: 1)
             let answer = try #require(bench.resumption(of: other))
             bench.advance(1_000 * Bench.millisecond)
             #expect(bench.isDone(bench.manage(own, .clearTaskSet)))
-            client.resumed(done: answer.done, aborted: answer.aborted, bench.stamp)
-            var sent: [Stamp] = []
-            while let action = client.nextAction() {
-                if case .send(_, _, _, let context) = action { sent.append(context.proved) }
-            }
+            let sent = Self.tell(&client, answer, bench).sent
             let proof = try #require(sent.first)
             #expect(bench.refusal(bench.submit(other, bench.write(0, 2_048, 1), proved: proof)) == .taskAborted)
             #expect(bench.attentions(other) == [.commandsCleared])

@@ -4,13 +4,6 @@ import Testing
 
 /// What functions have aborted does not come later (R6).
 @Suite struct FunctionCheckerTests {
-    private func check(_ lines: String...) -> [HistoryChecker.Finding] {
-        var history = History()
-        history.add(client: 1, text: (lines + ["E 1000"]).joined(separator: "\n"))
-        #expect(history.damages.isEmpty, "\(history.damages)")
-        return HistoryChecker.check(history)
-    }
-
     @Test func whatAFunctionOfItsOwnAbortedTakesEffectBeforeItsAnswerOrNever_R6() {
         let lines = ["W 1 0 1 10 30 a", "T 2 20 30 0"]
         #expect(check(lines[0], lines[1], "R 0 1 40 50 0:1").isEmpty)

@@ -4,14 +4,6 @@ import Testing
 
 /// The checker explains what a correct disk may show, and finds each way in which one can lie.
 @Suite struct HistoryCheckerTests {
-    /// The findings for a history, as a client writes it.
-    private func check(_ lines: String...) -> [HistoryChecker.Finding] {
-        var history = History()
-        history.add(client: 1, text: (lines + ["E 1000"]).joined(separator: "\n"))
-        #expect(history.damages.isEmpty, "\(history.damages)")
-        return HistoryChecker.check(history)
-    }
-
     @Test func readsOfTheNewestWriteAreExplained() {
         #expect(
             check(

@@ -7,8 +7,8 @@ struct FailpointsCommand: ParsableCommand {
         commandName: "failpoints",
         abstract: "List the places at which a process can be made to kill itself, for tests.",
         discussion: """
-            A process whose environment has \(ArmedFailpoint.variable)=NAME[:COUNT] ends as by kill -9 when it comes there, for \
-            the COUNTth time (1). What is durable at each is in docs/testing.md.
+            A process whose environment has \(ArmedFailpoint.variable)=NAME[:COUNT] ends as by kill -9 when it comes there, or \
+            when it has come there COUNT times. What is durable at each is in docs/failpoints.md.
             """
     )
 
