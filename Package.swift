@@ -232,7 +232,8 @@ let package = Package(
         .testTarget(
             name: "PostgresStoreTests",
             dependencies: [
-                "PostgresStore", "AshlarCore", "Ownership", "CLibPQ", "CLinux", nioCore, nioConcurrency, logging,
+                "PostgresStore", "AshlarCore", "AshlarTestSupport", "Ownership", "CLibPQ", "CLinux", nioCore,
+                nioConcurrency, logging,
             ],
             swiftSettings: settings
         ),

@@ -224,12 +224,15 @@ struct CommitPropertyTests {
         var load = Workload(random: SeededGenerator(seed: seed), reserved: objects)
         load.model.reserve(objects)
         try await openNexuses(fixture, &load.model)
+        var simulated = try SimulatedStore(volume: fixture.volume, epoch: fixture.epoch, objects: objects)
+        for number in 1...Self.nexuses { try simulated.openNexus(Self.nexus(number)) }
         var epoch = fixture.epoch
         var returned = 0
         for step in 0..<120 {
             let part = load.part(VolumeCommit(volume: fixture.volume, epoch: epoch))
             if let finding = load.damage() {
                 try await ask { fixture.store.reportObjects(token: 0, [finding], completion: $0) }
+                simulated.report(finding)
             }
             let expected = load.model.apply(part)
             let found = try await fixture.commit { $0 = part }
@@ -239,6 +242,8 @@ struct CommitPropertyTests {
             returned += expected.returned.count { $0 }
             #expect(found.filled == expected.filled, "seed \(seed) step \(step)")
             try await compare(fixture, load.model, "seed \(seed) step \(step)")
+            let region = try await fixture.region(0, Self.blocks)
+            try simulated.commit(part, as: found, region, "simulated: seed \(seed) step \(step)")
             guard step % Self.takeoverInterval == 0 else { continue }
             let ownership = try await Fixture.own(fixture.store, fixture.volume, fixture.server)
             epoch = ownership.epoch
@@ -247,6 +252,10 @@ struct CommitPropertyTests {
             try #require(Dictionary(uniqueKeysWithValues: attentions) == load.model.attentions)
             let aborted = ownership.nexuses.compactMap { row in row.aborted.map { (row.number, $0) } }
             try #require(Dictionary(uniqueKeysWithValues: aborted) == load.model.aborted)
+            let known = try simulated.takeOver()
+            try #require(known.epoch == epoch && known.unit == ownership.unit && known.nexuses == ownership.nexuses)
+            try #require(known.unmovedBytes == ownership.unmovedBytes && known.cachedBytes == ownership.cachedBytes)
+            try #require(known.objectBytes == ownership.objectBytes)
         }
         #expect(returned > 0, "no seed may leave out what becomes unmoved again")
         try await compareBytes(fixture, load.model)
@@ -323,18 +332,22 @@ struct CommitPropertyTests {
 
     private func openNexuses(_ fixture: Fixture, _ model: inout StoreModel) async throws {
         for number in 1...Self.nexuses {
-            let nexus = NexusNumber(number)
-            let row = NexusRow(
-                number: nexus,
-                ports: InitiatorTargetNexus(initiatorName: "iqn.host", isid: number, portalGroupTag: 1),
-                node: "t1",
-                mark: NexusMark(nexus: nexus, lowWater: CommandID(0), done: [])
-            )
+            let row = Self.nexus(number)
             _ = try await ask {
                 fixture.store.openNexus(volume: fixture.volume, epoch: fixture.epoch, nexus: row, completion: $0)
             }
-            model.attentions[nexus] = []
+            model.attentions[row.number] = []
         }
+    }
+
+    private static func nexus(_ number: UInt64) -> NexusRow {
+        let nexus = NexusNumber(number)
+        return NexusRow(
+            number: nexus,
+            ports: InitiatorTargetNexus(initiatorName: "iqn.host", isid: number, portalGroupTag: 1),
+            node: "t1",
+            mark: NexusMark(nexus: nexus, lowWater: CommandID(0), done: [])
+        )
     }
 
     private func compare(_ fixture: Fixture, _ model: StoreModel, _ place: Comment) async throws {
