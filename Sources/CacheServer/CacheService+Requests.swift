@@ -316,7 +316,7 @@ extension CacheService {
             .then { [unowned self] answer in
                 if case .volume = answer {
                     step(self)
-                } else if case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) {
+                } else if case .request(let connection, let handle, _)? = waiters.take(ticket) {
                     respond(answer, to: handle, on: connection, isLookUp: false)
                 }
             }
@@ -349,12 +349,12 @@ extension CacheService {
     }
 
     private func succeed(_ ticket: Ticket, _ message: some RPCMessage) {
-        guard case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) else { return }
+        guard case .request(let connection, let handle, _)? = waiters.take(ticket) else { return }
         connection.respond(to: handle, message)
     }
 
     private func fail(_ ticket: Ticket, _ error: RPCError) {
-        guard case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) else { return }
+        guard case .request(let connection, let handle, _)? = waiters.take(ticket) else { return }
         connection.respond(to: handle, error: error)
     }
 
