@@ -51,7 +51,10 @@ extension CacheService {
             submit(message.header, .read(message.range), request, connection)
         case WriteCommand.type:
             let message = try WriteCommand(decoding: &body)
-            let write = CommandOperation.write(offset: message.offset, checksums: message.checksums, bytes: body)
+            // A small payload gets storage of its own at once: while it waits, a slice would have the whole read buffer copied.
+            let isSmall = body.readableBytes <= CacheServerLimits.copiedPayloadMaximumBytes
+            let bytes = isSmall ? body.compacted : body
+            let write = CommandOperation.write(offset: message.offset, checksums: message.checksums, bytes: bytes)
             submit(message.header, write, request, connection)
         case ZeroCommand.type:
             let message = try body.readRPCWholeMessage(ZeroCommand.self)

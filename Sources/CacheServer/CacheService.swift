@@ -419,6 +419,8 @@ enum CacheServerLimits {
     static let logRoomRound = TimeAmount.seconds(1)
     /// How long to wait for a slot of an object.
     static let fetchDeadlineMilliseconds: UInt32 = 5_000
+    /// Payloads of writes up to this size are copied out of what the connection has read.
+    static let copiedPayloadMaximumBytes = 8 << 10
     /// Rows removed by one step of deleting a volume.
     static let deleteRowsMaximum = 20_000
 }
