@@ -97,6 +97,7 @@ final class CacheService {
         }
         acquireVolumes(after: nil)
         measureLogRoom()
+        cleanJournal()
     }
 
     /// Stops answering. On the loop; the store is shut down by who made it.
@@ -386,7 +387,7 @@ final class CacheService {
 
 /// What requests to PostgreSQL are about, for the log.
 enum StoreRequestKind: String {
-    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room, servers
+    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room, servers, journal
 }
 
 extension Result {
@@ -417,6 +418,10 @@ enum CacheServerLimits {
     static let acquisitionRound = TimeAmount.seconds(15)
     /// How often the room for PostgreSQL's log is measured.
     static let logRoomRound = TimeAmount.seconds(1)
+    /// How often it is looked whether the journal has to be cleaned.
+    static let journalRound = TimeAmount.seconds(1)
+    /// Pause between two steps of cleaning it.
+    static let journalPause = TimeAmount.milliseconds(20)
     /// How long to wait for a slot of an object.
     static let fetchDeadlineMilliseconds: UInt32 = 5_000
     /// Payloads of writes up to this size are copied out of what the connection has read.

@@ -22,6 +22,7 @@ extension CacheOwner {
             return refuse(ticket, .nexusClosed, stamp(volume, now))
         }
         nexus.lastSeen = now
+        busyUntil = now.advanced(byNanoseconds: OwnerLimits.busyWindow)
         raiseLowWater(of: nexus, to: context.lowWater, volume)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
