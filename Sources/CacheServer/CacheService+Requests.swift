@@ -51,7 +51,10 @@ extension CacheService {
             submit(message.header, .read(message.range), request, connection)
         case WriteCommand.type:
             let message = try WriteCommand(decoding: &body)
-            let write = CommandOperation.write(offset: message.offset, checksums: message.checksums, bytes: body)
+            // A small payload gets storage of its own at once: while it waits, a slice would have the whole read buffer copied.
+            let isSmall = body.readableBytes <= CacheServerLimits.copiedPayloadMaximumBytes
+            let bytes = isSmall ? body.compacted : body
+            let write = CommandOperation.write(offset: message.offset, checksums: message.checksums, bytes: bytes)
             submit(message.header, write, request, connection)
         case ZeroCommand.type:
             let message = try body.readRPCWholeMessage(ZeroCommand.self)
@@ -316,7 +319,7 @@ extension CacheService {
             .then { [unowned self] answer in
                 if case .volume = answer {
                     step(self)
-                } else if case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) {
+                } else if case .request(let connection, let handle, _)? = waiters.take(ticket) {
                     respond(answer, to: handle, on: connection, isLookUp: false)
                 }
             }
@@ -349,12 +352,12 @@ extension CacheService {
     }
 
     private func succeed(_ ticket: Ticket, _ message: some RPCMessage) {
-        guard case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) else { return }
+        guard case .request(let connection, let handle, _)? = waiters.take(ticket) else { return }
         connection.respond(to: handle, message)
     }
 
     private func fail(_ ticket: Ticket, _ error: RPCError) {
-        guard case .request(let connection, let handle, _)? = waiters.removeValue(forKey: ticket) else { return }
+        guard case .request(let connection, let handle, _)? = waiters.take(ticket) else { return }
         connection.respond(to: handle, error: error)
     }
 

@@ -24,8 +24,7 @@ final class CacheService {
     let store: PostgresBlockStore
     let logger: Logger
     var core: CacheOwner
-    var waiters: [Ticket: Waiter] = [:]
-    private var nextTicket: UInt64 = 1
+    var waiters = TicketTable<Waiter>()
     private var objectClients: [ObjectServerID: RPCClient] = [:]
     private let inflater: BlockInflater
     private var timer: RepeatedTask?
@@ -142,12 +141,7 @@ final class CacheService {
 
     // MARK: Requests
 
-    func ticket(_ waiter: Waiter) -> Ticket {
-        let ticket = Ticket(nextTicket)
-        nextTicket += 1
-        waiters[ticket] = waiter
-        return ticket
-    }
+    func ticket(_ waiter: Waiter) -> Ticket { waiters.add(waiter) }
 
     /// Runs what the last events asked for, and commits what has become ready: at the end of each read, and after answers of
     /// the store.
@@ -163,7 +157,7 @@ final class CacheService {
     private func run(_ action: OwnerAction) {
         switch action {
         case .answer(let ticket, let answer):
-            switch waiters.removeValue(forKey: ticket) {
+            switch waiters.take(ticket) {
             case .request(let connection, let handle, let isLookUp):
                 respond(answer, to: handle, on: connection, isLookUp: isLookUp)
             case .then(let step): step(answer)
@@ -430,6 +424,8 @@ enum CacheServerLimits {
     static let journalPause = TimeAmount.milliseconds(20)
     /// How long to wait for a slot of an object.
     static let fetchDeadlineMilliseconds: UInt32 = 5_000
+    /// Payloads of writes up to this size are copied out of what the connection has read.
+    static let copiedPayloadMaximumBytes = 8 << 10
     /// Rows removed by one step of deleting a volume.
     static let deleteRowsMaximum = 20_000
 }

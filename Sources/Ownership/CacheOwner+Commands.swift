@@ -96,13 +96,14 @@ extension CacheOwner {
         to ticket: Ticket,
         stamp: Stamp
     ) -> Bool {
+        let known = nexus.inFlight[number]
         if number < nexus.lowWater {
             refuse(ticket, .belowLowWater, stamp)
-        } else if nexus.inFlight[number] == nil, nexus.done.contains(number) {
+        } else if known == nil, nexus.done.contains(number) {
             actions.append(.answer(ticket, .done(stamp)))
         } else if let answer = nexus.kept[number]?.answer(stamp) {
             actions.append(.answer(ticket, answer))
-        } else if let known = nexus.inFlight[number] {
+        } else if let known {
             // Sent again after its connection broke. Copies may overtake one another: all get the answer.
             if let old = known.ticket { known.earlierTickets.append(old) }
             if known.earlierTickets.count >= OwnerLimits.ticketsPerCommandMaximum {
@@ -609,7 +610,7 @@ extension ByteBuffer {
     var checksum: Checksum { withUnsafeReadableBytes { Checksum(of: $0) } }
 
     /// A copy in storage of its own, so that it does not keep a large read buffer alive.
-    var compacted: ByteBuffer { ByteBuffer(bytes: readableBytesView) }
+    package var compacted: ByteBuffer { ByteBuffer(bytes: readableBytesView) }
 
     /// The offset of the first readable byte that differs from the one at the same place in `other`, which is as long; halves
     /// are compared as wholes, which is a matter of one call each.

@@ -231,7 +231,9 @@ extension CacheOwner {
         command.pinned = []
         command.fetched = [:]
         if let context = command.context, let nexus = volume.nexuses[context.nexus] {
-            if nexus.inFlight[context.command] === command { nexus.inFlight[context.command] = nil }
+            if let index = nexus.inFlight.index(forKey: context.command), nexus.inFlight[index].value === command {
+                nexus.inFlight.remove(at: index)
+            }
         }
         if !command.fences.isEmpty {
             let fences = command.fences

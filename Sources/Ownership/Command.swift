@@ -59,7 +59,7 @@ public enum CommandOperation: Sendable {
     /// Asks whether a command that needs nothing but the unit's state may be done; `reservations`: tells them, too.
     case check(CommandRules, reservations: Bool)
     /// Changes the unit's state.
-    case unit(UnitAction)
+    indirect case unit(UnitAction)
 }
 
 extension CommandOperation {
@@ -171,6 +171,8 @@ public struct CompactionAssignment: Sendable {
 }
 
 /// What the owner answers.
+///
+/// What is large and rare is kept indirectly, so that the answers to reads and writes stay small.
 public enum OwnerAnswer: Sendable {
     /// A command that returns nothing is done and durable.
     case done(Stamp)
@@ -182,15 +184,15 @@ public enum OwnerAnswer: Sendable {
     case nexusOpened(NexusNumber, Stamp)
     /// A nexus was resumed: these of its commands are durable, no other that was sent in an earlier epoch; and another nexus aborted
     /// all that had come with this proof or an older one (R9).
-    case nexusResumed([CommandID], aborted: Stamp?, Stamp)
+    indirect case nexusResumed([CommandID], aborted: Stamp?, Stamp)
     /// The volume is owned here; its description and the owner's time.
-    case volume(VolumeDescription, Stamp)
+    indirect case volume(VolumeDescription, Stamp)
     /// Work for an agent; nil: none now.
-    case moveWork(MoveAssignment?)
+    indirect case moveWork(MoveAssignment?)
     /// Work for an agent; nil: none now.
-    case compactionWork(CompactionAssignment?)
+    indirect case compactionWork(CompactionAssignment?)
     /// What was asked of the unit's state.
-    case checked(Stamp, UnitReport)
+    indirect case checked(Stamp, UnitReport)
     /// Which blocks are mapped, in order.
     case mapped(Stamp, [MappedRun])
     /// So many were done, so many are left.

@@ -19,7 +19,7 @@ struct CachedItem {
 final class Region {
     let range: BlockRange
     var isLoading = true
-    var items: [BlockID: CachedItem] = [:]
+    var items: ItemTable
     var extents = ExtentList()
     /// What the extents are counted for in the image's size.
     var extentBytes = 0
@@ -27,7 +27,10 @@ final class Region {
     var lastUse: UInt64 = 0
     var waiters: [Command] = []
 
-    init(range: BlockRange) { self.range = range }
+    init(range: BlockRange) {
+        self.range = range
+        items = ItemTable(of: range)
+    }
 
     /// How many of the blocks in `run` have an item or an extent.
     func mappedBlocks(in run: BlockRange) -> UInt64 {
@@ -36,7 +39,7 @@ final class Region {
         let others =
             part.count < UInt64(items.count)
             ? (0..<part.count).count { isOnlyItem(part.first + $0) }
-            : items.keys.count { part.contains($0) && isOnlyItem($0) }
+            : items.count { part.contains($0.key) && extents.extent(holding: $0.key) == nil }
         return extents.extents.reduce(UInt64(others)) { sum, extent in
             extent.blocks.overlaps(part) ? sum + extent.blocks.intersection(part).count : sum
         }
@@ -101,14 +104,7 @@ struct MemoryImage {
         guard let region = regions[Self.regionIndex(of: block)], !region.isLoading else {
             preconditionFailure("the region of a block is loaded before its content is asked for")
         }
-        if var item = region.items[block] {
-            guard let bytes = item.bytes else { return .notInMemory }
-            if !item.isVisited {
-                item.isVisited = true
-                region.items[block] = item
-            }
-            return .bytes(bytes, item.checksum)
-        }
+        if let content = region.items.use(block) { return content }
         if let extent = region.extents.extent(holding: block) {
             return .object(extent.clipped(to: BlockRange(first: block, count: 1)))
         }

@@ -1,5 +1,5 @@
 public import AshlarCore
-import DequeModule
+public import DequeModule
 
 /// How a command of a nexus ended, as far as the owner and the rules of epochs decide.
 public enum NexusOutcome<Answer> {
@@ -53,7 +53,8 @@ public enum NexusDisposition<Answer> {
 ///
 /// Request: whatever the shell needs to send a command again. Answer: whatever it needs to tell the initiator.
 public struct NexusClient<Request, Answer> {
-    enum State: Hashable {
+    @usableFromInline
+    enum State: Hashable, Sendable {
         case serving
         case locating
         case proving
@@ -61,29 +62,55 @@ public struct NexusClient<Request, Answer> {
         case ended
     }
 
+    @usableFromInline
     struct Outstanding {
-        var request: Request
+        @usableFromInline var request: Request
         /// Whether it changes the volume: such a command is sent in another epoch only once it is known that nothing came of it in
         /// those before (R9).
-        var isChange: Bool
+        @usableFromInline var isChange: Bool
         /// Whether it takes all commands back that came before it.
-        var isManagement: Bool
-        var deadline: MonotonicTime
+        @usableFromInline var isManagement: Bool
+        @usableFromInline var deadline: MonotonicTime
         /// What the initiator had proved when it came: by that it is told from what came behind a reset.
-        var arrival: Stamp
+        @usableFromInline var arrival: Stamp
         /// The epoch in which it was last sent; nil where nothing can have come of it.
-        var sentIn: Epoch?
+        @usableFromInline var sentIn: Epoch?
         /// Waits for a newer proof before it is sent again.
-        var isUnproved = false
+        @usableFromInline var isUnproved = false
         /// How often it was sent; only the answer to the last time counts.
-        var attempt: UInt32 = 0
+        @usableFromInline var attempt: UInt32 = 0
         /// The proof that it is sent with. A change keeps that of its arrival as long as the owner takes it: so the owner can tell
         /// it from one that came behind a reset, however late it is sent.
-        var proof: Stamp
+        @usableFromInline var proof: Stamp
         /// Whether an earlier attempt in this epoch has no answer: then not even `unproved` says that nothing was done (R6).
-        var mayHaveRun = false
+        @usableFromInline var mayHaveRun = false
+
+        @inlinable
+        init(request: Request, isChange: Bool, isManagement: Bool, deadline: MonotonicTime, proved: Stamp) {
+            self.request = request
+            self.isChange = isChange
+            self.isManagement = isManagement
+            self.deadline = deadline
+            arrival = proved
+            proof = proved
+        }
+
+        /// It is sent now, in `epoch`, with what the initiator has proved, or what the nexus was resumed with.
+        @inlinable
+        mutating func noteSent(in epoch: Epoch, proved: Stamp, resumedWith: Stamp) {
+            if sentIn == epoch, !isUnproved { mayHaveRun = true }
+            sentIn = epoch
+            if !isChange || isUnproved {
+                proof = proved
+            } else if proof.epoch != epoch {
+                proof = resumedWith
+            }
+            attempt += 1
+            isUnproved = false
+        }
 
         /// Nothing came of it, nor will, by whatever was sent.
+        @inlinable
         mutating func settle() {
             sentIn = nil
             isUnproved = false
@@ -95,30 +122,30 @@ public struct NexusClient<Request, Answer> {
     public let volume: VolumeID
     /// The nexus's number.
     public let nexus: NexusNumber
-    private(set) var state = State.serving
-    private(set) var epoch: Epoch
+    @usableFromInline var state = State.serving
+    @usableFromInline var epoch: Epoch
     /// The epoch in which the owner knows the nexus as open: commands are sent in no other (R2, R6).
-    private var openEpoch: Epoch
-    private var proved: Stamp
+    @usableFromInline var openEpoch: Epoch
+    @usableFromInline var proved: Stamp
     /// What the nexus was first to be taken up again with in the newest epoch: the proof of all that waited for that. What another
     /// nexus aborted since is so told from what came behind it (R6), also where the owner took the nexus up long before its answer
     /// arrives here.
-    private var resumedWith: Stamp
-    private var outstanding: [CommandID: Outstanding] = [:]
-    private var order: Deque<CommandID> = []
-    private var next = CommandID(1)
+    @usableFromInline var resumedWith: Stamp
+    @usableFromInline var outstanding = CommandWindow<Outstanding>()
+    @usableFromInline var next = CommandID(1)
     /// Commands from this one on were never sent.
-    private var neverSent = CommandID(1)
-    private var actions: Deque<NexusAction<Request, Answer>> = []
+    @usableFromInline var neverSent = CommandID(1)
+    @usableFromInline var actions: Deque<NexusAction<Request, Answer>> = []
     /// Commands below this one that have no answer were taken back by task management of this nexus that is done.
-    private var takenBackBelow = CommandID(0)
+    @usableFromInline var takenBackBelow = CommandID(0)
 
     // Evidence on its way to be proved, oldest first.
-    private var evidence: Deque<(token: UInt64, stamp: Stamp)> = []
-    private var nextToken: UInt64 = 1
-    private var latest: Stamp
+    @usableFromInline var evidence: Deque<(token: UInt64, stamp: Stamp)> = []
+    @usableFromInline var nextToken: UInt64 = 1
+    @usableFromInline var latest: Stamp
 
     /// A nexus that was opened with a stamp, which the login itself proves.
+    @inlinable
     public init(volume: VolumeID, nexus: NexusNumber, opened stamp: Stamp) {
         self.volume = volume
         self.nexus = nexus
@@ -130,25 +157,27 @@ public struct NexusClient<Request, Answer> {
     }
 
     /// The next thing to do; nil when there is nothing until the next event.
+    @inlinable
     public mutating func nextAction() -> NexusAction<Request, Answer>? { actions.popFirst() }
 
     /// Whether commands of this epoch are sent now.
+    @inlinable
     public func isServing(_ epoch: Epoch) -> Bool { state == .serving && epoch == self.epoch }
 
     /// Commands without an answer.
+    @inlinable
     public var outstandingCount: Int { outstanding.count }
 
     /// Every command below this one is answered.
-    private mutating func lowWater() -> CommandID {
-        while let first = order.first, outstanding[first] == nil { order.removeFirst() }
-        return order.first ?? next
-    }
+    @inlinable
+    func lowWater() -> CommandID { outstanding.lowest ?? next }
 
     // MARK: Commands
 
     /// Takes a command of the initiator.
     ///
     /// - Returns: its id in the nexus, by which task management names it.
+    @inlinable
     public mutating func submit(
         _ request: Request,
         isChange: Bool,
@@ -157,22 +186,22 @@ public struct NexusClient<Request, Answer> {
     ) -> CommandID {
         let id = next
         next = CommandID(id.rawValue + 1)
-        outstanding[id] = Outstanding(
+        let command = Outstanding(
             request: request,
             isChange: isChange,
             isManagement: isManagement,
             deadline: deadline,
-            arrival: proved,
-            proof: proved
+            proved: proved
         )
-        order.append(id)
+        outstanding.append(command, as: id)
         if state == .serving { sendNew() }
         return id
     }
 
     /// Sends commands that were never sent, as far as the window reaches: the owner keeps answers from the low-water mark on,
     /// and one command without an answer holds the mark.
-    private mutating func sendNew() {
+    @inlinable
+    mutating func sendNew() {
         while state == .serving, neverSent < next {
             // Some may have been given up before they were sent.
             neverSent = max(neverSent, lowWater())
@@ -180,35 +209,29 @@ public struct NexusClient<Request, Answer> {
             guard neverSent.rawValue - lowWater().rawValue < NexusClientLimits.idsAheadMaximum else { return }
             let id = neverSent
             neverSent = CommandID(id.rawValue + 1)
-            if outstanding[id] != nil { send(id) }
+            send(id)
         }
     }
 
     /// Sends everything without an answer again that had been sent, then what is new.
-    private mutating func sendAgain() {
-        for id in order where id < neverSent {
-            if outstanding[id] != nil { send(id) }
-        }
+    @inlinable
+    mutating func sendAgain() {
+        for number in outstanding.span where number < neverSent.rawValue { send(CommandID(number)) }
         sendNew()
     }
 
     /// What a message about commands of the nexus carries (task management).
+    @inlinable
     public mutating func context() -> CommandContext {
         CommandContext(volume: volume, nexus: nexus, command: next, lowWater: lowWater(), proved: proved)
     }
 
-    private mutating func send(_ id: CommandID) {
-        guard var command = outstanding[id] else { return }
-        if command.sentIn == epoch, !command.isUnproved { command.mayHaveRun = true }
-        command.sentIn = epoch
-        if !command.isChange || command.isUnproved {
-            command.proof = proved
-        } else if command.proof.epoch != epoch {
-            command.proof = resumedWith
+    @inlinable
+    mutating func send(_ id: CommandID) {
+        outstanding.update(id) { [epoch, proved, resumedWith] in
+            $0.noteSent(in: epoch, proved: proved, resumedWith: resumedWith)
         }
-        command.attempt += 1
-        command.isUnproved = false
-        outstanding[id] = command
+        guard let command = outstanding[id] else { return }
         let context = CommandContext(
             volume: volume,
             nexus: nexus,
@@ -220,8 +243,9 @@ public struct NexusClient<Request, Answer> {
     }
 
     /// The owner answered, or will not.
+    @inlinable
     public mutating func answered(_ id: CommandID, attempt: UInt32, _ disposition: NexusDisposition<Answer>) {
-        guard state != .ended, var command = outstanding[id], command.attempt == attempt else { return }
+        guard state != .ended, let command = outstanding[id], command.attempt == attempt else { return }
         switch disposition {
         case .final(let answer, let stamp):
             if let stamp { stampArrived(stamp) }
@@ -232,8 +256,7 @@ public struct NexusClient<Request, Answer> {
             complete(id, command.request, answer)
         case .unproved(let stamp):
             if let stamp { stampArrived(stamp) }
-            command.isUnproved = true
-            outstanding[id] = command
+            outstanding.update(id) { $0.isUnproved = true }
             if state == .serving, proved.isNewer(than: command.proof) {
                 // The initiator has proved more while this was on its way.
                 send(id)
@@ -241,28 +264,31 @@ public struct NexusClient<Request, Answer> {
                 actions.append(.ping)
             }
         case .ownerLost, .notSent:
-            if case .notSent = disposition, !command.mayHaveRun { outstanding[id]?.settle() }
+            if case .notSent = disposition, !command.mayHaveRun { outstanding.update(id) { $0.settle() } }
             // Of an earlier epoch it says nothing new: the owner of a later one has been found.
             if command.sentIn == epoch { ownerLost() }
         case .nexusClosed: end("the nexus was closed by its owner")
         }
     }
 
-    private mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
-        outstanding[id] = nil
+    @inlinable
+    mutating func complete(_ id: CommandID, _ request: Request, _ answer: Answer) {
+        outstanding.remove(id)
         actions.append(.complete(request, .answered(answer)))
         sendNew()
     }
 
     /// Forgets a command that task management has ended; its answer, if one comes, goes nowhere.
+    @inlinable
     public mutating func forget(_ id: CommandID) {
-        outstanding[id] = nil
+        outstanding.remove(id)
         sendNew()
     }
 
     // MARK: Evidence (R1)
 
     /// A stamp of the owner arrived, with an answer or by itself.
+    @inlinable
     public mutating func stampArrived(_ stamp: Stamp) {
         guard state != .ended, stamp.isNewer(than: latest) else { return }
         // A few a second are enough: each one costs the connection machine a look at every PDU that follows.
@@ -273,7 +299,8 @@ public struct NexusClient<Request, Answer> {
         take(stamp)
     }
 
-    private mutating func take(_ stamp: Stamp) {
+    @inlinable
+    mutating func take(_ stamp: Stamp) {
         latest = stamp
         if evidence.count >= NexusClientLimits.evidenceMaximum { evidence.removeLast() }
         evidence.append((nextToken, stamp))
@@ -282,6 +309,7 @@ public struct NexusClient<Request, Answer> {
     }
 
     /// The initiator has proved that it received something sent after the evidence `token` arrived.
+    @inlinable
     public mutating func proved(token: UInt64) {
         var newest: Stamp?
         while let first = evidence.first, first.token <= token {
@@ -301,25 +329,30 @@ public struct NexusClient<Request, Answer> {
             // A newer epoch serves already: the nexus has to be resumed there first (R5).
             return ownerLost()
         }
-        for id in order where outstanding[id]?.isUnproved == true { send(id) }
+        for number in outstanding.span where outstanding[CommandID(number)]?.isUnproved == true {
+            send(CommandID(number))
+        }
     }
 
     // MARK: Owner
 
     /// The owner cannot be reached, or is the owner no more.
+    @inlinable
     public mutating func ownerLost() {
         guard state != .ended, state != .locating else { return }
         state = .locating
         actions.append(.locate)
     }
 
-    private mutating func resume() {
+    @inlinable
+    mutating func resume() {
         state = .resuming
         if resumedWith.epoch != proved.epoch { resumedWith = proved }
         actions.append(.resume(nexus, proved))
     }
 
     /// The owner was found, with a stamp of the epoch that it serves.
+    @inlinable
     public mutating func ownerFound(_ stamp: Stamp) {
         // Another nexus of the target has noticed before this one.
         if state == .serving, stamp.epoch > epoch { state = .locating }
@@ -346,6 +379,7 @@ public struct NexusClient<Request, Answer> {
 
     /// The owner took the nexus up again: changes in `done` are durable. Others of earlier epochs never will be by what was sent
     /// there: they are sent again, but for those that came with the proof `aborted`, or an older one (R2, R6, R9).
+    @inlinable
     public mutating func resumed(done: [CommandID], aborted: Stamp?, _ stamp: Stamp) {
         // An answer of an earlier epoch may come late.
         guard state == .resuming, stamp.epoch == epoch else { return }
@@ -353,10 +387,11 @@ public struct NexusClient<Request, Answer> {
         openEpoch = epoch
         stampArrived(stamp)
         let durable = Set(done)
-        for id in order where durable.contains(id) && outstanding[id]?.isManagement == true {
+        for id in outstanding.span.map(CommandID.init)
+        where durable.contains(id) && outstanding[id]?.isManagement == true {
             takenBackBelow = max(takenBackBelow, id)
         }
-        for id in Array(order) {
+        for id in outstanding.span.map(CommandID.init) {
             guard let command = outstanding[id], command.isChange else { continue }
             let isTakenBack = id < takenBackBelow || aborted.map { !command.arrival.isNewer(than: $0) } ?? false
             let outcome: NexusOutcome<Answer>
@@ -365,16 +400,17 @@ public struct NexusClient<Request, Answer> {
             } else if isTakenBack, !command.isManagement {
                 outcome = .aborted
             } else {
-                outstanding[id]?.settle()
+                outstanding.update(id) { $0.settle() }
                 continue
             }
-            outstanding[id] = nil
+            outstanding.remove(id)
             actions.append(.complete(command.request, outcome))
         }
         sendAgain()
     }
 
     /// The owner did not take the nexus up again.
+    @inlinable
     public mutating func resumeRefused(unproved stamp: Stamp?) {
         guard state == .resuming else { return }
         guard let stamp else { return end("the nexus was not resumed by the new owner") }
@@ -388,12 +424,13 @@ public struct NexusClient<Request, Answer> {
     /// Ends what has waited as long as it may (`command-deadline`).
     ///
     /// - Parameter giveUp: an answer that says that nothing was done, for commands that never left.
+    @inlinable
     public mutating func tick(now: MonotonicTime, giveUp: @autoclosure () -> Answer) {
         guard state != .ended else { return }
-        for id in Array(order) {
+        for id in outstanding.span.map(CommandID.init) {
             guard let command = outstanding[id], command.deadline <= now else { continue }
             if command.sentIn == nil || !command.isChange || (command.isUnproved && !command.mayHaveRun) {
-                outstanding[id] = nil
+                outstanding.remove(id)
                 actions.append(.complete(command.request, .answered(giveUp())))
             } else {
                 // Its outcome is not known: only silence is true (R6).
@@ -403,17 +440,19 @@ public struct NexusClient<Request, Answer> {
         sendNew()
     }
 
-    private mutating func end(_ reason: String) {
+    @inlinable
+    mutating func end(_ reason: String) {
         guard state != .ended else { return }
         state = .ended
-        outstanding = [:]
+        outstanding.removeAll()
         actions.append(.drop(reason: reason))
     }
 
     /// Ends the nexus's client: logout, or the connection is gone.
+    @inlinable
     public mutating func close() {
         state = .ended
-        outstanding = [:]
+        outstanding.removeAll()
         actions = []
     }
 }

@@ -104,7 +104,7 @@ public enum OwnerLimits {
     /// Bytes that an entry of the memory image is counted for, beside the block.
     public static let imageItemBytes = 128
     /// Bytes that a region of the memory image is counted for.
-    public static let imageRegionBytes = 1_024
+    public static let imageRegionBytes = 3_072
     /// Bytes that an extent in the memory image is counted for.
     public static let imageExtentBytes = 48
     /// Entries of the drop queue below which it is not tidied.
@@ -128,13 +128,13 @@ public enum OwnerAction: Sendable {
     /// ``BlockStore/loadBytes(volume:blocks:completion:)``, answered by `bytesLoaded`.
     case loadBytes(OperationID, VolumeID, [BlockID])
     /// Read one slot of an object, answered by `slotFetched`.
-    case fetchSlot(OperationID, Extent, blockSizeBytes: UInt32)
+    indirect case fetchSlot(OperationID, Extent, blockSizeBytes: UInt32)
     /// ``BlockStore/takeOver(volume:server:completion:)``, answered by `takeOverCompleted`.
     case takeOver(OperationID, VolumeID, CacheServerID)
     /// ``BlockStore/relinquish(volume:epoch:server:successor:completion:)``, answered by `volumeRelinquished`.
     case relinquish(OperationID, VolumeID, Epoch, from: CacheServerID, to: CacheServerID)
     /// ``BlockStore/openNexus(volume:epoch:nexus:completion:)``, answered by `nexusStored`.
-    case openNexus(OperationID, VolumeID, Epoch, NexusRow)
+    indirect case openNexus(OperationID, VolumeID, Epoch, NexusRow)
     /// ``BlockStore/closeNexus(volume:epoch:nexus:completion:)``, answered by `nexusStored`.
     case closeNexus(OperationID, VolumeID, Epoch, NexusNumber)
     /// ``BlockStore/reserveObjects(volume:count:completion:)``, answered by `objectsReserved`.

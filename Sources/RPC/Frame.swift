@@ -133,6 +133,9 @@ public struct RPCFrameDecoder: Sendable {
     /// Largest frame that is taken; a shell raises it when the handshake is done.
     public var frameMaximumBytes: Int
     private var pending = ByteBuffer()
+    /// Whether the storage of `pending` was made here: what was handed in is to go back to its owner, who fills it anew
+    /// and would have to copy it while it is held here.
+    private var isOwn = false
     private let allocator = ByteBufferAllocator()
 
     /// A decoder that takes frames up to `frameMaximumBytes`.
@@ -158,7 +161,10 @@ public struct RPCFrameDecoder: Sendable {
     /// - Parameter windowBytes: what the peer may send now; an application's frame above it is refused by its header.
     /// - Throws: ``RPCCloseReason`` where the connection must end.
     public mutating func next(windowBytes: Int) throws(RPCCloseReason) -> RPCFrame? {
-        guard let header = RPCFrameHeader(peeking: pending) else { return nil }
+        guard let header = RPCFrameHeader(peeking: pending) else {
+            keepRest()
+            return nil
+        }
         let length = Int(header.length)
         guard length >= RPCFrameHeader.byteCount, length <= frameMaximumBytes else {
             throw RPCCloseReason(
@@ -169,9 +175,13 @@ public struct RPCFrameDecoder: Sendable {
         guard !header.type.belongsToApplication || length <= windowBytes else {
             throw RPCCloseReason(.flowControlViolation, "frame of \(length) bytes into a window of \(windowBytes)")
         }
-        guard pending.readableBytes >= length else { return nil }
+        guard pending.readableBytes >= length else {
+            keepRest()
+            return nil
+        }
         pending.moveReaderIndex(forwardBy: RPCFrameHeader.byteCount)
         guard let body = pending.readSlice(length: header.bodyBytes) else { return nil }
+        if pending.readableBytes == 0 { replacePending(ByteBuffer()) }
         return RPCFrame(header: header, body: body)
     }
 
@@ -179,17 +189,31 @@ public struct RPCFrameDecoder: Sendable {
     var isEmpty: Bool { pending.readableBytes == 0 }
 
     @usableFromInline
-    mutating func replacePending(_ bytes: ByteBuffer) { pending = bytes }
+    mutating func replacePending(_ bytes: ByteBuffer) {
+        pending = bytes
+        isOwn = false
+    }
 
     @usableFromInline
     mutating func gather(_ bytes: ByteBuffer) {
         if pending.readerIndex > 0 || pending.storageCapacity < expectedBytes {
             // Slices of the old storage may be in use: a fresh buffer of the right size costs one copy, not two.
-            var fresh = allocator.buffer(capacity: max(expectedBytes, pending.readableBytes + bytes.readableBytes))
-            fresh.writeImmutableBuffer(pending)
-            pending = fresh
+            move(capacity: max(expectedBytes, pending.readableBytes + bytes.readableBytes))
         }
         pending.writeImmutableBuffer(bytes)
+    }
+
+    /// What is left is the beginning of a frame.
+    private mutating func keepRest() {
+        guard !isOwn, pending.readableBytes > 0 else { return }
+        move(capacity: max(expectedBytes, pending.readableBytes))
+    }
+
+    private mutating func move(capacity: Int) {
+        var fresh = allocator.buffer(capacity: capacity)
+        fresh.writeImmutableBuffer(pending)
+        pending = fresh
+        isOwn = true
     }
 
     private var expectedBytes: Int {

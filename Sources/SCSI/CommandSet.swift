@@ -52,8 +52,9 @@ extension CommandRules {
 /// One entry of the table of commands.
 ///
 /// It drives the check of reserved bits, REPORT SUPPORTED OPERATION CODES, residual counts and the decision itself: a command
-/// is added to the device server by an entry in a list, and nowhere else.
-struct SupportedCommand: Sendable {
+/// is added to the device server by an entry in a list, and nowhere else. A class, since each command of an initiator finds its
+/// entry anew.
+final class SupportedCommand: Sendable {
     typealias Plan = @Sendable (CommandContext) throws(SCSIError) -> SCSICommandPlan
     typealias Transfer = @Sendable (CommandDescriptorBlock, LogicalUnit) -> DataTransfer
     typealias Ruling = @Sendable (CommandDescriptorBlock) -> CommandRules

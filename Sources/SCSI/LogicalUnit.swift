@@ -1,27 +1,85 @@
 public import AshlarCore
 
 /// What a device server must know of a volume, and of the port through which it is seen, to answer by itself.
+///
+/// Its parts lie in storage that copies share: each command of an initiator hands it about.
 public struct LogicalUnit: Sendable, Hashable {
+    private struct Parts: Sendable, Hashable {
+        var volume: VolumeDescription
+        var targetName: String
+        var portalGroupTag: UInt16
+        var relativePortIdentifier: UInt16
+        var productRevision: String
+        var mode: ModeParameters
+        var savedMode: ModeParameters
+        var targetPorts: [TargetPort]
+        var identifyingInformation: [UInt8]
+        var identifyingText: [UInt8]
+    }
+
+    private final class Storage: Sendable {
+        let parts: Parts
+        init(_ parts: Parts) { self.parts = parts }
+    }
+
+    private var storage: Storage
+
+    private mutating func change(_ change: (inout Parts) -> Void) {
+        var parts = storage.parts
+        change(&parts)
+        storage = Storage(parts)
+    }
+
     /// The volume.
-    public var volume: VolumeDescription
+    public var volume: VolumeDescription {
+        get { storage.parts.volume }
+        set { change { $0.volume = newValue } }
+    }
     /// iSCSI name of the target.
-    public var targetName: String
+    public var targetName: String {
+        get { storage.parts.targetName }
+        set { change { $0.targetName = newValue } }
+    }
     /// Portal group tag of the target port.
-    public var portalGroupTag: UInt16
+    public var portalGroupTag: UInt16 {
+        get { storage.parts.portalGroupTag }
+        set { change { $0.portalGroupTag = newValue } }
+    }
     /// RELATIVE TARGET PORT IDENTIFIER; 1 to 65,535.
-    public var relativePortIdentifier: UInt16
+    public var relativePortIdentifier: UInt16 {
+        get { storage.parts.relativePortIdentifier }
+        set { change { $0.relativePortIdentifier = newValue } }
+    }
     /// PRODUCT REVISION LEVEL; cut to four characters.
-    public var productRevision: String
+    public var productRevision: String {
+        get { storage.parts.productRevision }
+        set { change { $0.productRevision = newValue } }
+    }
     /// Mode parameters in force.
-    public var mode: ModeParameters
+    public var mode: ModeParameters {
+        get { storage.parts.mode }
+        set { change { $0.mode = newValue } }
+    }
     /// Mode parameters that come back with a reset.
-    public var savedMode: ModeParameters
+    public var savedMode: ModeParameters {
+        get { storage.parts.savedMode }
+        set { change { $0.savedMode = newValue } }
+    }
     /// All target ports of the target, with that through which it is seen.
-    public var targetPorts: [TargetPort]
+    public var targetPorts: [TargetPort] {
+        get { storage.parts.targetPorts }
+        set { change { $0.targetPorts = newValue } }
+    }
     /// PERIPHERAL DEVICE IDENTIFYING INFORMATION.
-    public var identifyingInformation: [UInt8]
+    public var identifyingInformation: [UInt8] {
+        get { storage.parts.identifyingInformation }
+        set { change { $0.identifyingInformation = newValue } }
+    }
     /// PERIPHERAL DEVICE TEXT IDENTIFYING INFORMATION: UTF-8 that ends with a zero byte, or nothing.
-    public var identifyingText: [UInt8]
+    public var identifyingText: [UInt8] {
+        get { storage.parts.identifyingText }
+        set { change { $0.identifyingText = newValue } }
+    }
 
     /// A logical unit with each part named; without `targetPorts` its own port is all there is.
     public init(
@@ -36,20 +94,33 @@ public struct LogicalUnit: Sendable, Hashable {
         identifyingInformation: [UInt8] = [],
         identifyingText: [UInt8] = []
     ) {
-        self.volume = volume
-        self.targetName = targetName
-        self.portalGroupTag = portalGroupTag
-        self.relativePortIdentifier = relativePortIdentifier
-        self.productRevision = productRevision
-        self.mode = mode
-        self.savedMode = savedMode
-        self.targetPorts =
-            targetPorts ?? [
+        let parts = Parts(
+            volume: volume,
+            targetName: targetName,
+            portalGroupTag: portalGroupTag,
+            relativePortIdentifier: relativePortIdentifier,
+            productRevision: productRevision,
+            mode: mode,
+            savedMode: savedMode,
+            targetPorts: targetPorts ?? [
                 TargetPort(portalGroupTag: portalGroupTag, relativePortIdentifier: relativePortIdentifier)
-            ]
-        self.identifyingInformation = identifyingInformation
-        self.identifyingText = identifyingText
+            ],
+            identifyingInformation: identifyingInformation,
+            identifyingText: identifyingText
+        )
+        storage = Storage(parts)
     }
+
+    /// Compares all parts.
+    public static func == (lhs: LogicalUnit, rhs: LogicalUnit) -> Bool {
+        lhs.storage === rhs.storage || lhs.storage.parts == rhs.storage.parts
+    }
+
+    /// Hashes all parts.
+    public func hash(into hasher: inout Hasher) { hasher.combine(storage.parts) }
+
+    /// How the volume is divided.
+    public var geometry: Geometry { storage.parts.volume.geometry }
 
     /// The port through which it is seen.
     public var targetPort: TargetPort {
@@ -68,10 +139,10 @@ public struct LogicalUnit: Sendable, Hashable {
     }
 
     /// Bytes in a logical block.
-    var logicalBlockBytes: UInt64 { UInt64(volume.geometry.logicalBlockSizeBytes) }
+    var logicalBlockBytes: UInt64 { UInt64(geometry.logicalBlockSizeBytes) }
 
     /// Number of logical blocks.
-    var logicalBlockCount: UInt64 { volume.geometry.logicalBlockCount }
+    var logicalBlockCount: UInt64 { geometry.logicalBlockCount }
 
     /// Logical blocks in a data block.
     var logicalBlocksPerDataBlock: UInt32 {

@@ -50,10 +50,10 @@ public enum VerifyMode: Sendable, Hashable {
 }
 
 /// What is to be done for a command. Ranges are inside the volume and never empty, and their ends are ends of logical blocks, but
-/// for the end of a ``WritePlan`` of less data than the CDB implies.
+/// for the end of a ``WritePlan`` of less data than the CDB implies. What is large and rare is kept indirectly.
 public enum SCSICommandPlan: Sendable, Hashable {
     /// Nothing more: this is the answer.
-    case complete(SCSIResponse)
+    indirect case complete(SCSIResponse)
     /// Read and answer GOOD with the bytes.
     case read(ReadPlan)
     /// Write, whole or not at all (I12).
@@ -73,11 +73,11 @@ public enum SCSICommandPlan: Sendable, Hashable {
     /// Write, then read back; `compares`: byte by byte (BYTCHK 01b).
     case writeAndVerify(WritePlan, compares: Bool)
     /// Tell which blocks are mapped.
-    case lbaStatus(LBAStatusQuery)
+    indirect case lbaStatus(LBAStatusQuery)
     /// Tell registrations or the reservation.
-    case reservationIn(ReservationQuery)
+    indirect case reservationIn(ReservationQuery)
     /// Change registrations or the reservation.
-    case reservationOut(ReservationAction)
+    indirect case reservationOut(ReservationAction)
     /// RESERVE (6) and (10).
     case reserveUnit
     /// RELEASE (6) and (10).
@@ -87,15 +87,15 @@ public enum SCSICommandPlan: Sendable, Hashable {
     /// Keep identifying information.
     case setIdentifyingInformation(IdentifyingInformationKind, [UInt8])
     /// Erase the whole medium; `isImmediate`: answer once that has begun.
-    case erase(Erasure, isImmediate: Bool)
+    indirect case erase(Erasure, isImmediate: Bool)
     /// Copy between logical units, or inside one.
-    case extendedCopy(ExtendedCopy)
+    indirect case extendedCopy(ExtendedCopy)
     /// Tell what became of a copy of this nexus.
-    case copyResults(CopyResultsQuery)
+    indirect case copyResults(CopyResultsQuery)
     /// Tell the target port groups and their states.
-    case targetPortGroups(TargetPortGroupsQuery)
+    indirect case targetPortGroups(TargetPortGroupsQuery)
     /// Tell a log page that holds numbers of the owner.
-    case logSense(LogPageQuery)
+    indirect case logSense(LogPageQuery)
 }
 
 /// What a CDB says about the bytes that go with it, for the transport's residual counts (SAM-6, 5.4.2).

@@ -16,7 +16,7 @@ final class BackEndRequest {
         case copy(source: UInt64, destination: UInt64, count: UInt64)
         case mapStatus(ByteRange, runsMaximum: Int)
         case check(CommandRules, wantsReservations: Bool)
-        case unit(UnitAction)
+        indirect case unit(UnitAction)
         case manage(UnitManagement)
 
         var isChange: Bool {
@@ -38,13 +38,13 @@ final class BackEndRequest {
     }
 
     /// The initiator's task that it belongs to; nil where it is the target's own.
-    let task: UInt32?
+    let task: SessionTask?
     let operation: Operation
     let completion: (Outcome) -> Void
     /// Its number in the nexus, while it has no outcome.
     var command: CommandID?
 
-    init(task: UInt32?, operation: Operation, completion: @escaping (Outcome) -> Void) {
+    init(task: SessionTask?, operation: Operation, completion: @escaping (Outcome) -> Void) {
         self.task = task
         self.operation = operation
         self.completion = completion
@@ -54,7 +54,7 @@ final class BackEndRequest {
     enum Outcome: Sendable {
         case done
         case read(ReadCommand.Answer, payload: ByteBuffer)
-        case checked(UnitReport)
+        indirect case checked(UnitReport)
         case mapped([MappedRun])
         case failed(BackEndFailure)
     }

@@ -7,30 +7,51 @@ import SCSI
 
 /// A command of the initiator on its way through the target.
 ///
-/// The initiator may use its tag again once the command was answered or aborted; the serial number tells the two apart.
-struct SessionTask {
+/// The initiator may use its tag again once the command was answered or aborted; which object it is tells the two apart.
+final class SessionTask {
     let command: ISCSICommand
-    let serial: UInt64
     /// What the CDB implies, for the residual count.
     let transfer: DataTransfer
     /// What reservations, erasures and unit attention conditions do to it.
     let rules: CommandRules
+    // The owner's ids of its requests that have no outcome, for task management: mostly one.
+    private var firstCommand: CommandID?
+    private var otherCommands: [CommandID] = []
+
+    init(command: ISCSICommand, transfer: DataTransfer, rules: CommandRules) {
+        self.command = command
+        self.transfer = transfer
+        self.rules = rules
+    }
 
     var tag: UInt32 { command.tag }
+
+    /// The owner's ids of its requests that have no outcome.
+    var commands: [CommandID] { firstCommand.map { [$0] + otherCommands } ?? otherCommands }
+
+    /// A request of it was handed to the nexus's client.
+    func began(_ id: CommandID) {
+        if firstCommand == nil { firstCommand = id } else { otherCommands.append(id) }
+    }
+
+    /// A request of it has an outcome.
+    func ended(_ id: CommandID) {
+        if firstCommand == id { firstCommand = nil } else { otherCommands.removeAll { $0 == id } }
+    }
 }
 
 // SCSI commands: each is checked by the device server, and then by the volume's owner, who knows of reservations, unit attention
 // conditions and erasures: reads and writes are what they ask the owner for, all others ask whether they may be done.
 extension ISCSISession {
     func execute(_ command: ISCSICommand) {
-        guard let unit else { return machine.complete(tag: command.tag, with: .targetFailure) }
+        guard let unit = unprotectedUnit else { return machine.complete(tag: command.tag, with: .targetFailure) }
         let task = begin(command, unit)
         guard !command.isDataOutBroken else { return answer(task, .checkCondition(.dataPhaseError)) }
         if task.rules.attention == .report, let attention = takeLocalAttention() {
             return answer(task, .unitAttention(attention))
         }
         // Whether the volume may be written is for its owner to say, who knows it at this moment.
-        let plan = plan(task, unit.withoutProtection)
+        let plan = plan(task, unit)
         switch plan {
         case .complete(let response) where task.rules.attention == .bypass: answer(task, response)
         // Also what is refused for one of its fields: a conflict, a condition or an erasure is told before that. Not so an
@@ -73,7 +94,7 @@ extension ISCSISession {
     }
 
     private func perform(_ plan: SCSICommandPlan, _ task: SessionTask, _ unit: LogicalUnit) {
-        let geometry = unit.volume.geometry
+        let geometry = unit.geometry
         switch plan {
         case .complete(let response): answer(task, response)
         case .synchronizeCache:
@@ -212,7 +233,7 @@ extension ISCSISession {
         completion: @escaping (BackEndRequest.Outcome) -> Void
     ) {
         guard isLive(task) else { return }
-        submit(BackEndRequest(task: task.tag, operation: operation, completion: completion))
+        submit(BackEndRequest(task: task, operation: operation, completion: completion))
     }
 
     // MARK: The logical unit

@@ -159,7 +159,7 @@ extension ISCSISession {
         at session: ISCSISession,
         _ job: CopyJob
     ) {
-        let request = BackEndRequest(task: task(of: job, at: session)?.tag, operation: operation) { [self] outcome in
+        let request = BackEndRequest(task: task(of: job, at: session), operation: operation) { [self] outcome in
             defer { drain() }
             job.step = nil
             guard job.isRunning else {

@@ -64,7 +64,7 @@ extension ISCSISession {
     private func ask(_ assembly: ReadAssembly) {
         if let task = assembly.task, !isLive(task) { return }
         submit(
-            BackEndRequest(task: assembly.task?.tag, operation: .read(assembly.range)) { [self] outcome in
+            BackEndRequest(task: assembly.task, operation: .read(assembly.range)) { [self] outcome in
                 switch outcome {
                 case .read(let answer, let payload): begin(assembly, answer, payload)
                 case .done, .checked, .mapped: finish(assembly, failure: .internalError)
@@ -93,6 +93,9 @@ extension ISCSISession {
             return finish(assembly, failure: .unreadable(assembly.address(ofRun: index)))
         }
         let size = Int(assembly.geometry.blockSizeBytes)
+        if answer.runs.count == 1, case .bytes(let checksums) = answer.runs[0] {
+            return finish(assembly, checksums, payload, blockBytes: size)
+        }
         assembly.runs = answer.runs
         assembly.parts = Array(repeating: nil, count: answer.runs.count)
         assembly.missing = 0
@@ -106,8 +109,7 @@ extension ISCSISession {
                     return finish(assembly, failure: .internalError)
                 }
                 if let bad = Self.firstDamaged(bytes, checksums, blockBytes: size) {
-                    service.logger.error("a cached block does not agree with its checksum (I11)")
-                    return finish(assembly, failure: .unreadable(assembly.address(ofRun: index, block: bad)))
+                    return finishDamaged(assembly, run: index, block: bad)
                 }
                 assembly.parts[index] = [bytes]
             case .object: assembly.missing += 1
@@ -121,6 +123,28 @@ extension ISCSISession {
                 fetch(message, from: server, run: index, of: assembly, round: round, retries: 0)
             }
         }
+    }
+
+    /// What most reads come to: one run of bytes in the answer is all of it.
+    private func finish(_ assembly: ReadAssembly, _ checksums: [Checksum], _ payload: ByteBuffer, blockBytes: Int) {
+        let start = assembly.firstBlock.rawValue * UInt64(blockBytes)
+        let skip = Int(assembly.range.offset - start)
+        guard
+            payload.readableBytes >= checksums.count * blockBytes,
+            let bytes = payload.getSlice(at: payload.readerIndex + skip, length: Int(assembly.range.count))
+        else { return finish(assembly, failure: .internalError) }
+        if let bad = Self.firstDamaged(payload, checksums, blockBytes: blockBytes) {
+            assembly.runs = [.bytes(checksums: checksums)]
+            return finishDamaged(assembly, run: 0, block: bad)
+        }
+        guard !assembly.isFinished else { return }
+        assembly.isFinished = true
+        assembly.completion(.success([bytes]))
+    }
+
+    private func finishDamaged(_ assembly: ReadAssembly, run: Int, block: Int) {
+        service.logger.error("a cached block does not agree with its checksum (I11)")
+        finish(assembly, failure: .unreadable(assembly.address(ofRun: run, block: block)))
     }
 
     private static func firstDamaged(_ bytes: ByteBuffer, _ checksums: [Checksum], blockBytes: Int) -> Int? {

@@ -9,7 +9,7 @@ import Transport
 extension ISCSISession {
     /// Has the owner take back what the initiator wants to be rid of.
     func manage(_ request: TaskManagementRequest) {
-        let ids = request.tasks.flatMap { commandsOfTask[$0] ?? [] }
+        let ids = request.tasks.flatMap { liveTasks[$0]?.commands ?? [] }
         // From here on nothing more is asked of the owner for them, and their answers go nowhere.
         for tag in request.tasks { forget(task: tag) }
         let management = UnitManagement(request.function)

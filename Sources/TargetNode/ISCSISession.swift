@@ -25,16 +25,17 @@ final class ISCSISession: ChannelInboundHandler {
     var machine: ISCSIConnection
     var nexus: Nexus?
     private(set) var backend: VolumeBackend?
-    private(set) var unit: LogicalUnit?
+    private(set) var unit: LogicalUnit? { didSet { unprotectedUnit = unit?.withoutProtection } }
+    /// The unit as commands are planned: whether it may be written is for its owner to say.
+    private(set) var unprotectedUnit: LogicalUnit?
     /// What the owner last told of the unit's state.
     private var unitState = LogicalUnitState()
     /// A login whose nexus is open, and which is answered when the unit is known: the epoch in which it was opened, and the answer.
     private var login: (epoch: Epoch, sessionOpened: () -> Void)?
     /// Conditions that the owner does not keep: those of this node's port, and what it has told already.
     private var localAttentions: [UnitAttention] = []
-    /// The serial number of the command that has a tag now.
-    private var serials: [UInt32: UInt64] = [:]
-    private var nextSerial: UInt64 = 1
+    /// The command that has a tag now.
+    private(set) var liveTasks: [UInt32: SessionTask] = [:]
     /// What became of copies.
     var copies = CopyRecords()
     /// Copies of this session, and those of others that read or write through it.
@@ -43,8 +44,6 @@ final class ISCSISession: ChannelInboundHandler {
     private(set) var proof: CHAPCredential?
     /// A request to log out has been sent.
     private var isAskedToLogOut = false
-    /// Owner's command ids of each initiator task, for task management.
-    private(set) var commandsOfTask: [UInt32: [CommandID]] = [:]
     private(set) var initiator = "unknown"
     /// Where the connection comes from; where a proxy has said so, the initiator's own address.
     private var address: String?
@@ -54,6 +53,8 @@ final class ISCSISession: ChannelInboundHandler {
     private var isReading = false
     private var isFlushScheduled = false
     private var hasUnflushed = false
+    /// Bytes that have not gone to the channel yet: those of many PDUs leave with one write.
+    private var output = ByteBuffer()
     private var isClosing = false
 
     /// - Parameter address: Where the initiator is, as a proxy has said; nil: where the connection comes from.
@@ -142,8 +143,7 @@ final class ISCSISession: ChannelInboundHandler {
         nexus = nil
         backend?.remove(self)
         backend = nil
-        commandsOfTask = [:]
-        serials = [:]
+        liveTasks = [:]
     }
 
     private func tick() {
@@ -173,15 +173,35 @@ final class ISCSISession: ChannelInboundHandler {
         if hasUnflushed, !isReading { scheduleFlush() }
     }
 
+    /// Small pieces are copied behind one another: that costs less than a piece of its own in the channel, and what they are
+    /// slices of is free sooner.
     private func write(_ bytes: ByteBuffer) {
         hasUnflushed = true
-        context?.write(wrapOutboundOut(bytes), promise: nil)
+        if bytes.readableBytes <= TargetLimits.copiedOutputMaximumBytes {
+            if output.capacity == 0 { swap(&output, &service.spareOutput) }
+            output.writeImmutableBuffer(bytes)
+            if output.readableBytes >= TargetLimits.outputChunkBytes { handOverOutput() }
+        } else {
+            handOverOutput()
+            context?.write(wrapOutboundOut(bytes), promise: nil)
+        }
+    }
+
+    private func handOverOutput() {
+        guard output.readableBytes > 0 else { return }
+        context?.write(wrapOutboundOut(output), promise: nil)
+        output = ByteBuffer()
     }
 
     private func flushNow() {
         guard hasUnflushed else { return }
         hasUnflushed = false
+        var handedOver = output
+        handOverOutput()
         context?.flush()
+        guard handedOver.capacity > service.spareOutput.capacity else { return }
+        handedOver.clear()
+        service.spareOutput = handedOver
     }
 
     private func scheduleFlush() {
@@ -233,6 +253,7 @@ final class ISCSISession: ChannelInboundHandler {
         guard !isClosing, let context else { return }
         isClosing = true
         hasUnflushed = false
+        handOverOutput()
         let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
         // Everything written before has to leave first.
         context.writeAndFlush(wrapOutboundOut(ByteBuffer())).whenComplete { _ in bound.value.close(promise: nil) }
@@ -428,19 +449,17 @@ final class ISCSISession: ChannelInboundHandler {
 
     /// Notes a command that begins.
     func begin(_ command: ISCSICommand, _ unit: LogicalUnit) -> SessionTask {
-        let serial = nextSerial
-        nextSerial += 1
-        serials[command.tag] = serial
-        return SessionTask(
+        let task = SessionTask(
             command: command,
-            serial: serial,
             transfer: CommandSet.block.transfer(cdb: command.cdb, lun: command.lun, unit: unit),
             rules: CommandSet.block.rules(cdb: command.cdb, lun: command.lun)
         )
+        liveTasks[command.tag] = task
+        return task
     }
 
     /// Whether a command was neither answered nor aborted.
-    func isLive(_ task: SessionTask) -> Bool { serials[task.tag] == task.serial }
+    func isLive(_ task: SessionTask) -> Bool { liveTasks[task.tag] === task }
 
     /// Notes that a command ends now; `false` where it was answered or aborted before.
     func end(_ task: SessionTask) -> Bool {
@@ -449,10 +468,7 @@ final class ISCSISession: ChannelInboundHandler {
         return true
     }
 
-    func forget(task tag: UInt32) {
-        serials[tag] = nil
-        commandsOfTask[tag] = nil
-    }
+    func forget(task tag: UInt32) { liveTasks[tag] = nil }
 
     // MARK: Actions of the nexus
 
@@ -460,9 +476,7 @@ final class ISCSISession: ChannelInboundHandler {
         switch action {
         case .send(let id, let attempt, let request, let context): send(request, id, attempt, context)
         case .complete(let request, let outcome):
-            if let task = request.task, let id = request.command {
-                commandsOfTask[task]?.removeAll { $0 == id }
-            }
+            if let task = request.task, let id = request.command { task.ended(id) }
             request.command = nil
             switch outcome {
             case .answered(let answer): request.completion(answer)
@@ -494,7 +508,7 @@ final class ISCSISession: ChannelInboundHandler {
         )
         guard let id else { return request.completion(.failed(.unreachable)) }
         request.command = id
-        if let task = request.task { commandsOfTask[task, default: []].append(id) }
+        request.task?.began(id)
     }
 
     private func send(_ request: BackEndRequest, _ id: CommandID, _ attempt: UInt32, _ context: CommandContext) {

@@ -44,6 +44,10 @@ private func serve(
         .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
         .childChannelOption(.maxMessagesPerRead, value: 4)
         .childChannelOption(
+            .writeBufferWaterMark,
+            value: .init(low: TargetLimits.outputLowBytes, high: TargetLimits.outputHighBytes)
+        )
+        .childChannelOption(
             .recvAllocator,
             value: AdaptiveRecvByteBufferAllocator(minimum: 4_096, initial: 65_536, maximum: 1 << 20)
         )

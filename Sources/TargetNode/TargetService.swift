@@ -29,6 +29,8 @@ final class TargetService {
     let identity: TLSIdentity
     let logger: Logger
     let inflater: BlockInflater
+    /// Storage for the output of whichever session writes next, so that busy sessions allocate none, and idle ones hold none.
+    var spareOutput = ByteBuffer()
     /// `address:port,tag` as SendTargets returns it.
     let portal: String
     private(set) var caches: [CacheLink] = []
@@ -438,6 +440,15 @@ enum TargetLimits {
     static let fetchRetriesMaximum = 20
     /// Pause between these.
     static let fetchRetryInterval = TimeAmount.milliseconds(250)
+    /// Pieces of PDUs up to this size are copied behind one another before they go to the channel.
+    static let copiedOutputMaximumBytes = 16 << 10
+    /// Output of this size goes to the channel before the flush.
+    static let outputChunkBytes = 256 << 10
+    /// With more output than this not yet taken, an initiator gives no commands; it gives them again below the lower mark. More
+    /// than a turn of the loop brings where small commands come in numbers, so that reading is not switched off and on by those.
+    static let outputHighBytes = 512 << 10
+    /// The lower mark.
+    static let outputLowBytes = 128 << 10
     /// Pause before a command is sent again that a link had no room for.
     static let busyLinkInterval = TimeAmount.milliseconds(20)
     /// How long an erasure that is not immediate may take, in milliseconds: a day.

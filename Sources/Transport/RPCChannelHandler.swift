@@ -329,7 +329,7 @@ final class RPCChannelHandler: ChannelInboundHandler {
     /// Leaves room for a header; the frame's bytes begin where this returns.
     private func beginFrame() -> Int {
         let start = output.writerIndex
-        output.writeRepeatingByte(0, count: RPCFrameHeader.byteCount)
+        output.writeMultipleIntegers(UInt64(0), UInt64(0), UInt64(0))
         return start
     }
 

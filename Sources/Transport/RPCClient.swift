@@ -104,6 +104,12 @@ public final class RPCClient {
         var timer: Scheduled<Void>?
     }
 
+    /// A request on the connection. In a structure, the closure is kept as it came: as an array's element it would be wrapped
+    /// anew each time that it is put in and taken out.
+    private struct Waiting {
+        let completion: Completion
+    }
+
     /// The loop that everything happens on.
     public let eventLoop: any EventLoop
     /// Whom this client connects to.
@@ -113,7 +119,7 @@ public final class RPCClient {
     private let logger: Logger
     private let onStateChange: ((State) -> Void)?
     private var channel: RPCChannelHandler?
-    private var completions: [Completion?] = []
+    private var completions: [Waiting?] = []
     private var kept: [UInt64: Kept] = [:]
     private var keptSequence: UInt64 = 0
     private var jitter: SplitMix
@@ -355,7 +361,7 @@ public final class RPCClient {
         do {
             let id = try channel.sendRequest(type: type, deadline: deadline, payload: payload, encode: encode)
             while completions.count <= id.slot { completions.append(nil) }
-            completions[id.slot] = completion
+            completions[id.slot] = Waiting(completion: completion)
         } catch {
             fail(completion, error)
         }
@@ -440,18 +446,18 @@ extension RPCClient: RPCChannelDelegate {
     }
 
     func answerReceived(_ id: RPCRequestID, _ answer: RPCAnswer) {
-        takeCompletion(id)?(.success(answer))
+        take(id)?.completion(.success(answer))
     }
 
     func requestsFailed(_ requests: [RPCRequestID], _ failure: RPCFailure) {
-        for id in requests { takeCompletion(id)?(.failure(failure)) }
+        for id in requests { take(id)?.completion(.failure(failure)) }
     }
 
-    private func takeCompletion(_ id: RPCRequestID) -> Completion? {
+    private func take(_ id: RPCRequestID) -> Waiting? {
         guard completions.indices.contains(id.slot) else { return nil }
-        let completion = completions[id.slot]
+        let waiting = completions[id.slot]
         completions[id.slot] = nil
-        return completion
+        return waiting
     }
 
     func connectionDraining(_ reason: RPCCloseReason) {

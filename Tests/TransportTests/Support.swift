@@ -32,6 +32,10 @@ final class EchoHandler: RPCConnectionHandler {
     /// Requests with this number are answered when the next one comes.
     static let late: UInt64 = 1_000
     private var kept: [RPCRequestHandle] = []
+    /// The numbers that came.
+    private let received: Recorder<UInt64>?
+
+    init(received: Recorder<UInt64>? = nil) { self.received = received }
 
     func requestReceived(_ request: RPCRequest, connection: RPCServerConnection) {
         var body = request.body
@@ -39,6 +43,7 @@ final class EchoHandler: RPCConnectionHandler {
             connection.respond(to: request.handle, error: RPCError(.invalidMessage, "no number"))
             return
         }
+        received?.record(number.value)
         switch number.value {
         case Self.unanswered:
             return
@@ -116,6 +121,8 @@ struct TestCluster {
 struct TestServer {
     let server: RPCServer
     let events: Recorder<RPCServer.Event>
+    /// The numbers that its connections got.
+    let received: Recorder<UInt64>
 
     static func start(
         _ identity: TLSIdentity,
@@ -131,14 +138,15 @@ struct TestServer {
         )
         configure(&configuration)
         let events = Recorder<RPCServer.Event>()
+        let received = Recorder<UInt64>()
         let server = try await RPCServer.start(
             configuration,
             group: MultiThreadedEventLoopGroup.singleton,
             logger: quietLogger,
             onEvent: { events.record($0) },
-            makeHandler: { _ in EchoHandler() }
+            makeHandler: { _ in EchoHandler(received: received) }
         )
-        return TestServer(server: server, events: events)
+        return TestServer(server: server, events: events, received: received)
     }
 
     func refusal() async throws -> String {

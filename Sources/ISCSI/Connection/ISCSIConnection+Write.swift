@@ -26,8 +26,8 @@ extension ISCSIConnection {
             }
             additional = decoded
         }
-        var task = ISCSITask(command: Self.command(pdu, additional), commandNumber: pdu.commandNumber)
-        if let error = begin(&task, pdu, frame.data) { return fail(header, error) }
+        let task = ISCSITask(command: Self.command(pdu, additional), commandNumber: pdu.commandNumber)
+        if let error = begin(task, pdu, frame.data) { return fail(header, error) }
         heldBytes += task.heldBytes
         solicitedBytes += task.solicitedBytes
         tasks[pdu.tag] = task
@@ -53,7 +53,7 @@ extension ISCSIConnection {
     }
 
     /// Takes the immediate data and finds out what is to follow; returns what is wrong, or `nil`.
-    private func begin(_ task: inout ISCSITask, _ pdu: SCSICommandPDU, _ data: ByteBuffer) -> String? {
+    private func begin(_ task: ISCSITask, _ pdu: SCSICommandPDU, _ data: ByteBuffer) -> String? {
         guard let parameters else { return "no session" }
         let count = UInt32(data.readableBytes)
         let expected = pdu.expectedDataTransferLength
@@ -94,29 +94,27 @@ extension ISCSIConnection {
     mutating func admit(tag: UInt32, commandNumber: UInt32) {
         // Gone where task management has dropped it meanwhile.
         guard let task = tasks[tag], !task.isAdmitted, task.commandNumber == commandNumber else { return }
-        tasks[tag]?.isAdmitted = true
-        tasks[tag]?.order = nextOrder
+        task.isAdmitted = true
+        task.order = nextOrder
         nextOrder += 1
         if !task.command.isImmediate { numberedTasks += 1 }
         if task.command.attribute == .ordered { orderedTasks += 1 }
         advance(tag: tag)
     }
 
-    /// Goes on with a task as far as it can go now. The task is never copied here, as that would copy its data.
+    /// Goes on with a task as far as it can go now. The gather is never copied here, as that would copy its data.
     mutating func advance(tag: UInt32) {
-        guard tasks[tag]?.isAdmitted == true, tasks[tag]?.phase == .gathering else { return }
-        guard let isComplete = tasks[tag]?.gather?.isComplete else { return release(tag: tag) }
+        guard let task = tasks[tag], task.isAdmitted, task.phase == .gathering else { return }
+        guard let isComplete = task.gather?.isComplete else { return release(tag: tag) }
         if isComplete {
-            let data = tasks[tag]?.gather?.buffer
-            tasks[tag]?.gather = nil
-            tasks[tag]?.command.dataOut = data
+            let data = task.gather?.buffer
+            task.gather = nil
+            task.command.dataOut = data
             return release(tag: tag)
         }
-        guard tasks[tag]?.gather?.awaitsUnsolicited == false, tasks[tag]?.gather?.isQueuedForBuffer == false else {
-            return
-        }
-        guard tasks[tag]?.solicitedBytes == 0 else { return solicit(tag: tag) }
-        tasks[tag]?.gather?.isQueuedForBuffer = true
+        guard task.gather?.awaitsUnsolicited == false, task.gather?.isQueuedForBuffer == false else { return }
+        guard task.solicitedBytes == 0 else { return solicit(tag: tag) }
+        task.gather?.isQueuedForBuffer = true
         bufferQueue.append(tag)
         serveBufferQueue()
     }
@@ -201,14 +199,14 @@ extension ISCSIConnection {
     private mutating func release(tag: UInt32) {
         guard let task = tasks[tag] else { return }
         guard orderedTasks == 0 || mayRun(task) else {
-            tasks[tag]?.phase = .held
+            task.phase = .held
             held.append(tag)
             return
         }
-        tasks[tag]?.phase = .executing
+        task.phase = .executing
         actions.append(.execute(task.command))
         // The shell owns the data now; only their size is still counted here.
-        tasks[tag]?.command.dataOut = nil
+        task.command.dataOut = nil
     }
 
     /// Whether no task that must come first is left (SAM-6, 8.6): HEAD OF QUEUE waits for none, ORDERED for all older

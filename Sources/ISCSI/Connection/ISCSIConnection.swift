@@ -17,7 +17,7 @@ public import NIOCore
 /// - `expectedCommand` is the next CmdSN in order; numbers above it wait in `waiting`, bounded by the window.
 /// - A task lives in `tasks` from the arrival of its command to its completion; phases are listed at ``ISCSITask``.
 /// - `statusNumber` is the next StatSN; `acknowledgedStatus` the highest ExpStatSN the initiator has shown.
-public struct ISCSIConnection: ~Copyable, Sendable {
+public struct ISCSIConnection: ~Copyable {
     enum Phase {
         case login
         case fullFeature

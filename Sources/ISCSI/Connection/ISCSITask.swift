@@ -7,8 +7,10 @@ import NIOCore
 /// | `gathering` | its CmdSN has not had its turn, or data are missing | both are there: `held` or `executing` |
 /// | `held` | waits for older tasks because of ORDERED | those are done: `executing` |
 /// | `executing` | the shell has it | `complete`, task management |
-struct ISCSITask: Sendable {
-    enum Phase: Sendable {
+///
+/// A class, so that a look at a task copies none of its parts. Only the connection's machine has references to it.
+final class ISCSITask {
+    enum Phase {
         case gathering
         case held
         case executing
@@ -27,6 +29,11 @@ struct ISCSITask: Sendable {
     var heldBytes = 0
     /// Bytes of room granted for solicited data.
     var solicitedBytes = 0
+
+    init(command: ISCSICommand, commandNumber: UInt32) {
+        self.command = command
+        self.commandNumber = commandNumber
+    }
 }
 
 /// Data-Out of one command on its way in (RFC 7143, 4.2.5 and 11.7): immediate, then unsolicited, then sequences asked

@@ -53,46 +53,37 @@ package struct BasicHeader: Hashable, Sendable {
 
     /// The header at the reader index of `buffer`, which must hold 48 bytes; `nil` where it holds fewer.
     package init?(peeking buffer: ByteBuffer) {
-        var buffer = buffer
+        // Six wide reads cost less than a read of each field.
         guard
-            let fields = buffer.readMultipleIntegers(
-                as: (
-                    UInt8, UInt8, UInt16, UInt32, UInt64, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32
-                ).self
-            )
+            let words = buffer.peekMultipleIntegers(as: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64).self)
         else { return nil }
-        self.first = fields.0
-        self.flags = fields.1
-        self.specific = fields.2
-        self.additionalWords = UInt8(truncatingIfNeeded: fields.3 >> 24)
-        self.dataLength = fields.3 & 0xFF_FFFF
-        self.lun = fields.4
-        self.tag = fields.5
-        self.word20 = fields.6
-        self.word24 = fields.7
-        self.word28 = fields.8
-        self.word32 = fields.9
-        self.word36 = fields.10
-        self.word40 = fields.11
-        self.word44 = fields.12
+        self.first = UInt8(truncatingIfNeeded: words.0 >> 56)
+        self.flags = UInt8(truncatingIfNeeded: words.0 >> 48)
+        self.specific = UInt16(truncatingIfNeeded: words.0 >> 32)
+        self.additionalWords = UInt8(truncatingIfNeeded: words.0 >> 24)
+        self.dataLength = UInt32(truncatingIfNeeded: words.0) & 0xFF_FFFF
+        self.lun = words.1
+        self.tag = UInt32(truncatingIfNeeded: words.2 >> 32)
+        self.word20 = UInt32(truncatingIfNeeded: words.2)
+        self.word24 = UInt32(truncatingIfNeeded: words.3 >> 32)
+        self.word28 = UInt32(truncatingIfNeeded: words.3)
+        self.word32 = UInt32(truncatingIfNeeded: words.4 >> 32)
+        self.word36 = UInt32(truncatingIfNeeded: words.4)
+        self.word40 = UInt32(truncatingIfNeeded: words.5 >> 32)
+        self.word44 = UInt32(truncatingIfNeeded: words.5)
     }
 
     /// Appends the 48 bytes.
     package func write(into buffer: inout ByteBuffer) {
+        let start = UInt32(first) << 24 | UInt32(flags) << 16 | UInt32(specific)
+        let lengths = UInt32(additionalWords) << 24 | dataLength & 0xFF_FFFF
         buffer.writeMultipleIntegers(
-            first,
-            flags,
-            specific,
-            UInt32(additionalWords) << 24 | dataLength & 0xFF_FFFF,
+            UInt64(start) << 32 | UInt64(lengths),
             lun,
-            tag,
-            word20,
-            word24,
-            word28,
-            word32,
-            word36,
-            word40,
-            word44
+            UInt64(tag) << 32 | UInt64(word20),
+            UInt64(word24) << 32 | UInt64(word28),
+            UInt64(word32) << 32 | UInt64(word36),
+            UInt64(word40) << 32 | UInt64(word44)
         )
     }
 

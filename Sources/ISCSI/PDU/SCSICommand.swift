@@ -51,14 +51,14 @@ package struct SCSICommandPDU: PDU {
     /// The 16 bytes of CDB in the header.
     package var cdb: [UInt8] {
         get {
-            [UInt8](unsafeUninitializedCapacity: 16) { bytes, count in
-                for index in 0..<8 {
-                    let shift = UInt64(56 - 8 * index)
-                    bytes[index] = UInt8(truncatingIfNeeded: cdbHigh >> shift)
-                    bytes[index + 8] = UInt8(truncatingIfNeeded: cdbLow >> shift)
-                }
-                count = 16
-            }
+            func byte(_ half: UInt64, _ index: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: half >> (56 - 8 * index)) }
+            // A literal: it is made without a look for its type at run time, once a command.
+            return [
+                byte(cdbHigh, 0), byte(cdbHigh, 1), byte(cdbHigh, 2), byte(cdbHigh, 3),
+                byte(cdbHigh, 4), byte(cdbHigh, 5), byte(cdbHigh, 6), byte(cdbHigh, 7),
+                byte(cdbLow, 0), byte(cdbLow, 1), byte(cdbLow, 2), byte(cdbLow, 3),
+                byte(cdbLow, 4), byte(cdbLow, 5), byte(cdbLow, 6), byte(cdbLow, 7),
+            ]
         }
         set {
             var halves: (UInt64, UInt64) = (0, 0)

@@ -30,19 +30,30 @@ public struct CommandHeader: Sendable, Hashable {
     }
 
     init(decoding buffer: inout ByteBuffer) throws(RPCDecodingError) {
-        volume = try buffer.readRPCIdentifier()
-        nexus = try buffer.readRPCIdentifier()
-        command = try buffer.readRPCIdentifier()
-        lowWater = try buffer.readRPCIdentifier()
-        proved = try buffer.readRPCStamp()
+        // All of it at once: it comes with every command.
+        guard
+            let fields = buffer.readMultipleIntegers(as: (Int64, UInt64, UInt64, UInt64, UInt64, UInt64).self)
+        else {
+            throw RPCDecodingError.truncated(neededBytes: Self.byteCount, availableBytes: buffer.readableBytes)
+        }
+        volume = VolumeID(fields.0)
+        nexus = NexusNumber(fields.1)
+        command = CommandID(fields.2)
+        lowWater = CommandID(fields.3)
+        proved = Stamp(epoch: Epoch(fields.4), time: MonotonicTime(fields.5))
     }
 
+    private static let byteCount = 48
+
     func encode(into buffer: inout ByteBuffer) {
-        buffer.writeRPCIdentifier(volume)
-        buffer.writeRPCIdentifier(nexus)
-        buffer.writeRPCIdentifier(command)
-        buffer.writeRPCIdentifier(lowWater)
-        buffer.writeRPCStamp(proved)
+        buffer.writeMultipleIntegers(
+            volume.rawValue,
+            nexus.rawValue,
+            command.rawValue,
+            lowWater.rawValue,
+            proved.epoch.rawValue,
+            proved.time.rawValue
+        )
     }
 }
 
