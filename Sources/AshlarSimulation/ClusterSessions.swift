@@ -547,6 +547,8 @@ extension Cluster {
             operation.values = Array(repeating: takeValue(), count: expected.count)
             command = compareAndWrite(first, expected, operation.values)
         } else {
+            (first, count) = placeOfWrite(first, count, session)
+            (operation.firstSector, operation.count) = (first, count)
             operation.values = Array(repeating: takeValue(), count: count)
             command = write(first, operation.values)
         }

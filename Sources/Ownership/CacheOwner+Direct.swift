@@ -253,6 +253,8 @@ extension CacheOwner {
         guard let group = command.group, !volume.direct.isOvertaken(group.grant, blocks) else {
             return cancel(command, of: volume, refusal: .stale, now: now)
         }
+        volume.counters.writes += 1
+        volume.counters.bytesWritten += blocks.count * volume.blockBytes
         command.phase = .ready
         decide(group, of: volume)
     }

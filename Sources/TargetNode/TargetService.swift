@@ -108,7 +108,9 @@ final class TargetService {
             logger: logger,
             onStateChange: { [weak self] state in
                 switch state {
-                case .connected: self?.refreshNodes {}
+                case .connected:
+                    self?.refreshNodes {}
+                    self?.refreshDrainedObjects()
                 case .disconnected: self?.linkLost(text)
                 default: return
                 }
