@@ -164,7 +164,9 @@ final class Cluster {
             endpoint: endpoint,
             memoryBytes: memoryBytes,
             unmovedHighWatermarkBytes: watermarks.high,
-            unmovedHardLimitBytes: watermarks.hard
+            unmovedHardLimitBytes: watermarks.hard,
+            // Moves are to meet as much as they can.
+            busyMovePause: 0
         )
         if defect == .leaseOverrated { configuration.lease *= 3 }
         if defect == .proofsNeverAge { configuration.nexusTimeToLive *= 100 }

@@ -98,6 +98,7 @@ final class CacheService {
         }
         acquireVolumes(after: nil)
         measureLogRoom()
+        cleanJournal()
     }
 
     /// Stops answering. On the loop; the store is shut down by who made it.
@@ -392,7 +393,7 @@ final class CacheService {
 
 /// What requests to PostgreSQL are about, for the log.
 enum StoreRequestKind: String {
-    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room, servers
+    case commits, reads, takeovers, sessions, objects, moves, leases, registry, room, servers, journal
 }
 
 extension Result {
@@ -423,6 +424,10 @@ enum CacheServerLimits {
     static let acquisitionRound = TimeAmount.seconds(15)
     /// How often the room for PostgreSQL's log is measured.
     static let logRoomRound = TimeAmount.seconds(1)
+    /// How often it is looked whether the journal has to be cleaned.
+    static let journalRound = TimeAmount.seconds(1)
+    /// Pause between two steps of cleaning it.
+    static let journalPause = TimeAmount.milliseconds(20)
     /// How long to wait for a slot of an object.
     static let fetchDeadlineMilliseconds: UInt32 = 5_000
     /// Rows removed by one step of deleting a volume.

@@ -329,7 +329,7 @@ struct PostgresControlStore: ControlStore {
 extension PostgresControlStore {
     private static let spaceColumns = """
         SELECT s.*, (SELECT extract(epoch FROM clock_timestamp() - i.unmoved_since)::float8 FROM block_items i
-            JOIN volumes v ON v.id = i.volume_id WHERE v.name = s.volume AND NOT (i.item ? 'Moved')
+            JOIN volumes v ON v.id = i.volume_id WHERE v.name = s.volume AND i.unmoved_since IS NOT NULL
             ORDER BY i.unmoved_since, i.block_id LIMIT 1)::text AS oldest
         FROM ashlar_inspect.space s
         """

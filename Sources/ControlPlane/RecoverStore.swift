@@ -262,7 +262,7 @@ struct PostgresRecoverStore: RecoverStore {
                 )
                 _ = try connection.query(
                     """
-                    UPDATE block_items i SET item = i.item - 'Moved' - 'MovedAt', unmoved_since = now()
+                    UPDATE block_items i SET item = i.item - 'Moved' - 'MovedAt', unmoved_since = now(), moved_version = NULL
                     FROM unnest($2::bigint[], $3::bigint[]) AS k (block, version)
                     WHERE i.volume_id = $1 AND i.block_id = k.block AND (i.item ->> 'Version')::bigint = k.version
                         AND i.item ? 'Moved'

@@ -13,6 +13,8 @@ extension SnapshotStore {
     func inSnapshot<Value>(_ body: () async throws -> Value) async throws -> Value {
         try await worker.run { connection in
             _ = try connection.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", [])
+            // Before the snapshot is taken: TRUNCATE would take bytes from under it.
+            _ = try connection.query("LOCK TABLE block_journal IN ACCESS SHARE MODE", [])
         }
         let value: Value
         do {

@@ -42,6 +42,7 @@ extension CacheOwner {
             return nil
         }
         nexus.lastSeen = now
+        busyUntil = now.advanced(byNanoseconds: OwnerLimits.busyWindow)
         raiseLowWater(of: nexus, to: context.lowWater, volume)
         let number = context.command
         if answerKnown(number, of: nexus, to: ticket, stamp: current) { return nil }

@@ -17,6 +17,8 @@ final class MoveSearch {
     var step = Step.queue
     /// Most blocks to hand out.
     var limit: Int
+    /// Whether nothing but order asks for it.
+    var isInBackground = false
     var chosen: [ItemBytes] = []
     var missing: [BlockID] = []
     /// Commits of the volume when the search began.
@@ -81,9 +83,27 @@ extension CacheOwner {
         }
     }
 
+    /// Whether moves have to keep up with what is written, whatever that costs initiators: the cache fills, somebody wants the volume
+    /// moved, or its policy names a bound.
+    private func isMoveUrgent(of volume: VolumeOwner) -> Bool {
+        if volume.isDraining || unmovedBytes >= configuration.unmovedHighWatermarkBytes / 2 { return true }
+        return switch volume.description.policy.move {
+        case .lru, .fifo: false
+        case .count, .bytes, .age: true
+        }
+    }
+
+    /// Whether what is not urgent has to wait, so that initiators do not notice it. What is overwritten meanwhile need not be moved.
+    private func mustMoveLater(_ volume: VolumeOwner, now: MonotonicTime) -> Bool {
+        guard now < busyUntil, now < nextBackgroundMove else { return false }
+        return !isMoveUrgent(of: volume)
+    }
+
     /// How many blocks the policy wants moved now, at most an object's worth; nil for none.
     private func moveLimit(of volume: VolumeOwner, now: MonotonicTime) -> Int? {
-        guard !volume.isLookingForMoves, now >= volume.nextMoveLook else { return nil }
+        guard !volume.isLookingForMoves, now >= volume.nextMoveLook, !mustMoveLater(volume, now: now) else {
+            return nil
+        }
         // Blocks whose agent is gone are free again; a counter that drifted must not hide what is left for ever.
         if volume.unmovedItems <= UInt64(volume.moving.count), !volume.moving.isEmpty {
             volume.moving = volume.moving.filter { $0.value.until > now }
@@ -160,6 +180,7 @@ extension CacheOwner {
             return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
         }
         let maximumAge = UInt64(volume.description.policy.unmovedAgeMaximumSeconds) * 1_000
+        search.isInBackground = age < maximumAge && !isMoveUrgent(of: volume)
         if !volume.isDraining, age < maximumAge {
             if let excess = excess(of: volume) {
                 guard excess > 0 else {
@@ -248,6 +269,7 @@ extension CacheOwner {
         let until = now.advanced(byNanoseconds: OwnerLimits.moveTimeout)
         for item in search.chosen { volume.moving[item.row.block] = (item.row.version, until) }
         volume.isLookingForMoves = false
+        if search.isInBackground { nextBackgroundMove = now.advanced(byNanoseconds: configuration.busyMovePause) }
         let assignment = MoveAssignment(volume: volume.description, object: object, blocks: search.chosen)
         actions.append(.answer(search.ticket, .moveWork(assignment)))
     }

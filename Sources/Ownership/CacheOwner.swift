@@ -110,6 +110,10 @@ public struct CacheOwner: ~Copyable {
 
     // Moves.
     var moveRound: Deque<VolumeID> = []
+    /// Initiators have lately used a volume: until then what is not urgent is moved at a measured pace.
+    var busyUntil = MonotonicTime(0)
+    /// While initiators use volumes, nothing that is not urgent is moved before this time.
+    var nextBackgroundMove = MonotonicTime(0)
 
     /// Owned volumes with unit attention conditions that are not durable as they are.
     var untold: Set<VolumeID> = []

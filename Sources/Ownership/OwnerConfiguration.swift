@@ -16,6 +16,9 @@ public struct OwnerConfiguration: Sendable {
     public var unmovedHighWatermarkBytes: UInt64
     /// Unmoved bytes from which on writes wait.
     public var unmovedHardLimitBytes: UInt64
+    /// While initiators use volumes, how long after an object's worth of blocks the next one is moved that nothing but order asks for,
+    /// in nanoseconds.
+    public var busyMovePause: UInt64
     /// Room for PostgreSQL's log below which writes are slowed down.
     public var logSlowBelowBytes: UInt64
     /// Room for PostgreSQL's log below which they wait.
@@ -28,6 +31,7 @@ public struct OwnerConfiguration: Sendable {
         memoryBytes: Int = 256 << 20,
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
         unmovedHardLimitBytes: UInt64 = 16 << 30,
+        busyMovePause: UInt64 = 1_000_000_000,
         logSlowBelowBytes: UInt64 = 1 << 30,
         logWaitBelowBytes: UInt64 = 256 << 20
     ) {
@@ -36,6 +40,7 @@ public struct OwnerConfiguration: Sendable {
         self.memoryBytes = memoryBytes
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
         self.unmovedHardLimitBytes = unmovedHardLimitBytes
+        self.busyMovePause = busyMovePause
         self.logSlowBelowBytes = logSlowBelowBytes
         self.logWaitBelowBytes = logWaitBelowBytes
     }
@@ -99,6 +104,8 @@ public enum OwnerLimits {
     static let driftLook: UInt64 = 60_000_000_000
     /// Slowdowns shorter than this are left out, in nanoseconds.
     static let slowdownMinimum: UInt64 = 500_000
+    /// How long after a command of an initiator its server counts as in use, in nanoseconds.
+    public static let busyWindow: UInt64 = 500_000_000
     /// Unmoved items looked at to choose what to move.
     public static let moveCandidates = 2_048
     /// Items evicted by one commit.

@@ -25,6 +25,14 @@ struct LaneFailure: Error, Sendable {
     var sqlState: String?
 }
 
+/// A lane, and which of its connections it has.
+struct LaneConnection: Sendable, Hashable {
+    /// The lane's number.
+    var lane: Int
+    /// Grows with every connection that the lane makes.
+    var connection: UInt64
+}
+
 /// Statements that are sent together.
 struct Job: Sendable {
     /// Whether they change something, so that a lost connection leaves the outcome open.
@@ -33,8 +41,10 @@ struct Job: Sendable {
     var isCounted = true
     /// Attempts that are left.
     var attempts = PostgresStoreLimits.attemptsMaximum
-    /// Makes the calls, on the lane's thread; gets the lane's number.
-    var calls: @Sendable (Int) -> [Call]
+    /// What has to be done on the connection before, if anything; on the lane's thread, asked until it is nothing.
+    var preparation: @Sendable (LaneConnection) -> Job? = { _ in nil }
+    /// Makes the calls, on the lane's thread, each time that it is sent. What it throws ends the job, of which nothing was sent then.
+    var calls: @Sendable (LaneConnection) throws(StoreFailure) -> [Call]
     /// Where the process is ended for a test.
     var failpoints = JobFailpoints()
     /// Takes the results, one for each call, on the lane's thread.
@@ -53,12 +63,14 @@ struct Job: Sendable {
     /// Statements between BEGIN and COMMIT; `finish` gets their results without those two.
     static func transaction(
         failpoints: JobFailpoints = JobFailpoints(),
-        _ calls: @escaping @Sendable (Int) -> [Call],
+        _ calls: @escaping @Sendable (LaneConnection) throws(StoreFailure) -> [Call],
         finish: @escaping @Sendable (Result<[QueryResult], LaneFailure>) -> Void
     ) -> Job {
         Job(
             isChange: true,
-            calls: { [Call(Statements.begin, capacity: 0)] + calls($0) + [Call(Statements.commit, capacity: 0)] },
+            calls: { (lane) throws(StoreFailure) in
+                [Call(Statements.begin, capacity: 0)] + (try calls(lane)) + [Call(Statements.commit, capacity: 0)]
+            },
             failpoints: failpoints,
             finish: { outcome in finish(outcome.map { Array($0.dropFirst().dropLast()) }) }
         )
@@ -116,7 +128,7 @@ final class Lane: @unchecked Sendable {
     }
 
     let name: String
-    private let number: Int
+    let number: Int
     private let depth: Int
     private let configuration: PostgresConfiguration
     private let statementTimeoutMilliseconds: Int
@@ -130,6 +142,8 @@ final class Lane: @unchecked Sendable {
     private var thread = pthread_t()
 
     private var connection: OpaquePointer?
+    /// Connections made so far.
+    private var connections: UInt64 = 0
     private var socket: Int32 = -1
     private var waitsForWrite = false
     private var waiting: CircularBuffer<Job> = []
@@ -269,7 +283,19 @@ final class Lane: @unchecked Sendable {
             }
             guard let connection else { return }
             let job = waiting.removeFirst()
-            var calls = job.calls(number)
+            let lane = LaneConnection(lane: number, connection: connections)
+            if let preparation = job.preparation(lane) {
+                waiting.prepend(job)
+                waiting.prepend(preparation)
+                continue
+            }
+            var calls: [Call]
+            do {
+                calls = try job.calls(lane)
+            } catch {
+                finish(job, .failure(LaneFailure(store: error)))
+                continue
+            }
             let commit = calls.lastIndex { $0.statement.name == Statements.commit.name }
             var flight = InFlight(job: job, commitPosition: commit ?? calls.count, hasBlock: commit != nil)
             if let faults = configuration.faults, job.isCounted {
@@ -510,6 +536,7 @@ final class Lane: @unchecked Sendable {
             throw error
         }
         connection = fresh
+        connections += 1
         socket = PQsocket(fresh)
         waitsForWrite = false
         // It is called on the lane's thread, from inside of libpq's functions.

@@ -62,6 +62,30 @@ struct Call: Sendable {
         }
     }
 
+    /// Adds a bytea[] of the bytes of all buffers, one behind the other, cut into frames of which only the last may be shorter.
+    mutating func add(frames buffers: [ByteBuffer], frameBytes: Int) {
+        var left = buffers.reduce(0) { $0 + $1.readableBytes }
+        let count = (left + frameBytes - 1) / frameBytes
+        begin(Self.arrayHeaderBytes + 4 * count + left)
+        writeArrayHeader(Self.byteaOID, count)
+        var room = 0
+        for var buffer in buffers {
+            while buffer.readableBytes > 0 {
+                if room == 0 {
+                    room = min(frameBytes, left)
+                    storage.writeInteger(Int32(room))
+                }
+                let part = min(room, buffer.readableBytes)
+                buffer.readWithUnsafeReadableBytes { bytes in
+                    storage.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[..<part]))
+                    return part
+                }
+                room -= part
+                left -= part
+            }
+        }
+    }
+
     private mutating func begin(_ count: Int) {
         bounds.append((storage.writerIndex, count))
         storage.reserveCapacity(minimumWritableBytes: count)

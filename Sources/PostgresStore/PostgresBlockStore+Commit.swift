@@ -14,18 +14,20 @@ extension PostgresBlockStore {
             return
         }
         let plan = CommitPlan(commits)
-        idlest(commitLanes).submit(
-            .transaction(
-                failpoints: Failpoint.isAnyArmed ? plan.failpoints : JobFailpoints(),
-                { plan.calls(lane: $0) },
-                completion: completion,
-                parse: { [watch] (results) throws(StoreFailure) in
-                    let answer = try plan.answer(results)
-                    if let position = try plan.position(results) { watch.noteAcknowledged(position) }
-                    return answer
-                }
-            )
+        let lane = idlest(commitLanes)
+        let journal = journals[lane.number]
+        var job = Job.transaction(
+            failpoints: Failpoint.isAnyArmed ? plan.failpoints : JobFailpoints(),
+            { (lane) throws(StoreFailure) in try plan.calls(lane, journal: journal) },
+            completion: completion,
+            parse: { [watch] (results) throws(StoreFailure) in
+                let answer = try plan.answer(results)
+                if let position = try plan.position(results) { watch.noteAcknowledged(position) }
+                return answer
+            }
         )
+        if plan.journalFrames > 0 { job.preparation = { journal.preparation(frames: plan.journalFrames, $0) } }
+        lane.submit(job)
     }
 }
 
@@ -33,6 +35,7 @@ extension PostgresBlockStore {
 struct CommitPlan: Sendable {
     /// The statements that a commit has after its locks and guard, in the order of their effects.
     private enum Step: Sendable {
+        case frames
         case zeroItems, zeroExtents, references, writes
         case mapObjects, requireMaps
         case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
@@ -55,6 +58,8 @@ struct CommitPlan: Sendable {
     private let maps: [MapKey]
     /// Positions in `maps`: no two maps of a round touch the same block, and later rounds find what earlier ones did.
     private let rounds: [[Int]]
+    /// Frames of the journal that the bytes of its items take.
+    let journalFrames: Int64
 
     init(_ commits: [VolumeCommit]) {
         self.commits = commits
@@ -68,6 +73,9 @@ struct CommitPlan: Sendable {
         self.maps = maps
         rounds = Self.rounds(of: maps, in: commits)
         steps = Self.steps(commits, rounds: rounds)
+        journalFrames = JournalLayout.frames(
+            bytes: Self.journalItems(commits).reduce(0) { $0 + $1.bytes.readableBytes }
+        )
         let changing = commits.filter { !$0.zeros.isEmpty || !$0.references.isEmpty || !$0.maps.isEmpty }
         needsExtents = Set(changing.map { Int64($0.volume) }).sorted()
     }
@@ -92,6 +100,7 @@ struct CommitPlan: Sendable {
 
     private static func steps(_ commits: [VolumeCommit], rounds: [[Int]]) -> [Step] {
         var steps: [Step] = []
+        if commits.contains(where: { !$0.writes.isEmpty || !$0.fills.isEmpty }) { steps.append(.frames) }
         if commits.contains(where: { !$0.zeros.isEmpty }) { steps += [.zeroItems, .zeroExtents] }
         if commits.contains(where: { !$0.references.isEmpty }) { steps.append(.references) }
         if commits.contains(where: { !$0.writes.isEmpty }) { steps.append(.writes) }
@@ -147,22 +156,27 @@ struct CommitPlan: Sendable {
     // MARK: Calls
 
     /// The calls between BEGIN and COMMIT.
-    func calls(lane: Int) -> [Call] {
+    ///
+    /// - Throws: ``StoreFailure/refused(_:)`` where it has bytes, and the lane's connection has no segment of the journal for them.
+    func calls(_ lane: LaneConnection, journal: JournalWriter) throws(StoreFailure) -> [Call] {
+        let place =
+            journalFrames > 0 ? try journal.take(frames: journalFrames, lane) : JournalPlace(segment: -1, firstFrame: 0)
         var calls = [Call(Statements.lockShared, arrays: Set(commits.map { Int64($0.volume) }).sorted())]
         if !needsExtents.isEmpty { calls.append(Call(Statements.lockExtents, arrays: needsExtents)) }
         calls.append(
             Call(Statements.guardEpochs, arrays: commits.map { Int64($0.volume) }, commits.map { Int64($0.epoch) })
         )
-        for step in steps { calls.append(call(step, lane: lane)) }
+        for step in steps { calls.append(call(step, lane: lane.lane, place)) }
         return calls
     }
 
-    private func call(_ step: Step, lane: Int) -> Call {
+    private func call(_ step: Step, lane: Int, _ place: JournalPlace) -> Call {
         switch step {
+        case .frames: return frames(place)
         case .zeroItems: return zeros(Statements.zeroItems)
         case .zeroExtents: return zeros(Statements.zeroExtents)
         case .references: return references()
-        case .writes: return items(Statements.writeItems, \.writes)
+        case .writes: return items(Statements.writeItems, \.writes, place, before: 0)
         case .mapObjects: return mapObjects()
         case .requireMaps:
             var columns = Columns(3)
@@ -179,7 +193,10 @@ struct CommitPlan: Sendable {
                 for item in part.evictions { columns.add(part, Int64(item.block), Int64(item.version)) }
             }
             return columns.call(Statements.evictItems)
-        case .fills: return items(Statements.fillItems, \.fills)
+        case .fills:
+            // Their bytes lie behind those of the writes.
+            let before = commits.reduce(0) { sum, part in part.writes.reduce(sum) { $0 + $1.bytes.readableBytes } }
+            return items(Statements.fillItems, \.fills, place, before: before)
         case .marks: return marks(lane: lane)
         case .versions:
             var columns = Columns(3)
@@ -235,22 +252,59 @@ struct CommitPlan: Sendable {
         return columns.call(Statements.referenceExtents)
     }
 
-    private func items(_ statement: Statement, _ field: KeyPath<VolumeCommit, [ItemWrite]>) -> Call {
-        var columns = Columns(5)
-        var bytes: [ByteBuffer] = []
-        let count = commits.reduce(0) { $0 + $1[keyPath: field].count }
-        columns.reserve(count)
-        bytes.reserveCapacity(count)
-        var total = 0
+    /// The items whose bytes go to the journal, in the order in which they lie there.
+    private static func journalItems(_ commits: [VolumeCommit]) -> [ItemWrite] {
+        commits.flatMap(\.writes) + commits.flatMap(\.fills)
+    }
+
+    private func frames(_ place: JournalPlace) -> Call {
+        var blocks: [VolumeID: [Int64]] = [:]
+        for part in commits where !part.writes.isEmpty || !part.fills.isEmpty {
+            blocks[part.volume, default: []] += (part.writes + part.fills).map { Int64($0.block) }
+        }
+        var volumes: [Int64] = []
+        var firsts: [Int64] = []
+        var lasts: [Int64] = []
+        var all: [Int64] = []
+        for (volume, list) in blocks.sorted(by: { $0.key < $1.key }) {
+            volumes.append(Int64(volume))
+            firsts.append(Int64(all.count) + 1)
+            all += list
+            lasts.append(Int64(all.count))
+        }
+        var call = Call(Statements.writeFrames, place.segment, place.firstFrame)
+        for array in [volumes, firsts, lasts, all] { call.add(array: array) }
+        call.add(frames: Self.journalItems(commits).map(\.bytes), frameBytes: JournalLayout.frameBytes)
+        return call
+    }
+
+    private func items(
+        _ statement: Statement,
+        _ field: KeyPath<VolumeCommit, [ItemWrite]>,
+        _ place: JournalPlace,
+        before: Int
+    ) -> Call {
+        var columns = Columns(8)
+        columns.reserve(commits.reduce(0) { $0 + $1[keyPath: field].count })
+        var offset = before
         for part in commits {
             for item in part[keyPath: field] {
-                columns.add(part, Int64(item.block), Int64(item.version), Int64(item.checksum))
-                bytes.append(item.bytes)
-                total += item.bytes.readableBytes
+                let count = item.bytes.readableBytes
+                let (frame, frameOffset) = offset.quotientAndRemainder(dividingBy: JournalLayout.frameBytes)
+                columns.add(
+                    part,
+                    Int64(item.block),
+                    Int64(item.version),
+                    Int64(item.checksum),
+                    Int64(count),
+                    place.firstFrame + Int64(frame),
+                    Int64(frameOffset)
+                )
+                offset += count
             }
         }
-        var call = columns.call(statement, capacity: total + count * 64 + 256)
-        call.add(array: bytes)
+        var call = columns.call(statement)
+        call.add(place.segment)
         return call
     }
 
@@ -382,6 +436,8 @@ struct CommitPlan: Sendable {
             guard copied == expected else {
                 throw StoreFailure.broken("\(copied) blocks were copied by reference instead of \(expected)")
             }
+        case .frames:
+            try check(result, rows: Int(journalFrames))
         case .writes:
             try check(result, rows: zip(commits, current).reduce(0) { $0 + ($1.1 ? $1.0.writes.count : 0) })
         case .mapObjects:

@@ -19,6 +19,8 @@ public import Ownership
 /// Requests may be made on any thread; completions run on a thread of the store and must not block.
 public final class PostgresBlockStore: BlockStore {
     let commitLanes: [Lane]
+    /// What each commit lane fills.
+    let journals: [JournalWriter]
     let readLanes: [Lane]
     let leaseLane: Lane
     let takeoverLane: Lane
@@ -52,6 +54,7 @@ public final class PostgresBlockStore: BlockStore {
         }
         self.logger = logger
         commitLanes = (0..<configuration.commitConnections).map { lane("commit\($0)", Statements.commits, number: $0) }
+        journals = commitLanes.map { _ in JournalWriter() }
         readLanes = (0..<configuration.readConnections)
             .map { lane("read\($0)", Statements.reads, depth: PostgresStoreLimits.readsInFlightMaximum) }
         leaseLane = lane("lease", Statements.leases)
@@ -116,7 +119,7 @@ extension Job {
     /// A transaction whose results are turned into the answer.
     static func transaction<Value>(
         failpoints: JobFailpoints = JobFailpoints(),
-        _ calls: @escaping @Sendable (Int) -> [Call],
+        _ calls: @escaping @Sendable (LaneConnection) throws(StoreFailure) -> [Call],
         completion: @escaping Completion<Value>,
         parse: @escaping @Sendable ([QueryResult]) throws(StoreFailure) -> Value
     ) -> Job {

@@ -21,6 +21,7 @@ public enum SchemaGate {
         Requirement(version: 8, name: "recovery_and_scrub"),
         Requirement(version: 9, name: "aborts"),
         Requirement(version: 10, name: "older_databases"),
+        Requirement(version: 11, name: "journal"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

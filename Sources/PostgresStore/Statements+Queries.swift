@@ -50,12 +50,18 @@ extension Statements {
             """
     )
 
-    /// $1 volume, $2 blocks.
+    /// $1 volume, $2 blocks. The journal is named here and not in a function: so it is locked before the snapshot is taken, and no frame
+    /// of the snapshot is truncated meanwhile.
     static let loadBytes = Statement(
         name: "load_bytes",
         sql: """
-            SELECT \(itemColumns), i.data FROM unnest($2::int8[]) AS k (block)
+            SELECT \(itemColumns), substr(j.data, i.frame_offset + 1, i.data_bytes) FROM unnest($2::int8[]) AS k (block)
             JOIN block_items i ON i.volume_id = $1::int8 AND i.block_id = k.block
+            CROSS JOIN LATERAL (
+                SELECT string_agg(f.data, ''::bytea ORDER BY f.frame) AS data FROM block_journal f
+                WHERE f.segment = i.segment AND f.frame >= i.frame
+                    AND f.frame <= i.frame + (i.frame_offset + i.data_bytes - 1) / \(JournalLayout.frameBytes)
+            ) j
             """
     )
 
@@ -226,7 +232,7 @@ extension Statements {
                 SELECT least(v.size_bytes, e.zero_from) / v.block_size_bytes AS stop
                 FROM volumes v JOIN volume_epochs e ON e.volume_id = v.id WHERE v.id = $1::int8
             )
-            SELECT (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8 AND NOT (i.item ? 'Moved')
+            SELECT (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8 AND i.unmoved_since IS NOT NULL
                     AND i.block_id + 0 < (SELECT stop FROM served)),
                 (SELECT count(*) FROM block_items i WHERE i.volume_id = $1::int8 AND i.block_id < (SELECT stop FROM served)),
                 (SELECT coalesce(sum(least(x.block_count, s.stop - x.first_block)), 0) FROM block_extents x, served s
@@ -406,7 +412,7 @@ extension Statements {
         name: "move_candidates",
         sql: """
             SELECT \(itemColumns), \(ageMilliseconds) FROM block_items i
-            WHERE i.volume_id = $1::int8 AND NOT (i.item ? 'Moved')
+            WHERE i.volume_id = $1::int8 AND i.unmoved_since IS NOT NULL
             ORDER BY i.unmoved_since, i.block_id LIMIT $2::int8
             """
     )
@@ -416,7 +422,7 @@ extension Statements {
         name: "move_neighbours",
         sql: """
             SELECT \(itemColumns), \(ageMilliseconds) FROM block_items i
-            WHERE i.volume_id = $1::int8 AND NOT (i.item ? 'Moved') AND i.block_id >= $3::int8
+            WHERE i.volume_id = $1::int8 AND i.unmoved_since IS NOT NULL AND i.block_id >= $3::int8
             ORDER BY i.volume_id, i.block_id LIMIT $2::int8
             """
     )
@@ -429,9 +435,16 @@ extension Statements {
     static let evictionCandidates = Statement(
         name: "eviction_candidates",
         sql: """
-            SELECT \(itemColumns) FROM block_items i WHERE i.volume_id = $1::int8 AND i.item ? 'Moved'
-            ORDER BY (i.item ->> 'Version')::int8, i.block_id LIMIT $2::int8
+            SELECT \(itemColumns) FROM block_items i WHERE i.volume_id = $1::int8 AND i.moved_version IS NOT NULL
+            ORDER BY i.moved_version, i.block_id LIMIT $2::int8
             """
+    )
+
+    /// $1 blocks that a step looks at, $2 percent below which a segment is emptied, $3 frames that may be put into one, $4 bytes of a
+    /// frame: whether nothing is left to do, blocks that were relocated, segments that became free.
+    static let cleanJournal = Statement(
+        name: "clean_journal",
+        sql: "SELECT c.is_done, c.relocated, c.emptied FROM journal_clean($1::int8, $2::int8, $3::int8, $4::int8) c"
     )
 
     private static let objectColumns = """
@@ -524,7 +537,7 @@ extension Statements {
     static let background: [Statement] =
         blocks + scrubs + [
             moveCandidates, moveNeighbours, evictionCandidates, compactionCandidates, sweepIntents, sweepEmpty,
-            forgetIntents,
+            forgetIntents, cleanJournal,
             deadObjects, forgetObjects, knownObjects, deleteVolume,
         ]
 }

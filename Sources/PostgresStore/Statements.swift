@@ -99,18 +99,47 @@ enum Statements {
             """
     )
 
-    /// $1 volumes, $2 epochs, $3 blocks, $4 versions, $5 checksums, $6 bytes.
+    /// $1 segment of the journal, $2 first frame, $3 volumes, $4 first and $5 last positions in $6 of their blocks, $6 blocks, $7 frames:
+    /// the bytes of a batch, and whose they are.
+    static let writeFrames = Statement(
+        name: "write_frames",
+        sql: """
+            WITH batch AS (
+                INSERT INTO journal_batches (segment, first_frame, volume_id, blocks)
+                SELECT $1::int8::int4, $2::int8, k.v, ($6::int8[])[k.first:k.last]
+                FROM unnest($3::int8[], $4::int8[], $5::int8[]) AS k (v, first, last)
+            )
+            INSERT INTO block_journal (segment, frame, data)
+            SELECT $1::int8::int4, $2::int8 + k.n - 1, k.data FROM unnest($7::bytea[]) WITH ORDINALITY AS k (data, n)
+            """
+    )
+
+    /// $1 segment that this session has filled, or -1, $2 frames that may be put into one: the segment that it may fill from now on, and
+    /// the first frame.
+    static let claimSegment = Statement(
+        name: "claim_segment",
+        sql: "SELECT c.segment, c.first FROM journal_claim($1::int8, $2::int8) c"
+    )
+
+    private static let itemKeys = """
+        unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[])
+                AS k (v, e, block, version, checksum, bytes, frame, frame_offset)
+            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+        """
+
+    /// $1 volumes, $2 epochs, $3 blocks, $4 versions, $5 checksums, $6 lengths, $7 frames, $8 offsets in these, $9 segment.
     static let writeItems = Statement(
         name: "write_items",
         sql: """
-            INSERT INTO block_items AS b (volume_id, block_id, unmoved_since, item, data)
-            SELECT k.v, k.block, now(), jsonb_build_object('Version', k.version, 'Length', length(k.data),
-                'Checksum', k.checksum, 'WrittenAt', (SELECT to_jsonb(now()))), k.data
-            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::bytea[])
-                AS k (v, e, block, version, checksum, data)
-            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
-            ON CONFLICT (volume_id, block_id) DO UPDATE SET item = excluded.item, data = excluded.data,
-                unmoved_since = coalesce(b.unmoved_since, excluded.unmoved_since)
+            INSERT INTO block_items AS b
+                (volume_id, block_id, unmoved_since, segment, frame, frame_offset, data_bytes, item)
+            SELECT k.v, k.block, now(), $9::int8::int4, k.frame, k.frame_offset::int4, k.bytes::int4,
+                jsonb_build_object('Version', k.version, 'Length', k.bytes, 'Checksum', k.checksum,
+                    'WrittenAt', (SELECT to_jsonb(now())))
+            FROM \(itemKeys)
+            ON CONFLICT (volume_id, block_id) DO UPDATE SET item = excluded.item, segment = excluded.segment,
+                frame = excluded.frame, frame_offset = excluded.frame_offset, data_bytes = excluded.data_bytes,
+                moved_version = NULL, unmoved_since = coalesce(b.unmoved_since, excluded.unmoved_since)
             """
     )
 
@@ -145,10 +174,10 @@ enum Statements {
         name: "map_items",
         sql: """
             UPDATE block_items i SET item = i.item || jsonb_build_object('Moved', true, 'MovedAt', (SELECT to_jsonb(now()))),
-                unmoved_since = NULL
+                unmoved_since = NULL, moved_version = k.version
             FROM \(slotKeys)
             WHERE \(slotIsGuarded) AND k.kind = \(SlotKind.itemHasVersion) AND i.volume_id = k.v AND i.block_id = k.block
-                AND (i.item ->> 'Version')::int8 = k.version AND NOT (i.item ? 'Moved')
+                AND (i.item ->> 'Version')::int8 = k.version AND i.unmoved_since IS NOT NULL
             """
     )
 
@@ -235,7 +264,8 @@ enum Statements {
                     AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
                 RETURNING k.n
             ), kept AS (
-                UPDATE block_items i SET item = i.item - 'Moved' - 'MovedAt', unmoved_since = now() FROM k
+                UPDATE block_items i SET item = i.item - 'Moved' - 'MovedAt', unmoved_since = now(), moved_version = NULL
+                FROM k
                 WHERE k.is_last AND i.volume_id = k.v AND i.block_id = k.block
                     AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
                 RETURNING k.n
@@ -248,12 +278,11 @@ enum Statements {
     static let fillItems = Statement(
         name: "fill_items",
         sql: """
-            INSERT INTO block_items (volume_id, block_id, unmoved_since, item, data)
-            SELECT k.v, k.block, NULL, jsonb_build_object('Version', k.version, 'Length', length(k.data),
-                'Checksum', k.checksum, 'WrittenAt', (SELECT to_jsonb(now())), 'Moved', true), k.data
-            FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::bytea[])
-                AS k (v, e, block, version, checksum, data)
-            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            INSERT INTO block_items (volume_id, block_id, moved_version, segment, frame, frame_offset, data_bytes, item)
+            SELECT k.v, k.block, k.version, $9::int8::int4, k.frame, k.frame_offset::int4, k.bytes::int4,
+                jsonb_build_object('Version', k.version, 'Length', k.bytes, 'Checksum', k.checksum,
+                    'WrittenAt', (SELECT to_jsonb(now())), 'Moved', true)
+            FROM \(itemKeys)
             ON CONFLICT (volume_id, block_id) DO NOTHING RETURNING volume_id, block_id
             """
     )
@@ -305,8 +334,9 @@ enum Statements {
 
     static let commits: [Statement] =
         blocks + units + [
-            lockShared, lockExtents, guardEpochs, zeroItems, zeroExtents, referenceExtents, writeItems,
-            mapObjects, requireMaps, mapItems, dropItems, mapExtents, evictItems, fillItems, markNexuses, raiseVersions,
+            lockShared, lockExtents, guardEpochs, claimSegment, writeFrames, zeroItems, zeroExtents, referenceExtents,
+            writeItems, mapObjects, requireMaps, mapItems, dropItems, mapExtents, evictItems, fillItems, markNexuses,
+            raiseVersions,
             forgetRemains, position,
         ]
 

@@ -8,7 +8,7 @@ func target(_ node: String, sessions: Int64 = 0, alive: Bool = true, draining: B
         node: node,
         portal: "10.0.0.1:3260",
         portalGroupTag: 1,
-        release: "0.2.0",
+        release: "0.3.0",
         sessions: sessions,
         heartbeatAgeSeconds: alive ? 1 : 90,
         alive: alive,

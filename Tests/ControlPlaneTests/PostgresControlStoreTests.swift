@@ -14,7 +14,7 @@ struct PostgresControlStoreTests {
     ) async throws {
         let configuration = try TestCluster.shared.get().emptyDatabase()
         let connection = try PostgresConnection(configuration)
-        try MigrationRunner(Migrations(directory: migrationsDirectory), release: "0.2.0", logger: quiet).up(connection)
+        try MigrationRunner(Migrations(directory: migrationsDirectory), release: "0.3.0", logger: quiet).up(connection)
         connection.close()
         let worker = DatabaseWorker(configuration, settings: PostgresControlStore.settings)
         let result: Result<Void, any Error>
@@ -128,8 +128,8 @@ struct PostgresControlStoreTests {
                 try connection.script(
                     """
                     INSERT INTO target_nodes (node, portal, portal_group_tag, release, sessions, last_seen) VALUES
-                        ('t-1', '10.0.0.1:3260', 1, '0.2.0', 4, now()),
-                        ('t-2', '10.0.0.2:3260', 2, '0.2.0', 0, now() - interval '1 h')
+                        ('t-1', '10.0.0.1:3260', 1, '0.3.0', 4, now()),
+                        ('t-2', '10.0.0.2:3260', 2, '0.3.0', 0, now() - interval '1 h')
                     """
                 )
             }
@@ -191,8 +191,9 @@ struct PostgresControlStoreTests {
                 )
                 _ = try connection.query(
                     """
-                    INSERT INTO block_items (volume_id, block_id, unmoved_since, item, data)
-                    VALUES ($1, 3, now(), '{"Version": 1, "Length": 512, "Checksum": 12}', decode(repeat('00', 512), 'hex'))
+                    WITH frame AS (INSERT INTO block_journal VALUES (0, 0, decode(repeat('00', 512), 'hex')))
+                    INSERT INTO block_items (volume_id, block_id, unmoved_since, item, segment, frame, frame_offset, data_bytes)
+                    VALUES ($1, 3, now(), '{"Version": 1, "Length": 512, "Checksum": 12}', 0, 0, 0, 512)
                     """,
                     [.int(volume.id)]
                 )

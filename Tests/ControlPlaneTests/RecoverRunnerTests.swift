@@ -62,7 +62,7 @@ struct RecoverRunnerTests {
         let configuration = try TestCluster.shared.get().emptyDatabase()
         let connection = try PostgresConnection(configuration)
         defer { connection.close() }
-        try MigrationRunner(Migrations(directory: migrationsDirectory), release: "0.2.0", logger: quiet).up(connection)
+        try MigrationRunner(Migrations(directory: migrationsDirectory), release: "0.3.0", logger: quiet).up(connection)
         let workers = (DatabaseWorker(configuration), DatabaseWorker(configuration))
         let slept = NIOLockedValueBox<UInt64>(0)
         let peers = ModelPeers()
@@ -135,8 +135,8 @@ struct RecoverRunnerTests {
                 OVERRIDING SYSTEM VALUE VALUES (3, 1, 1, 4, 4, 'live', now()), (4, 1, NULL, 0, 0, 'intended', NULL);
                 SELECT setval('block_objects_object_id_seq', 4);
                 INSERT INTO block_extents (volume_id, first_block, block_count, object_id, first_slot) VALUES (1, 0, 4, 3, 0);
-                INSERT INTO block_items (volume_id, block_id, unmoved_since, item, data) VALUES
-                    (1, 2, now(), '{"Version": 20}', ''), (1, 9, now(), '{"Version": 21}', '');
+                INSERT INTO block_items (volume_id, block_id, unmoved_since, item, segment, frame, frame_offset, data_bytes) VALUES
+                    (1, 2, now(), '{"Version": 20}', 0, 0, 0, 0), (1, 9, now(), '{"Version": 21}', 0, 0, 0, 0);
                 UPDATE volume_epochs SET first_version = 1000, epoch = 5;
                 INSERT INTO nexuses (volume_id, nexus, initiator_name, isid, portal_group_tag, node)
                 VALUES (1, 1, 'iqn.a', 1, 1, 't');
@@ -171,7 +171,8 @@ struct RecoverRunnerTests {
                 OVERRIDING SYSTEM VALUE VALUES (3, 1, 1, 4, 4, 'live', now());
                 SELECT setval('block_objects_object_id_seq', 3);
                 INSERT INTO block_extents (volume_id, first_block, block_count, object_id, first_slot) VALUES (1, 0, 4, 3, 0);
-                INSERT INTO block_items (volume_id, block_id, item, data) VALUES (1, 2, '{"Version": 20, "Moved": true}', '');
+                INSERT INTO block_items (volume_id, block_id, moved_version, item, segment, frame, frame_offset, data_bytes)
+                VALUES (1, 2, 20, '{"Version": 20, "Moved": true}', 0, 0, 0, 0);
                 """
             )
             bench.peers.state.withLockedValue { $0.objects[1] = [] }
@@ -225,8 +226,8 @@ struct RecoverRunnerTests {
                 INSERT INTO block_objects (object_id, volume_id, server_id, slots, live_slots, state, live_at)
                 OVERRIDING SYSTEM VALUE VALUES (3, 1, 1, 20, 20, 'live', now());
                 INSERT INTO block_extents (volume_id, first_block, block_count, object_id, first_slot) VALUES (1, 30, 20, 3, 0);
-                INSERT INTO block_items (volume_id, block_id, unmoved_since, item, data) VALUES
-                    (1, 60, now(), '{"Version": 21}', '');
+                INSERT INTO block_items (volume_id, block_id, unmoved_since, item, segment, frame, frame_offset, data_bytes) VALUES
+                    (1, 60, now(), '{"Version": 21}', 0, 0, 0, 0);
                 UPDATE volume_epochs SET first_version = 1000, epoch = 5;
                 UPDATE volumes SET size_bytes = 40 * 4096;
                 """

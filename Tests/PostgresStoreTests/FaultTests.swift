@@ -62,8 +62,8 @@ struct FaultTests {
             let rows = try observer.query(
                 """
                 SELECT jsonb_build_array(
-                    (SELECT jsonb_agg(jsonb_build_array(block_id, item - '{WrittenAt,MovedAt}'::text[], md5(data)) ORDER BY block_id)
-                        FROM block_items),
+                    (SELECT jsonb_agg(jsonb_build_array(block_id, item - '{WrittenAt,MovedAt}'::text[], md5(i.data)) ORDER BY block_id)
+                        FROM block_items i),
                     (SELECT jsonb_agg(to_jsonb(x) ORDER BY first_block) FROM block_extents x),
                     (SELECT jsonb_agg(jsonb_build_array(object_id, state, slots, live_slots) ORDER BY object_id)
                         FROM block_objects),
@@ -425,8 +425,8 @@ struct FaultTests {
                 SELECT \(bench.fixture.volume), now() - interval '1 day' FROM generate_series(1, 100) n;
             INSERT INTO block_objects (object_id, volume_id, state, dead_at) OVERRIDING SYSTEM VALUE
                 SELECT 5000 + n, \(bench.fixture.volume), 'dead', now() FROM generate_series(1, 100) n;
-            INSERT INTO block_items (volume_id, block_id, unmoved_since, item, data)
-                SELECT \(bench.doomed), n, now(), '{"Version": 1, "Checksum": 1}', '' FROM generate_series(1, 100) n;
+            INSERT INTO block_items (volume_id, block_id, unmoved_since, item, segment, frame, frame_offset, data_bytes)
+                SELECT \(bench.doomed), n, now(), '{"Version": 1, "Checksum": 1}', 0, 0, 0, 0 FROM generate_series(1, 100) n;
             UPDATE volumes SET state = 'deleting' WHERE id = \(bench.doomed);
             """
         )

@@ -58,8 +58,8 @@ struct FencingTests {
         try old.script("BEGIN; SELECT pg_advisory_xact_lock_shared(\(fixture.volume) * 2)")
         try old.query(
             """
-            INSERT INTO block_items (volume_id, block_id, unmoved_since, item, data)
-            SELECT volume_id, 5, now(), '{"Version": 7, "Checksum": 1}', '' FROM volume_epochs
+            INSERT INTO block_items (volume_id, block_id, unmoved_since, item, segment, frame, frame_offset, data_bytes)
+            SELECT volume_id, 5, now(), '{"Version": 7, "Checksum": 1}', 0, 0, 0, 0 FROM volume_epochs
             WHERE volume_id = $1 AND epoch = $2
             """,
             [.int(fixture.volume.rawValue), .int(Int64(fixture.epoch.rawValue))]

@@ -323,8 +323,9 @@ struct InspectionTests {
         if isFilled {
             try connection.script(
                 """
-                INSERT INTO block_items SELECT 1, n, CASE WHEN n % 2 = 0 THEN now() END, CASE WHEN n % 2 = 0
-                    THEN '{"Version": 1, "Checksum": 1}'::jsonb ELSE '{"Version": 1, "Checksum": 1, "Moved": true}' END, ''
+                INSERT INTO block_items (volume_id, block_id, unmoved_since, moved_version, item, segment, frame, frame_offset, data_bytes)
+                SELECT 1, n, CASE WHEN n % 2 = 0 THEN now() END, CASE WHEN n % 2 = 1 THEN 1 END, CASE WHEN n % 2 = 0
+                    THEN '{"Version": 1, "Checksum": 1}'::jsonb ELSE '{"Version": 1, "Checksum": 1, "Moved": true}' END, 0, 0, 0, 0
                 FROM generate_series(1, 5000) n;
                 INSERT INTO block_objects (volume_id) SELECT 1 FROM generate_series(1, 5000);
                 INSERT INTO block_extents SELECT 1, n * 10, 10, n, 0 FROM generate_series(1, 5000) n;

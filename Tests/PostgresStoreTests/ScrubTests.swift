@@ -47,7 +47,10 @@ struct ScrubTests {
         try await fixture.commit { part in part.writes = (0..<count).map { write($0, $0 + 1) } }
         let connection = try fixture.connect()
         try connection.script(
-            "UPDATE block_items SET data = set_byte(data, 3, get_byte(data, 3) # 1) WHERE block_id = 5"
+            """
+            UPDATE block_journal j SET data = set_byte(j.data, i.frame_offset + 3, get_byte(j.data, i.frame_offset + 3) # 1)
+            FROM block_items i WHERE i.block_id = 5 AND j.segment = i.segment AND j.frame = i.frame
+            """
         )
         let first = try await scrubItems(fixture)
         #expect(first.count == UInt64(PostgresStoreLimits.scrubItemsMaximum))

@@ -184,7 +184,7 @@ import Testing
             node: node,
             portal: "10.0.0.1:3260",
             portalGroupTag: 1,
-            release: "0.2.0",
+            release: "0.3.0",
             sessions: 2,
             heartbeatAgeSeconds: alive ? 1 : 90,
             alive: alive,
@@ -199,7 +199,7 @@ import Testing
         let states = text.split(separator: "\n").dropFirst().map {
             $0.split(separator: " ").dropFirst(4).joined(separator: " ")
         }
-        #expect(states == ["alive 0.2.0", "draining 0.2.0", "silent for 90 s 0.2.0"])
+        #expect(states == ["alive 0.3.0", "draining 0.3.0", "silent for 90 s 0.3.0"])
     }
 
     @Test func credentialsComeFromFiles() throws {
