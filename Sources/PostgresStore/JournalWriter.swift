@@ -6,14 +6,17 @@ struct JournalPlace: Sendable, Hashable {
     var segment: Int64
     /// The frame with the first byte.
     var firstFrame: Int64
+
+    /// For what has no bytes.
+    static let none = JournalPlace(segment: -1, firstFrame: 0)
 }
 
 /// How the journal is laid out; migration 0011 says the same.
-enum JournalLayout {
+package enum JournalLayout {
     /// Bytes of a frame, so that a row of it fills a page.
     static let frameBytes = 8_000
     /// Frames that may be put into a segment.
-    static let segmentFrames: Int64 = 32_768
+    package static let segmentFrames: Int64 = 32_768
     /// A segment is emptied when fewer than this many percent of its blocks are in use.
     static let emptyBelowPercent: Int64 = 25
     /// Blocks that a step of emptying a segment looks at.
@@ -35,9 +38,13 @@ final class JournalWriter: @unchecked Sendable {
         var connection: UInt64
     }
 
+    private let segmentFrames: Int64
     private var segment: Segment?
     /// Whether the last attempt to claim a segment failed, and whoever wanted it has not been told.
     private var hasFailed = false
+
+    /// A writer without a segment; each that it claims is to take so many frames.
+    init(segmentFrames: Int64) { self.segmentFrames = segmentFrames }
 
     private func segment(with frames: Int64, on lane: LaneConnection) -> Segment? {
         segment.flatMap { $0.connection == lane.connection && $0.endFrame - $0.nextFrame >= frames ? $0 : nil }
@@ -47,15 +54,16 @@ final class JournalWriter: @unchecked Sendable {
     func preparation(frames: Int64, _ lane: LaneConnection) -> Job? {
         guard segment(with: frames, on: lane) == nil, !hasFailed else { return nil }
         let old = segment.flatMap { $0.connection == lane.connection ? $0.number : nil } ?? -1
+        let room = max(frames, segmentFrames)
         return Job(
             isChange: true,
             isCounted: false,
-            calls: { _ in [Call(Statements.claimSegment, old, JournalLayout.segmentFrames)] },
-            finish: { self.claimed($0, lane) }
+            calls: { _ in [Call(Statements.claimSegment, old, room)] },
+            finish: { self.claimed($0, room, lane) }
         )
     }
 
-    private func claimed(_ outcome: Result<[QueryResult], LaneFailure>, _ lane: LaneConnection) {
+    private func claimed(_ outcome: Result<[QueryResult], LaneFailure>, _ frames: Int64, _ lane: LaneConnection) {
         let claimed = Job.answer(outcome) { (results) throws(StoreFailure) -> Segment in
             guard let result = results.first, result.count == 1 else {
                 throw StoreFailure.broken("no segment of the journal was claimed")
@@ -64,7 +72,7 @@ final class JournalWriter: @unchecked Sendable {
             return Segment(
                 number: try result.int(0, 0),
                 nextFrame: first,
-                endFrame: first + JournalLayout.segmentFrames,
+                endFrame: first + frames,
                 connection: lane.connection
             )
         }

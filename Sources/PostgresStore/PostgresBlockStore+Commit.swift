@@ -18,7 +18,12 @@ extension PostgresBlockStore {
         let journal = journals[lane.number]
         var job = Job.transaction(
             failpoints: Failpoint.isAnyArmed ? plan.failpoints : JobFailpoints(),
-            { (lane) throws(StoreFailure) in try plan.calls(lane, journal: journal) },
+            { (lane) throws(StoreFailure) in
+                plan.calls(
+                    lane: lane.lane,
+                    try plan.journalFrames > 0 ? journal.take(frames: plan.journalFrames, lane) : .none
+                )
+            },
             completion: completion,
             parse: { [watch] (results) throws(StoreFailure) in
                 let answer = try plan.answer(results)
@@ -155,18 +160,14 @@ struct CommitPlan: Sendable {
 
     // MARK: Calls
 
-    /// The calls between BEGIN and COMMIT.
-    ///
-    /// - Throws: ``StoreFailure/refused(_:)`` where it has bytes, and the lane's connection has no segment of the journal for them.
-    func calls(_ lane: LaneConnection, journal: JournalWriter) throws(StoreFailure) -> [Call] {
-        let place =
-            journalFrames > 0 ? try journal.take(frames: journalFrames, lane) : JournalPlace(segment: -1, firstFrame: 0)
+    /// The calls between BEGIN and COMMIT; `place` is where its bytes go.
+    func calls(lane: Int, _ place: JournalPlace) -> [Call] {
         var calls = [Call(Statements.lockShared, arrays: Set(commits.map { Int64($0.volume) }).sorted())]
         if !needsExtents.isEmpty { calls.append(Call(Statements.lockExtents, arrays: needsExtents)) }
         calls.append(
             Call(Statements.guardEpochs, arrays: commits.map { Int64($0.volume) }, commits.map { Int64($0.epoch) })
         )
-        for step in steps { calls.append(call(step, lane: lane.lane, place)) }
+        for step in steps { calls.append(call(step, lane: lane, place)) }
         return calls
     }
 

@@ -54,7 +54,7 @@ public final class PostgresBlockStore: BlockStore {
         }
         self.logger = logger
         commitLanes = (0..<configuration.commitConnections).map { lane("commit\($0)", Statements.commits, number: $0) }
-        journals = commitLanes.map { _ in JournalWriter() }
+        journals = commitLanes.map { _ in JournalWriter(segmentFrames: configuration.journalSegmentFrames) }
         readLanes = (0..<configuration.readConnections)
             .map { lane("read\($0)", Statements.reads, depth: PostgresStoreLimits.readsInFlightMaximum) }
         leaseLane = lane("lease", Statements.leases)

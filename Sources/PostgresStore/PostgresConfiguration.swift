@@ -23,6 +23,8 @@ public struct PostgresConfiguration: Sendable {
     public var memory: ServerMemoryFile?
     /// Faults that a test has put into the connections.
     package var faults: FaultPlan?
+    /// Frames that may be put into a segment of the journal; fewer in tests.
+    package var journalSegmentFrames = JournalLayout.segmentFrames
 
     /// A connection string and what goes with it.
     public init(

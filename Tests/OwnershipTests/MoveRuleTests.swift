@@ -47,6 +47,63 @@ struct MoveRuleTests {
         #expect(bench.owner?.unmovedItems == 1)
     }
 
+    @Test("while initiators use a volume, what nothing but order asks for is moved at a measured pace")
+    func paceOfMoves() throws {
+        let bench = try Bench(blocks: 16_384)
+        bench.store.itemAgeMilliseconds = 10_000
+        let nexus = try #require(bench.login())
+        let block = bench.block
+        /// As an initiator that writes on and on.
+        func write(for nanoseconds: UInt64) {
+            let end = bench.now.advanced(byNanoseconds: nanoseconds)
+            while bench.now < end {
+                #expect(bench.isDone(bench.submit(nexus, bench.write(0, block, 1))))
+                bench.advance(OwnerLimits.busyWindow / 2)
+            }
+        }
+        // More than an object holds, so that there is always something to move.
+        let perObject = min(Limits.objectTargetBytes / block, Int(Limits.objectSlotsMaximum))
+        for part in 0..<4 { bench.submit(nexus, bench.write(part * perObject * block, perObject * block, 2)) }
+        _ = bench.map(bench.put(try #require(bench.moveWork())))
+        #expect(bench.moveWork() == nil)
+        write(for: bench.core.configuration.busyMovePause)
+        _ = bench.map(bench.put(try #require(bench.moveWork())))
+        #expect(bench.moveWork() == nil)
+        // Nobody uses it any more: all goes at once.
+        bench.advance(OwnerLimits.busyWindow)
+        _ = bench.map(bench.put(try #require(bench.moveWork())))
+        _ = bench.map(bench.put(try #require(bench.moveWork())))
+        #expect(try #require(bench.owner).unmovedItems < UInt64(perObject))
+    }
+
+    @Test(
+        "what is urgent is moved while initiators use a volume: half of the high watermark, a drain, a bound of the policy",
+        arguments: ["watermark", "drain", "policy", "age"]
+    )
+    func urgentMoves(why: String) throws {
+        let policy = Self.policy {
+            if why == "policy" {
+                $0.move = .count
+                $0.unmovedItemsMaximum = 0
+            }
+            if why == "age" { $0.unmovedAgeMaximumSeconds = 1 }
+        }
+        let bench = try Bench(blocks: 16_384, policy: policy) {
+            if why == "watermark" { $0.unmovedHighWatermarkBytes = 2 * 2_048 }
+        }
+        bench.store.itemAgeMilliseconds = 10_000
+        let nexus = try #require(bench.login())
+        let block = bench.block
+        let perObject = min(Limits.objectTargetBytes / block, Int(Limits.objectSlotsMaximum))
+        for part in 0..<4 { bench.submit(nexus, bench.write(part * perObject * block, perObject * block, 2)) }
+        if why == "drain" { bench.core.moveNow(bench.ticket(), volume: Bench.volume, now: bench.now) }
+        if why == "age" {
+            bench.advance(2_000_000_000)
+            bench.submit(nexus, bench.write(0, block, 3))
+        }
+        for _ in 0..<3 { _ = bench.map(bench.put(try #require(bench.moveWork(), "\(why)"))) }
+    }
+
     @Test(
         "M2: versions after a takeover lie above all that are durable, also where the first batch's outcome is unknown"
     )

@@ -248,8 +248,10 @@ final class Fixture: Sendable {
     let volume: VolumeID
     let epoch: Epoch
 
-    init(cluster: TestCluster? = nil) async throws {
-        configuration = try (cluster ?? TestCluster.shared.get()).migratedDatabase()
+    init(cluster: TestCluster? = nil, journalSegmentFrames: Int64 = JournalLayout.segmentFrames) async throws {
+        var configuration = try (cluster ?? TestCluster.shared.get()).migratedDatabase()
+        configuration.journalSegmentFrames = journalSegmentFrames
+        self.configuration = configuration
         let connection = try PostgresConnection(configuration)
         volume = try Self.makeVolume(connection, "v1")
         store = PostgresBlockStore(configuration, logger: quiet)

@@ -5,6 +5,8 @@ package import Ownership
 package enum CommitEncoding {
     /// Bytes of the parameters of all statements of a transaction with `commits`, which are made here.
     package static func parameterBytes(of commits: [VolumeCommit]) -> Int {
-        CommitPlan(commits).calls(lane: 0).reduce(0) { $0 + $1.storage.readableBytes }
+        CommitPlan(commits).calls(lane: 0, JournalPlace(segment: 0, firstFrame: 0)).reduce(0) {
+            $0 + $1.storage.readableBytes
+        }
     }
 }

@@ -121,6 +121,7 @@ struct RoleFiles: Sendable {
             values["objects.endpoints"] = .list(objects)
             values["postgres.dsn"] = .text(postgresDSN)
             values["cache.wal-directory"] = .text(layout.postgresLogDirectory)
+            values["cache.memory"] = .text(UpLimits.cacheMemory(caches: caches.count))
         case .objects:
             values["objects.id"] = .number(instance.number)
             values["objects.roots"] = .list([layout.blocks(of: instance)])

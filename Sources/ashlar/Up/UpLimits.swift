@@ -1,9 +1,22 @@
+import Glibc
+
 /// The bounds of `ashlar up` (I10).
 enum UpLimits {
     /// Most instances of one role.
     static let instancesMaximum = 32
     /// Ports for what is not an iSCSI portal are taken from here: below Linux's ephemeral ports, which connections take.
     static let portRange = 20_000..<32_000
+    /// The part of the machine's memory that goes to block data, for all cache servers together.
+    static let cacheMemoryDivisor = 4
+    /// The least that a cache server gets of it, in MiB.
+    static let cacheMemoryMinimumMebibytes = 64
+
+    /// What each cache server keeps in memory, as its configuration says it.
+    static func cacheMemory(caches: Int) -> String {
+        let bytes = max(0, sysconf(Int32(_SC_PHYS_PAGES))) * max(0, sysconf(Int32(_SC_PAGESIZE)))
+        return "\(max(bytes / cacheMemoryDivisor / max(1, caches) >> 20, cacheMemoryMinimumMebibytes))M"
+    }
+
     /// How many ports are tried until one is free.
     static let portAttemptsMaximum = 2_000
     /// How long a portal's port may be taken by targets of an earlier run.
