@@ -206,7 +206,7 @@ extension MessageVector {
                     name: "target-2",
                     portal: "[2001:db8::6]:3260",
                     port: TargetPort(portalGroupTag: 2, relativePortIdentifier: 8),
-                    release: "0.3.0",
+                    release: "0.2.0",
                     sessions: 0,
                     isDraining: true
                 ),
@@ -214,7 +214,7 @@ extension MessageVector {
                     name: "target-3",
                     portal: "10.0.0.7:3260",
                     port: TargetPort(portalGroupTag: 3, relativePortIdentifier: 9),
-                    release: "0.3.0",
+                    release: "0.2.0",
                     sessions: 1,
                     receivesLogins: false
                 ),
@@ -231,7 +231,7 @@ extension MessageVector {
         name: "target-1",
         portal: "10.0.0.5:3260",
         port: TargetPort(portalGroupTag: 1, relativePortIdentifier: 7),
-        release: "0.3.0",
+        release: "0.2.0",
         sessions: 4
     )
 
