@@ -14,7 +14,8 @@ enum UpLimits {
     /// What each cache server keeps in memory, as its configuration says it.
     static func cacheMemory(caches: Int) -> String {
         let bytes = max(0, sysconf(Int32(_SC_PHYS_PAGES))) * max(0, sysconf(Int32(_SC_PAGESIZE)))
-        return "\(max(bytes / cacheMemoryDivisor / max(1, caches) >> 20, cacheMemoryMinimumMebibytes))M"
+        let mebibytes = (bytes / cacheMemoryDivisor / max(1, caches)) >> 20
+        return "\(max(mebibytes, cacheMemoryMinimumMebibytes))M"
     }
 
     /// How many ports are tried until one is free.
