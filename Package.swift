@@ -101,7 +101,8 @@ let package = Package(
         .target(
             name: "TargetNode",
             dependencies: [
-                "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "Ownership", "RPC", "Transport", "Observability",
+                "AshlarCore", "BlockObjects", "SCSI", "ISCSI", "ISNS", "Ownership", "RPC", "AgentPlanning", "Transport",
+                "Observability",
                 nioCore, nioPosix, nioConcurrency, crypto, logging, metrics, deque,
             ],
             swiftSettings: settings

@@ -81,6 +81,8 @@ public enum Limits {
     public static let objectSlotsMaximum: UInt32 = 4_096
     /// Most bytes in one block object, header and all.
     public static let objectMaximumBytes = 5 << 20
+    /// Direct writes in one object.
+    public static let directWritesPerObjectMaximum = 256
     /// Bytes of block data that a move packs into one object.
     public static let objectTargetBytes = 4 << 20
 }

@@ -38,7 +38,7 @@ public struct CachePolicy: Hashable, Sendable {
     public var readFill: ReadFillPolicy
     /// An object whose live share is below this many percent is compacted.
     public var compactBelowPercent: UInt8
-    /// Aligned writes of at least this many bytes go straight to a block object; 0 for never.
+    /// Writes of whole data blocks and at least this many bytes go straight to a block object (M4); 0 for never.
     public var directWriteMinimumBytes: UInt32
 
     /// What a volume gets for which nothing is named.
@@ -50,7 +50,7 @@ public struct CachePolicy: Hashable, Sendable {
         cachedBytesMaximum: 256 << 20,
         readFill: .never,
         compactBelowPercent: 50,
-        directWriteMinimumBytes: 0
+        directWriteMinimumBytes: 64 << 10
     )
 
     /// A policy with each of its parts named.

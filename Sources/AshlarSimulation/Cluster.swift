@@ -47,6 +47,8 @@ final class Cluster {
     var initiators: [Initiator] = []
     var nodes: [ObjectNode] = []
     var agents: [ClusterAgent] = []
+    /// Targets that write directly; none in some clusters.
+    var directTargets: [ClusterDirectTarget] = []
     var map: MapChecker
     /// What was seen to be wrong while it ran.
     var problems: [String] = []
@@ -143,6 +145,8 @@ final class Cluster {
             node.disk.restartProcess()
             open(node)
         }
+        // Drawn from the seed alone, so that other draws stay as they are.
+        if seed % 3 != 0 { directTargets = [ClusterDirectTarget(blockSizeBytes: blockBytes)] }
         agents = (0..<2).map {
             ClusterAgent(number: $0, planner: planner(seed: generator.next()), servers: nodes.map(\.number))
         }
@@ -229,6 +233,7 @@ final class Cluster {
         for server in servers { server.tickets = [:] }
         for initiator in initiators { initiator.session?.reads = [:] }
         (servers, initiators, nodes, agents, operations) = ([], [], [], [], [])
+        directTargets = []
         store = ModelStore(volumes: [])
     }
 
@@ -474,7 +479,7 @@ final class Cluster {
             switch dice {
             case 0:
                 count("unknown, committed")
-                _ = apply(defect == .halfCommitted ? commits.map(half) : commits)
+                _ = applied(defect == .halfCommitted ? commits.map(half) : commits)
                 result = .failure(.unknownOutcome("planted"))
             case 1:
                 count("unknown, not committed")
@@ -495,7 +500,7 @@ final class Cluster {
                         $0.core.commitCompleted(id, .success(list), now: MonotonicTime(self.now))
                     }
                 }
-            default: result = .success(apply(commits))
+            default: result = applied(commits)
             }
             toServer(index, generation) { $0.core.commitCompleted(id, result, now: MonotonicTime(self.now)) }
         }

@@ -25,6 +25,8 @@ extension Cluster {
         case leaseOverrated
         /// After a pause a server goes on with the time that it was before (R8).
         case clockReadEarly
+        /// A direct write is mapped though something newer was committed since its versions were handed out (M4).
+        case overtakenMapped
         /// Who takes a nexus up again does not say that it was aborted meanwhile (R9).
         case abortsForgottenWithResume
         /// Of a commit whose outcome is not heard only a part is made (I12).

@@ -203,6 +203,7 @@ extension Cluster {
             session.client.tick(now: MonotonicTime(now), giveUp: .failed(.deadline))
             drain(session)
             stamp(session)
+            tickDirect()
             idle(session)
         }
     }
@@ -295,14 +296,16 @@ extension Cluster {
         }
     }
 
-    private func send(
+    func send(
         _ id: CommandID,
         _ attempt: UInt32,
         _ request: ClusterRequest,
         _ context: CommandContext,
-        _ session: ClusterSession
+        _ session: ClusterSession,
+        throughCache: Bool = false
     ) {
         guard let index = session.server else { return session.client.ownerLost() }
+        if !throughCache, takeDirect(id, attempt, request, context, session) { return }
         let connection = session.connection
         let command = request.command
         // What was on its way when a connection broke arrives all the same, or not.
@@ -316,6 +319,11 @@ extension Cluster {
                 server.nextTicket += 1
                 server.tickets[ticket] = { [self] answer in
                     guard session.connection == connection, !session.isEnded else { return }
+                    if case .refused(.stale, _) = answer {
+                        // It met itself on its way through an object.
+                        count("stale write")
+                        return send(id, attempt, request, context, session, throughCache: true)
+                    }
                     session.client.answered(id, attempt: attempt, disposition(answer))
                     drain(session)
                 }
@@ -391,7 +399,7 @@ extension Cluster {
         }
     }
 
-    private func disposition(_ answer: OwnerAnswer) -> NexusDisposition<ClusterAnswer> {
+    func disposition(_ answer: OwnerAnswer) -> NexusDisposition<ClusterAnswer> {
         switch answer {
         case .done(let stamp): .final(.done, stamp)
         case .read(let stamp, let runs, let payload): .final(.read(runs, payload), stamp)
@@ -539,6 +547,8 @@ extension Cluster {
             operation.values = Array(repeating: takeValue(), count: expected.count)
             command = compareAndWrite(first, expected, operation.values)
         } else {
+            (first, count) = placeOfWrite(first, count, session)
+            (operation.firstSector, operation.count) = (first, count)
             operation.values = Array(repeating: takeValue(), count: count)
             command = write(first, operation.values)
         }

@@ -8,20 +8,48 @@ import Ownership
 struct MapChecker {
     /// The checksum of what was last written to a block; none: zeros.
     private var written: [BlockID: Checksum] = [:]
+    /// The version of what was last written or copied to a block, also where it has become zeros since.
+    private var newest: [BlockID: Version] = [:]
     /// The blocks that are looked at.
     let blocks: [BlockID]
 
     init(blocks: [BlockID]) { self.blocks = blocks }
 
-    /// Takes in a commit that was made.
-    mutating func committed(_ commit: VolumeCommit) {
+    /// Takes in a commit that was made; of direct writes it is given what their slots hold.
+    ///
+    /// - Returns: where versions do not agree with the order (M4): rebuilding the map from objects would choose the older bytes.
+    mutating func committed(
+        _ commit: VolumeCommit,
+        mapped: [[Bool]?],
+        checksum: (ObjectMap, Int) -> Checksum?
+    ) -> [String] {
+        var problems: [String] = []
+        func note(_ block: BlockID, _ version: Version) {
+            if let old = newest[block], old >= version {
+                problems.append("M4: version \(version) of block \(block) was committed after version \(old)")
+            }
+            newest[block] = max(version, newest[block] ?? version)
+        }
         for range in commit.zeros { cut(range) }
         for reference in commit.references {
             for offset in 0..<reference.source.blocks.count {
                 written[reference.destination + offset] = written[reference.source.blocks.first + offset]
             }
         }
-        for write in commit.writes { written[write.block] = write.checksum }
+        for reference in commit.references {
+            for offset in 0..<reference.blocks.count { note(reference.destination + offset, reference.version) }
+        }
+        for write in commit.writes {
+            written[write.block] = write.checksum
+            note(write.block, write.version)
+        }
+        for (map, slots) in zip(commit.maps, mapped) {
+            for (index, slot) in map.slots.enumerated() where slot.condition == .always && slots?[index] == true {
+                written[slot.block] = checksum(map, index)
+                note(slot.block, slot.version)
+            }
+        }
+        return problems
     }
 
     /// Takes in that blocks became zeros.
@@ -82,6 +110,15 @@ extension Cluster {
         problems += map.violations(store, Self.volume, nodes).map { "\($0) (after \(step), at \(now))" }
     }
 
+    /// Makes a transaction, unless it fails as a whole.
+    func applied(_ commits: [VolumeCommit]) -> Result<[VolumeCommitResult], StoreFailure> {
+        if let failure = store.failure(of: commits) {
+            count("required map failed")
+            return .failure(failure)
+        }
+        return .success(apply(commits))
+    }
+
     /// Makes a transaction, and looks what it left.
     func apply(_ commits: [VolumeCommit], isUnguarded: Bool = false) -> [VolumeCommitResult] {
         let results = store.commit(commits, isUnguarded: isUnguarded)
@@ -90,7 +127,10 @@ extension Cluster {
                 count("fenced")
                 continue
             }
-            map.committed(commit)
+            problems += map.committed(commit, mapped: detail.mapped) { [nodes] map, index in
+                let slots = nodes.first { $0.number == map.server }?.holdings[map.object]
+                return slots.flatMap { $0.indices.contains(index) ? $0[index].checksum : nil }
+            }
             for (request, mapped) in zip(commit.maps, detail.mapped) { countMap(request, mapped) }
             if detail.evicted.contains(true) { count("evicted") }
             if detail.filled.contains(true) { count("filled") }
@@ -103,6 +143,7 @@ extension Cluster {
         guard let mapped else { return count("late map") }
         if mapped.contains(false) { count("map of a block written meanwhile") }
         guard mapped.contains(true) else { return }
+        if map.isRequired { return count("mapped directly") }
         if case .extentNames? = map.slots.first?.condition { count("compacted") } else { count("moved") }
     }
 }

@@ -207,6 +207,15 @@ public struct ModelStore {
 
     // MARK: Commits
 
+    /// Why a commit would fail as a whole: a map that is required cannot be made. To be asked before ``commit(_:isUnguarded:)``.
+    public func failure(of commits: [VolumeCommit]) -> StoreFailure? {
+        let isMissing = commits.contains { commit in
+            volumes[commit.volume]?.epoch == commit.epoch
+                && commit.maps.contains { $0.isRequired && objects[$0.object]?.state != .intended }
+        }
+        return isMissing ? .broken("an object that is to be mapped was given up") : nil
+    }
+
     /// See ``BlockStore/commit(_:completion:)``.
     ///
     /// - Parameter isUnguarded: The epoch was tested before, without a lock: a defect.
@@ -233,7 +242,8 @@ public struct ModelStore {
         }
         for reference in commit.references { apply(reference, to: &volume) }
         let versions = (commit.writes + commit.fills).map(\.version) + Set(commit.references.map(\.version))
-        for version in versions where !usedVersions[commit.volume, default: []].insert(version).inserted {
+        let direct = commit.maps.flatMap { map in map.slots.filter { $0.condition == .always }.map(\.version) }
+        for version in versions + direct where !usedVersions[commit.volume, default: []].insert(version).inserted {
             violations.append("M2: version \(version) was used twice")
         }
         for write in commit.writes {

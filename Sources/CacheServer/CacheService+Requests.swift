@@ -118,6 +118,16 @@ extension CacheService {
     ) throws(RPCDecodingError) -> Bool {
         var body = buffer
         switch request.type {
+        case BeginDirect.type:
+            let message = try body.readRPCWholeMessage(BeginDirect.self)
+            core.beginDirect(
+                waiting(request, connection),
+                volume: message.volume,
+                epoch: message.epoch,
+                count: Int(message.count),
+                now: now
+            )
+        case MapDirect.type: map(try body.readRPCWholeMessage(MapDirect.self), request, connection)
         case OrWriteCommand.type:
             let message = try OrWriteCommand(decoding: &body).write
             let write = CommandOperation.orWrite(offset: message.offset, checksums: message.checksums, bytes: body)
@@ -231,6 +241,42 @@ extension CacheService {
         default: return try dispatchKeeping(request, body, on: connection)
         }
         return true
+    }
+
+    /// Maps an object of direct writes: each is a command with a ticket of its own, and they are answered together.
+    private func map(_ message: MapDirect, _ request: RPCRequest, _ connection: RPCServerConnection) {
+        guard !message.writes.isEmpty else {
+            return connection.respond(to: request.handle, MapDirect.Answer(outcomes: []))
+        }
+        var outcomes = [MapDirect.Outcome?](repeating: nil, count: message.writes.count)
+        var missing = outcomes.count
+        let writes = message.writes.enumerated().map { index, write in
+            let ticket = self.ticket(
+                .then { answer in
+                    outcomes[index] = MapDirect.Outcome(answer)
+                    missing -= 1
+                    guard missing == 0 else { return }
+                    connection.respond(to: request.handle, MapDirect.Answer(outcomes: outcomes.compactMap { $0 }))
+                }
+            )
+            let context = CommandContext(
+                volume: message.volume,
+                nexus: write.nexus,
+                command: write.command,
+                lowWater: write.lowWater,
+                proved: write.proved
+            )
+            return DirectWrite(ticket: ticket, context: context, blocks: write.blocks)
+        }
+        core.mapDirect(
+            volume: message.volume,
+            object: message.object,
+            server: message.server,
+            sizeBytes: message.sizeBytes,
+            writes: writes,
+            deadline: deadline(request),
+            now: now
+        )
     }
 
     private func map(
@@ -422,6 +468,11 @@ extension CacheService {
             connection.respond(to: handle, LookUpVolume.Answer(volume: volume, ownerEndpoint: "", stamp: stamp))
         case .checked(let stamp, let report):
             connection.respond(to: handle, CheckUnit.Answer(stamp: stamp, report: report))
+        case .grants(let stamp, let grants):
+            let list = grants.map {
+                BeginDirect.Grant(object: $0.object, firstVersion: $0.firstVersion, slots: $0.slots)
+            }
+            connection.respond(to: handle, BeginDirect.Answer(stamp: stamp, grants: list))
         case .mapped(let stamp, let runs):
             connection.respond(to: handle, MapStatusCommand.Answer(stamp: stamp, runs: runs))
         case .moveWork(let work): connection.respond(to: handle, MoveWork.Answer(work), payload: work?.payload ?? [])

@@ -116,6 +116,25 @@ extension CompactionWork.Answer {
     }
 }
 
+extension MapDirect.Outcome {
+    /// What one of an object's commands was answered.
+    init(_ answer: OwnerAnswer) {
+        switch answer {
+        case .done(let stamp): self.init(status: .ok, stamp: stamp, detail: 0)
+        case .refused(let refusal, let stamp):
+            let error = RPCError(refusal, stamp)
+            var detail = error.detail
+            let value = error.ownerHint == nil ? (try? CommandAnswer(decoding: &detail))?.detail : nil
+            let none = Stamp(epoch: Epoch(0), time: MonotonicTime(0))
+            self.init(status: error.status, stamp: stamp ?? none, detail: value ?? 0)
+        default:
+            // The owner answers a change in no other way.
+            let none = Stamp(epoch: Epoch(0), time: MonotonicTime(0))
+            self.init(status: .internalError, stamp: none, detail: 0)
+        }
+    }
+}
+
 extension ByteBuffer {
     /// The bytes of a message.
     init(_ message: some RPCMessage) {
@@ -143,6 +162,7 @@ extension RPCError {
         case .mediumError(let offset): self.init(.mediumError, "a block is damaged or lost", detail: detail(offset))
         case .deadline: self.init(.deadlineExceeded, "the command waited as long as it may", detail: detail())
         case .busy(let why): self.init(.busy, why, detail: detail())
+        case .stale: self.init(.stale, "to be sent as a write", detail: detail())
         case .noSuchVolume: self.init(.noSuchVolume, "there is no such volume")
         case .invalid(let why): self.init(.invalidMessage, why, detail: detail())
         case .attention(let attention):

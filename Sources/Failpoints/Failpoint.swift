@@ -41,6 +41,10 @@ public enum Failpoint: String, Sendable, CaseIterable {
     case cacheMoveSent = "cache.move-sent"
     /// A move is mapped; neither memory nor the agent knows.
     case cacheMoveMapped = "cache.move-mapped"
+    /// The transaction that maps direct writes has been sent whole; its outcome is not known.
+    case cacheDirectSent = "cache.direct-sent"
+    /// Direct writes are mapped and marked as done; none has been answered.
+    case cacheDirectMapped = "cache.direct-mapped"
     /// A compaction is mapped; neither memory nor the agent knows.
     case cacheCompactionMapped = "cache.compaction-mapped"
     /// Items are evicted in PostgreSQL; memory still has them.

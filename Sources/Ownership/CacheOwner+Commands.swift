@@ -11,26 +11,47 @@ extension CacheOwner {
         deadline: MonotonicTime,
         now: MonotonicTime
     ) {
-        guard let volume = owned(context.volume), context.proved.epoch == volume.epoch else {
-            guard let volume = owned(context.volume) else { return refuse(ticket, .notOwner(nil)) }
-            return refuse(ticket, .wrongEpoch, stamp(volume, now))
+        if case .direct = operation { return refuse(ticket, .invalid("a direct write comes with its object")) }
+        let accepted = accept(ticket, context: context, operation: operation, deadline: deadline, now: now)
+        if let (command, volume) = accepted { admit(command, of: volume, now: now) }
+    }
+
+    /// Takes a command that is not known yet; nil: it is answered, or its answer will go to whoever asks.
+    mutating func accept(
+        _ ticket: Ticket,
+        context: CommandContext,
+        operation: CommandOperation,
+        deadline: MonotonicTime,
+        now: MonotonicTime
+    ) -> (command: Command, volume: VolumeOwner)? {
+        guard let volume = owned(context.volume) else {
+            refuse(ticket, .notOwner(nil))
+            return nil
+        }
+        let current = stamp(volume, now)
+        guard context.proved.epoch == volume.epoch else {
+            refuse(ticket, .wrongEpoch, current)
+            return nil
         }
         if let handOver = volume.handOver, handOver.isRefusing {
-            return refuse(ticket, .notOwner(handOver.endpoint))
+            refuse(ticket, .notOwner(handOver.endpoint))
+            return nil
         }
         guard let nexus = volume.nexuses[context.nexus], nexus.state == .open else {
-            return refuse(ticket, .nexusClosed, stamp(volume, now))
+            refuse(ticket, .nexusClosed, current)
+            return nil
         }
         nexus.lastSeen = now
         busyUntil = now.advanced(byNanoseconds: OwnerLimits.busyWindow)
         raiseLowWater(of: nexus, to: context.lowWater, volume)
         let number = context.command
-        if answerKnown(number, of: nexus, to: ticket, stamp: stamp(volume, now)) { return }
+        if answerKnown(number, of: nexus, to: ticket, stamp: current) { return nil }
         nexus.noteArrival(number)
         guard nexus.hasRoom else {
             let refusal = Refusal.busy("too many commands of one session")
             if operation.isChange { nexus.keep(number, .refused(refusal)) }
-            return refuse(ticket, refusal, stamp(volume, now))
+            refuse(ticket, refusal, current)
+            return nil
         }
         let command = Command(
             kind: .client(operation, context),
@@ -40,7 +61,7 @@ extension CacheOwner {
             deadline: deadline
         )
         nexus.inFlight[number] = command
-        admit(command, of: volume, now: now)
+        return (command, volume)
     }
 
     /// Lets a command that nothing keeps out begin with its blocks.
@@ -66,7 +87,8 @@ extension CacheOwner {
         // What asks for the map keeps no block from others.
         if case .mapStatus = operation {} else { command.place(ranges) }
         if command.context != nil { count(operation, of: volume) }
-        if command.isExclusive, !command.isBulk, let delay = slowdown() {
+        // Direct writes make nothing unmoved; and none of an object may wait apart from the others.
+        if command.isExclusive, !command.isBulk, command.group == nil, let delay = slowdown() {
             // It keeps no place in the order while it waits: it has not been accepted yet.
             return schedule(.release(volume, command), at: now.advanced(byNanoseconds: delay))
         }
@@ -85,7 +107,8 @@ extension CacheOwner {
             volume.counters.writes += 1
             volume.counters.bytesWritten += UInt64(bytes.readableBytes / 2)
         case .zero, .copy: volume.counters.writes += 1
-        case .mapStatus, .check, .unit: break
+        // A direct write that is let through is counted there: else it comes again as a write.
+        case .direct, .mapStatus, .check, .unit: break
         }
     }
 
@@ -168,6 +191,9 @@ extension CacheOwner {
         if !isOwn { try checkWritable(volume) }
         switch operation {
         case .read, .mapStatus, .check, .unit: return []
+        case .direct(let blocks):
+            guard blocks.end.rawValue <= geometry.blockCount else { throw RefusedCommand(refusal: .outOfRange) }
+            return [blocks]
         case .write(let offset, let checksums, let bytes), .orWrite(let offset, let checksums, let bytes):
             let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes))
             let blocks = try blocks(
@@ -253,6 +279,7 @@ extension CacheOwner {
         switch command.kind {
         case .client(let operation, _), .erase(let operation): proceed(command, operation, of: volume, now: now)
         case .manage, .map, .evict, .forget: makeReady(command, of: volume)
+        case .direct: preconditionFailure("an object is mapped outside of the order, its commands are in it")
         case .fill(let extent, _):
             // A command before it may have zeroed, written or mapped the block anew since its bytes were fetched.
             guard stillLies(extent, in: volume) else { return finish(command, of: volume, now: now) }
@@ -275,6 +302,7 @@ extension CacheOwner {
             prepareOrWrite(command, offset: offset, checksums: checksums, bytes: bytes, of: volume, now: now)
         case .compareAndWrite(let offset, _, let bytes):
             prepareCompareAndWrite(command, offset: offset, bytes: bytes, of: volume, now: now)
+        case .direct(let blocks): prepareDirect(command, blocks, of: volume, now: now)
         case .zero(let ranges): prepareZero(command, ranges: ranges, of: volume, now: now)
         case .copy(let source, let destination, let count):
             prepareCopy(command, from: source, to: destination, count: count, of: volume)
@@ -600,7 +628,7 @@ extension CommandOperation {
         switch self {
         case .read: .read(stamp, [], payload: [])
         case .mapStatus: .mapped(stamp, [])
-        case .write, .zero, .compareAndWrite, .orWrite, .copy, .check, .unit: .done(stamp)
+        case .write, .direct, .zero, .compareAndWrite, .orWrite, .copy, .check, .unit: .done(stamp)
         }
     }
 }

@@ -46,6 +46,11 @@ extension CacheOwner {
                 held.append((volume, command))
                 continue
             }
+            var joined: [Command] = []
+            if case .direct(let group) = command.kind {
+                joined = committable(group, of: volume, now: now)
+                if joined.isEmpty { continue }
+            }
             let index: Int
             if let known = indices[volume.id] {
                 index = known
@@ -57,7 +62,9 @@ extension CacheOwner {
             }
             command.phase = .committing
             isAlone = command.isAlone
+            for other in joined { other.phase = .committing }
             flight.parts[index].commands.append(command)
+            flight.parts[index].commands.append(contentsOf: joined)
             add(command, to: &commits[index])
             weight += command.weight
             bytes += commandBytes
@@ -116,6 +123,7 @@ extension CacheOwner {
             // Changes of the state go one after the other: there is no second one.
             if let change = command.change { commit.unit = change.state }
         case .map(let map): commit.maps.append(map)
+        case .direct(let group): commit.maps.append(group.map)
         case .evict(let evictions): commit.evictions.append(contentsOf: evictions)
         case .fill(_, let fills): commit.fills.append(contentsOf: fills)
         case .forget(let blocks, let rest):
@@ -171,7 +179,8 @@ extension CacheOwner {
         commit.aborts = aborted.sorted().map { NexusAbort(nexus: $0, time: volume.nexuses[$0]?.abortedAt ?? now) }
         // M2: versions above what is durable may be used only in a transaction that makes them so.
         var ceiling: Version?
-        if volume.nextVersion > volume.durableCeiling {
+        if volume.nextVersion > volume.durableCeiling || volume.direct.wantsVersions {
+            volume.direct.wantsVersions = false
             ceiling = Version(volume.nextVersion.rawValue + OwnerLimits.versionsAhead)
             commit.versionCeiling = ceiling
         }
@@ -224,7 +233,11 @@ extension CacheOwner {
             // One of the commands cannot be committed: each goes by itself, behind the others, so that it alone suffers.
             let others = ready
             ready = []
-            for part in flight.parts { for command in part.commands { command.isAlone = true } }
+            for command in flight.parts.flatMap(\.commands) {
+                command.isAlone = true
+                // The object of a direct write may have been given up: it can be written as usual.
+                if command.group != nil { command.takenBack = command.takenBack ?? .stale }
+            }
             returnToReady(flight, now: now)
             ready = others + ready
         case .failure(.unknownOutcome(let why)):
@@ -251,7 +264,8 @@ extension CacheOwner {
                     dropped.append((volume, command))
                 } else {
                     command.phase = .ready
-                    ready.prepend((volume, command))
+                    // Direct writes go with their object.
+                    if command.group == nil { ready.prepend((volume, command)) }
                 }
             }
         }
@@ -285,7 +299,15 @@ extension CacheOwner {
         for (fill, done) in zip(fills, detail.filled) { filled[fill.block] = done }
 
         for command in commands {
+            noteChange(command, of: volume)
             switch command.kind {
+            case .direct(let group):
+                let mapped = mapIndex < detail.mapped.count ? detail.mapped[mapIndex] : nil
+                mapIndex += 1
+                guard applyDirect(group, mapped, to: volume) else {
+                    actions.append(.note("volume \(volume.id): direct writes were committed and not mapped"))
+                    return lose(volume, retake: true, now: now)
+                }
             case .client, .erase, .manage:
                 for range in command.zeros { applyZero(range, to: volume) }
                 for reference in command.references { applyReference(reference, to: volume) }
@@ -370,7 +392,7 @@ extension CacheOwner {
         if !old.isMoved { countUnmoved(-1, of: volume) }
     }
 
-    private mutating func applyZero(_ range: BlockRange, to volume: VolumeOwner) {
+    mutating func applyZero(_ range: BlockRange, to volume: VolumeOwner) {
         var mapped: UInt64 = 0
         defer { volume.unmap(range, known: mapped) }
         for index in volume.image.indices(overlapping: [range]) {
@@ -390,14 +412,19 @@ extension CacheOwner {
 
     private mutating func applyReference(_ reference: Reference, to volume: VolumeOwner) {
         applyZero(reference.blocks, to: volume)
-        for index in volume.image.indices(overlapping: [reference.blocks]) {
+        insert(reference.extent, to: volume)
+    }
+
+    /// Enters an extent where nothing is, in regions that the command has pinned.
+    mutating func insert(_ extent: Extent, to volume: VolumeOwner) {
+        for index in volume.image.indices(overlapping: [extent.blocks]) {
             guard let region = volume.image.region(index), !region.isLoading else {
-                preconditionFailure("a copy pins its regions")
+                preconditionFailure("a copy and a direct write pin their regions")
             }
-            region.extents.insert(reference.extent.clipped(to: region.range))
+            region.extents.insert(extent.clipped(to: region.range))
             accountExtents(of: region, volume)
         }
-        volume.setMapped(volume.mappedBlocks + reference.blocks.count)
+        volume.setMapped(volume.mappedBlocks + extent.blocks.count)
     }
 
     private mutating func applyEviction(_ eviction: Eviction, to volume: VolumeOwner) {

@@ -50,7 +50,7 @@ extension Command {
     var waitsForLogRoom: Bool {
         switch kind {
         case .client, .erase, .manage: !writes.isEmpty || !zeros.isEmpty || !references.isEmpty
-        case .map, .evict, .fill, .forget: true
+        case .map, .direct, .evict, .fill, .forget: true
         }
     }
 }

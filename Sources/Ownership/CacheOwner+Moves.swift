@@ -58,7 +58,7 @@ extension CacheOwner {
         actions.append(.answer(ticket, .moveWork(nil)))
     }
 
-    private mutating func reserveObjects(for volume: VolumeOwner) {
+    mutating func reserveObjects(for volume: VolumeOwner) {
         guard !volume.isReservingObjects else { return }
         volume.isReservingObjects = true
         actions.append(

@@ -208,6 +208,8 @@ extension CacheOwner {
     /// Keeps the answer to a change that did nothing, as long as its id may come again (R4).
     func keepAnswer(to command: Command, _ answer: Nexus.Kept, of volume: VolumeOwner) {
         guard command.isClientChange, let context = command.context else { return }
+        // Not kept: it comes again under the same id, as a write (M4).
+        if case .refused(.stale) = answer { return }
         volume.nexuses[context.nexus]?.keep(context.command, answer)
     }
 
@@ -246,7 +248,7 @@ extension CacheOwner {
         case .fill(_, let list): volume.fillsInFlight -= list.count
         case .evict: volume.isLookingForEvictions = false
         case .forget: if volume.isLookingForRemains { endRemainsStep(of: volume, now: now) }
-        case .client, .erase, .manage, .map: break
+        case .client, .erase, .manage, .map, .direct: break
         }
         if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {
             volume.bulk.remove(at: index)
@@ -254,6 +256,7 @@ extension CacheOwner {
             volume.blockedByBulk = []
         }
         for next in volume.order.leave(command) { toBegin.append((volume, next)) }
+        if let group = command.group { decide(group, of: volume) }
         beginAll(now: now)
         endChange(command, of: volume, now: now)
     }

@@ -11,6 +11,8 @@ extension CacheOwner {
     /// Lets a command in, if nothing keeps it out.
     mutating func admit(_ command: Command, of volume: VolumeOwner, now: MonotonicTime) {
         guard volume.unitChange == nil else {
+            // None of an object may wait apart from the others.
+            if command.group != nil { return cancel(command, of: volume, refusal: .stale, now: now) }
             volume.heldByChange.append(command)
             return
         }
@@ -32,7 +34,10 @@ extension CacheOwner {
             }
             let refusal = obstacle(to: operation, from: nexus, of: volume)
             // R8: what the state is may have been changed by another owner.
-            if refusal != nil || !operation.touchesBlocks, !holdsLease(now: now) { return park(command, of: volume) }
+            if refusal != nil || !operation.touchesBlocks, !holdsLease(now: now) {
+                if command.group != nil { return cancel(command, of: volume, refusal: .stale, now: now) }
+                return park(command, of: volume)
+            }
             if let refusal {
                 if case .attention = refusal {
                     _ = nexus.takeAttention(with: context.command)
@@ -60,7 +65,8 @@ extension CacheOwner {
                 for number in volume.nexuses.keys { change.attentions[number] = .deviceReset }
             }
             begin(change, command, of: volume)
-        case .map, .evict, .fill, .forget: preconditionFailure("what agents and the owner do meets no reservation")
+        case .map, .direct, .evict, .fill, .forget:
+            preconditionFailure("what agents and the owner do meets no reservation")
         }
     }
 

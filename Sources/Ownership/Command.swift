@@ -46,6 +46,8 @@ public enum CommandOperation: Sendable {
     case read(ByteRange)
     /// Writes bytes; a checksum for each piece between the borders of data blocks (I11).
     case write(offset: UInt64, checksums: [Checksum], bytes: ByteBuffer)
+    /// Writes whole data blocks that lie in an object which is to be mapped (M4).
+    case direct(BlockRange)
     /// Makes bytes zeros.
     case zero([ByteRange])
     /// Compares the first half of `bytes` with the volume, and writes the second half where they agree.
@@ -67,7 +69,7 @@ extension CommandOperation {
     var rules: CommandRules {
         switch self {
         case .read, .mapStatus: CommandRules(access: .read)
-        case .write, .zero, .compareAndWrite, .orWrite, .copy: CommandRules(access: .write)
+        case .write, .direct, .zero, .compareAndWrite, .orWrite, .copy: CommandRules(access: .write)
         case .check(let rules, _): rules
         case .unit(.reservation): CommandRules(access: .any)
         case .unit(.reserve), .unit(.release): CommandRules(access: .any, isAllowedUnderReserve: true)
@@ -78,7 +80,7 @@ extension CommandOperation {
     /// Whether it reads or changes blocks.
     var touchesBlocks: Bool {
         switch self {
-        case .read, .mapStatus, .write, .zero, .compareAndWrite, .orWrite, .copy: true
+        case .read, .mapStatus, .write, .direct, .zero, .compareAndWrite, .orWrite, .copy: true
         case .check, .unit: false
         }
     }
@@ -87,7 +89,7 @@ extension CommandOperation {
     var isChange: Bool {
         switch self {
         case .read, .mapStatus, .check: false
-        case .write, .zero, .compareAndWrite, .orWrite, .copy, .unit: true
+        case .write, .direct, .zero, .compareAndWrite, .orWrite, .copy, .unit: true
         }
     }
 }
@@ -128,6 +130,8 @@ public enum Refusal: Sendable, Hashable {
     case deadline
     /// No room to take the request; nothing was done.
     case busy(String)
+    /// A direct write cannot be done as such: nothing was done, it is to be sent as a write under the same id (M4).
+    case stale
     /// There is no such volume.
     case noSuchVolume
     /// The request breaks the protocol.
@@ -193,6 +197,8 @@ public enum OwnerAnswer: Sendable {
     indirect case compactionWork(CompactionAssignment?)
     /// What was asked of the unit's state.
     indirect case checked(Stamp, UnitReport)
+    /// Objects that may be filled with direct writes.
+    case grants(Stamp, [DirectGrant])
     /// Which blocks are mapped, in order.
     case mapped(Stamp, [MappedRun])
     /// So many were done, so many are left.
@@ -213,6 +219,8 @@ final class Command {
         /// Task management of all nexuses, as far as it is durable.
         case manage(UnitManagement, CommandContext)
         case map(ObjectMap)
+        /// Maps an object for the direct writes in it, which are commands of their own.
+        case direct(DirectGroup)
         case evict([Eviction])
         /// Copies of a block that was read from an object, and the place that it was read from.
         case fill(Extent, [ItemWrite])
@@ -267,6 +275,8 @@ final class Command {
     var awaited: Fence?
     /// Whether it waits for the lease.
     var isParked = false
+    /// What a direct write is committed with.
+    var group: DirectGroup?
 
     init(
         kind: Kind,
@@ -299,7 +309,7 @@ final class Command {
     var operation: CommandOperation? {
         switch kind {
         case .client(let operation, _), .erase(let operation): operation
-        case .manage, .map, .evict, .fill, .forget: nil
+        case .manage, .map, .direct, .evict, .fill, .forget: nil
         }
     }
 
@@ -320,7 +330,7 @@ final class Command {
     var context: CommandContext? {
         switch kind {
         case .client(_, let context), .manage(_, let context): context
-        case .erase, .map, .evict, .fill, .forget: nil
+        case .erase, .map, .direct, .evict, .fill, .forget: nil
         }
     }
 
@@ -334,7 +344,7 @@ final class Command {
         switch kind {
         case .client(let operation, _): operation.isChange
         case .manage: true
-        case .erase, .map, .evict, .fill, .forget: false
+        case .erase, .map, .direct, .evict, .fill, .forget: false
         }
     }
 
@@ -343,6 +353,7 @@ final class Command {
         switch kind {
         case .client, .erase, .manage: writes.count + zeros.count + references.count + (change == nil ? 0 : 1)
         case .map(let map): map.slots.count
+        case .direct(let group): group.slots.count
         case .evict(let list): list.count
         case .fill(_, let list): list.count
         case .forget: Int(OwnerLimits.remainsStepBlocksMaximum)
@@ -353,7 +364,7 @@ final class Command {
     var isInternal: Bool {
         switch kind {
         case .evict, .fill, .forget: true
-        case .client, .erase, .manage, .map: false
+        case .client, .erase, .manage, .map, .direct: false
         }
     }
 
@@ -362,7 +373,7 @@ final class Command {
     var isBulk: Bool {
         switch kind {
         case .client(.zero, _), .erase(.zero), .map, .evict, .fill: true
-        case .client, .erase, .manage, .forget: false
+        case .client, .erase, .manage, .direct, .forget: false
         }
     }
 }

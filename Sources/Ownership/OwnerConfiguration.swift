@@ -78,6 +78,15 @@ public enum OwnerLimits {
     public static let objectsReservedAtOnce = 32
     /// How long a reserved object id may wait for its use, in nanoseconds: less than any agent's intent age.
     public static let objectReservation: UInt64 = 240_000_000_000
+    /// Objects handed out for direct writes with one answer.
+    public static let directGrantsAtOnce = 8
+    /// Objects of one volume that are handed out for direct writes and have not come back.
+    public static let directGrantsMaximum = 256
+    /// How long such an object may take to come back, in nanoseconds. With ``objectReservation`` less than any agent's intent age.
+    public static let directGrantLife: UInt64 = 10_000_000_000
+    /// Changes of one volume that are remembered while objects are handed out for direct writes: with one more, those that were
+    /// handed out before the oldest are refused.
+    public static let directChangesMaximum = 8_192
     /// Longest time that a write is slowed down at the high watermark, in nanoseconds.
     public static let slowdownMaximum: UInt64 = 50_000_000
     /// How long a hand-over may take before the volume is taken over anew instead, in nanoseconds.

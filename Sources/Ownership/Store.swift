@@ -67,13 +67,23 @@ public struct ObjectMap: Sendable {
     public var sizeBytes: UInt64
     /// Slot i of the object is element i.
     public var slots: [Slot]
+    /// Whether commands are answered by it: where its object is not `intended`, nothing of the whole transaction is done, which
+    /// fails as `broken`.
+    public var isRequired: Bool
 
     /// A map of an object that has been put and synced.
-    public init(object: ObjectID, server: ObjectServerID, sizeBytes: UInt64, slots: [Slot]) {
+    public init(
+        object: ObjectID,
+        server: ObjectServerID,
+        sizeBytes: UInt64,
+        slots: [Slot],
+        isRequired: Bool = false
+    ) {
         self.object = object
         self.server = server
         self.sizeBytes = sizeBytes
         self.slots = slots
+        self.isRequired = isRequired
     }
 }
 

@@ -65,6 +65,8 @@ package final class VolumeOwner {
     /// When the pool was last filled: an intent that has grown old is given up by the collector, and its id with it.
     var objectPoolFilled = MonotonicTime(0)
     var isReservingObjects = false
+    /// Objects handed out for direct writes.
+    package var direct = DirectWrites()
     /// No look for work before this time.
     var nextMoveLook = MonotonicTime(0)
     /// When to look for unmoved items though the counter says that there are none.

@@ -42,7 +42,7 @@ struct CommitPlan: Sendable {
     private enum Step: Sendable {
         case frames
         case zeroItems, zeroExtents, references, writes
-        case mapObjects
+        case mapObjects, requireMaps
         case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
         case evictions, fills, marks, versions
         case units, droppedRegistrations, registrations, attentions, aborts, told
@@ -110,6 +110,7 @@ struct CommitPlan: Sendable {
         if commits.contains(where: { !$0.references.isEmpty }) { steps.append(.references) }
         if commits.contains(where: { !$0.writes.isEmpty }) { steps.append(.writes) }
         if !rounds.isEmpty { steps.append(.mapObjects) }
+        if commits.contains(where: { $0.maps.contains(where: \.isRequired) }) { steps.append(.requireMaps) }
         for round in rounds.indices {
             steps += [.mapItems(round: round), .dropItems(round: round), .mapExtents(round: round)]
         }
@@ -128,7 +129,9 @@ struct CommitPlan: Sendable {
 
     /// Those that what is committed has to do with, of which one at most is armed.
     var failpoints: JobFailpoints {
-        let maps = commits.flatMap(\.maps)
+        let all = commits.flatMap(\.maps)
+        let maps = all.filter { !$0.isRequired }
+        let isDirect = maps.count < all.count
         let isCompaction = maps.contains { map in
             map.slots.contains { if case .extentNames = $0.condition { true } else { false } }
         }
@@ -141,12 +144,16 @@ struct CommitPlan: Sendable {
         if commits.contains(where: { $0.told != nil }) { done.append(.cacheDescriptionTold) }
         if commits.contains(where: \.isRidOfRemains) { done.append(.cacheRemainsForgotten) }
         if !maps.isEmpty { done.append(isCompaction ? .cacheCompactionMapped : .cacheMoveMapped) }
+        if isDirect { done.append(.cacheDirectMapped) }
         if commits.contains(where: { !$0.evictions.isEmpty }) { done.append(.cacheItemsEvicted) }
         if commits.contains(where: { !$0.fills.isEmpty }) { done.append(.cacheItemsFilled) }
         let isMove = !maps.isEmpty && !isCompaction
         return JobFailpoints(
             ready: isWrite ? .armed(among: [.cacheWritesReady]) : nil,
-            sent: .armed(among: (isWrite ? [.cacheWritesSent] : []) + (isMove ? [.cacheMoveSent] : [])),
+            sent: .armed(
+                among: (isWrite ? [.cacheWritesSent] : []) + (isMove ? [.cacheMoveSent] : [])
+                    + (isDirect ? [.cacheDirectSent] : [])
+            ),
             done: .armed(among: done)
         )
     }
@@ -172,6 +179,12 @@ struct CommitPlan: Sendable {
         case .references: return references()
         case .writes: return items(Statements.writeItems, \.writes, place, before: 0)
         case .mapObjects: return mapObjects()
+        case .requireMaps:
+            var columns = Columns(3)
+            for part in commits {
+                for map in part.maps where map.isRequired { columns.add(part, Int64(map.object)) }
+            }
+            return columns.call(Statements.requireMaps)
         case .mapItems(let round): return slots(Statements.mapItems, round: round, isWhole: false)
         case .dropItems(let round): return slots(Statements.dropItems, round: round, isWhole: false)
         case .mapExtents(let round): return slots(Statements.mapExtents, round: round, isWhole: true)
@@ -453,7 +466,8 @@ struct CommitPlan: Sendable {
                 sum + (element.1 ? element.0.unit?.reservations.registrations.count ?? 0 : 0)
             }
             try check(result, rows: rows)
-        case .zeroItems, .zeroExtents, .mapItems, .dropItems, .marks, .versions, .droppedRegistrations, .attentions,
+        case .zeroItems, .zeroExtents, .requireMaps, .mapItems, .dropItems, .marks, .versions, .droppedRegistrations,
+            .attentions,
             .aborts, .remains, .position:
             break
         }

@@ -157,6 +157,18 @@ enum Statements {
             """
     )
 
+    /// $1 volumes, $2 epochs, $3 objects: fails, and the transaction with it, where one of the objects was not turned to live by it:
+    /// commands are marked as done with these maps.
+    static let requireMaps = Statement(
+        name: "require_maps",
+        sql: """
+            SELECT 1 / (count(*) = 0)::int FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS k (v, e, object)
+            JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            LEFT JOIN block_objects o ON o.object_id = k.object
+            WHERE o.mapped_in IS DISTINCT FROM pg_current_xact_id()
+            """
+    )
+
     /// $1 volumes, $2 epochs, $3 objects, $4 blocks, $5 versions, $6 conditions: items of a move become moved (M1).
     static let mapItems = Statement(
         name: "map_items",
@@ -323,8 +335,8 @@ enum Statements {
     static let commits: [Statement] =
         blocks + units + [
             lockShared, lockExtents, guardEpochs, claimSegment, writeFrames, zeroItems, zeroExtents, referenceExtents,
-            writeItems,
-            mapObjects, mapItems, dropItems, mapExtents, evictItems, fillItems, markNexuses, raiseVersions,
+            writeItems, mapObjects, requireMaps, mapItems, dropItems, mapExtents, evictItems, fillItems, markNexuses,
+            raiseVersions,
             forgetRemains, position,
         ]
 

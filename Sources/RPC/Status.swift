@@ -69,6 +69,8 @@ public struct RPCStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
     public static let noRegistrationRoom = RPCStatus(rawValue: 27)
     /// A field of the parameter list has a value that does not fit the state. Detail: its offset.
     public static let invalidParameter = RPCStatus(rawValue: 28)
+    /// A direct write cannot be done as such; not executed: send it as a write under the same id (M4).
+    public static let stale = RPCStatus(rawValue: 29)
 
     /// The name, or the number where there is none.
     public var description: String {
@@ -80,7 +82,7 @@ public struct RPCStatus: RawRepresentable, Hashable, Sendable, CustomStringConve
         "reservation conflict", "miscompare", "read only", "out of range", "medium error", "busy",
         "deadline exceeded", "no such volume", "no such object", "exists", "no space", "input/output",
         "invalid message", "unsupported", "internal error", "unit attention", "erasing", "task aborted",
-        "software write protected", "invalid release", "no registration room", "invalid parameter",
+        "software write protected", "invalid release", "no registration room", "invalid parameter", "stale",
     ]
 }
 

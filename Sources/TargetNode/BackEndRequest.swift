@@ -40,13 +40,21 @@ final class BackEndRequest {
     /// The initiator's task that it belongs to; nil where it is the target's own.
     let task: SessionTask?
     let operation: Operation
+    /// Whether a large write of it may go straight to an object.
+    let mayGoDirect: Bool
     let completion: (Outcome) -> Void
     /// Its number in the nexus, while it has no outcome.
     var command: CommandID?
 
-    init(task: SessionTask?, operation: Operation, completion: @escaping (Outcome) -> Void) {
+    init(
+        task: SessionTask?,
+        operation: Operation,
+        mayGoDirect: Bool = false,
+        completion: @escaping (Outcome) -> Void
+    ) {
         self.task = task
         self.operation = operation
+        self.mayGoDirect = mayGoDirect
         self.completion = completion
     }
 

@@ -112,7 +112,10 @@ extension ISCSISession {
                 case .failure(let failure): fail(task, failure)
                 }
             }
-        case .write(let write): perform(.write(write.range, write.data, geometry: geometry), task)
+        case .write(let write):
+            // WRITE ATOMIC (16) would be whole on either way; it takes the one that all other special writes take.
+            let mayGoDirect = task.command.cdb.first != 0x9C
+            perform(.write(write.range, write.data, geometry: geometry), task, mayGoDirect: mayGoDirect)
         case .orWrite(let range, let data): perform(.orWrite(range, data, geometry: geometry), task)
         case .compareAndWrite(let range, let compare, let write):
             perform(.compareAndWrite(range, compare: compare, write: write), task)
@@ -216,8 +219,8 @@ extension ISCSISession {
     }
 
     /// Sends one operation to the owner and answers the command with its outcome.
-    private func perform(_ operation: BackEndRequest.Operation, _ task: SessionTask) {
-        submit(operation, for: task) { [self] outcome in
+    private func perform(_ operation: BackEndRequest.Operation, _ task: SessionTask, mayGoDirect: Bool = false) {
+        submit(operation, for: task, mayGoDirect: mayGoDirect) { [self] outcome in
             switch outcome {
             case .done: answer(task, .good)
             case .failed(let failure): fail(task, failure)
@@ -230,10 +233,18 @@ extension ISCSISession {
     func submit(
         _ operation: BackEndRequest.Operation,
         for task: SessionTask,
+        mayGoDirect: Bool = false,
         completion: @escaping (BackEndRequest.Outcome) -> Void
     ) {
         guard isLive(task) else { return }
-        submit(BackEndRequest(task: task, operation: operation, completion: completion))
+        submit(
+            BackEndRequest(
+                task: task,
+                operation: operation,
+                mayGoDirect: mayGoDirect,
+                completion: completion
+            )
+        )
     }
 
     // MARK: The logical unit

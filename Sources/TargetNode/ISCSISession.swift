@@ -150,6 +150,7 @@ final class ISCSISession: ChannelInboundHandler {
         let now = service.now
         machine.tick(now: now)
         nexus?.tick(now: now, giveUp: .failed(.deadlinePassed))
+        backend?.tickDirect()
         drain()
     }
 
@@ -511,7 +512,15 @@ final class ISCSISession: ChannelInboundHandler {
         request.task?.began(id)
     }
 
-    private func send(_ request: BackEndRequest, _ id: CommandID, _ attempt: UInt32, _ context: CommandContext) {
+    /// - Parameter throughCache: Not straight to an object, also where that could be.
+    func send(
+        _ request: BackEndRequest,
+        _ id: CommandID,
+        _ attempt: UInt32,
+        _ context: CommandContext,
+        throughCache: Bool = false
+    ) {
+        if !throughCache, backend?.takeDirect(request, id, attempt, context, of: self) == true { return }
         guard let client = backend?.owner?.client else {
             nexus?.answered(id, attempt: attempt, .notSent)
             return
@@ -521,6 +530,10 @@ final class ISCSISession: ChannelInboundHandler {
         let completion: (Result<RPCAnswer, RPCFailure>) -> Void = { [self] result in
             if case .failure(let failure) = result, failure.kind == .notSent, client.isConnected {
                 // The link has as much on its way as it may; the owner knows nothing of this command.
+                return sendLater(request, id, attempt, context)
+            }
+            if case .success(let answer) = result, answer.status == .stale {
+                // It met itself on its way through an object: nothing was done (M4).
                 return sendLater(request, id, attempt, context)
             }
             nexus?.answered(id, attempt: attempt, disposition(of: result, for: request))
@@ -603,7 +616,7 @@ final class ISCSISession: ChannelInboundHandler {
         service.loop.scheduleTask(in: TargetLimits.busyLinkInterval) {
             let (session, request) = bound.value
             if session.nexus?.isServing(context.proved.epoch) == true {
-                session.send(request, id, attempt, context)
+                session.send(request, id, attempt, context, throughCache: true)
             } else {
                 session.nexus?.answered(id, attempt: attempt, .notSent)
             }
@@ -641,7 +654,7 @@ final class ISCSISession: ChannelInboundHandler {
         }
     }
 
-    private func disposition(of error: RPCError) -> NexusDisposition<BackEndAnswer> {
+    func disposition(of error: RPCError) -> NexusDisposition<BackEndAnswer> {
         var detail = error.detail
         let stamp = (try? CommandAnswer(decoding: &detail))?.stamp
         switch error.status {

@@ -1,3 +1,4 @@
+import AgentPlanning
 import AshlarCore
 import BlockObjects
 import ISCSI
@@ -48,6 +49,10 @@ final class TargetService {
     /// Since when an operator wants the sessions to go elsewhere.
     private var drainingSince: MonotonicTime?
     private(set) var isns: ISNSService?
+    /// Where objects of direct writes go.
+    private var placement: ObjectPlacement
+    /// Object servers that are drained, as far as known.
+    private var drainedObjects: Set<ObjectServerID> = []
 
     init(
         loop: any EventLoop,
@@ -62,6 +67,7 @@ final class TargetService {
         self.logger = logger
         portal = "\(configuration.advertisedPortal ?? boundPortal),\(configuration.portalGroupTag)"
         inflater = try BlockInflater()
+        placement = ObjectPlacement(servers: configuration.objectServers.keys.map { ObjectServerID($0) })
         for text in configuration.cacheEndpoints {
             guard let endpoint = RPCEndpoint(text, defaultPort: 7401) else {
                 throw TargetError.invalidEndpoint(key: "cache.endpoints", value: text)
@@ -104,7 +110,9 @@ final class TargetService {
             logger: logger,
             onStateChange: { [weak self] state in
                 switch state {
-                case .connected: self?.refreshNodes {}
+                case .connected:
+                    self?.refreshNodes {}
+                    self?.refreshDrainedObjects()
                 case .disconnected: self?.linkLost(text)
                 default: return
                 }
@@ -144,6 +152,7 @@ final class TargetService {
             ) { _ in bound.value.askForStamps() },
             loop.scheduleRepeatedTask(initialDelay: .zero, delay: TargetLimits.heartbeatInterval) { _ in
                 bound.value.refreshNodes {}
+                bound.value.refreshDrainedObjects()
             },
         ]
         if let server = configuration.isnsServer {
@@ -246,6 +255,34 @@ final class TargetService {
             for backend in page { backend.askForNexuses() }
         }
         continueDraining()
+    }
+
+    // MARK: Objects of direct writes
+
+    /// The object server for an object of direct writes: one that is connected and not drained.
+    func placementOfDirect(_ object: ObjectID) -> ObjectServerID? {
+        let connected = Set(objects.filter { $0.value.isConnected }.keys)
+        let order = placement.order(of: object, connected: connected, excluded: drainedObjects, now: now)
+        return order.first { connected.contains($0) }
+    }
+
+    /// Others come first for a while where a put has failed.
+    func directPutEnded(on server: ObjectServerID, isDone: Bool) {
+        if isDone { placement.putSucceeded(on: server) } else { placement.putFailed(on: server, now: now) }
+    }
+
+    /// Asks which object servers take no new objects; what was known stays where nobody answers.
+    private func refreshDrainedObjects() {
+        guard !objects.isEmpty, let link = caches.first(where: { $0.client.isConnected }) else { return }
+        link.client.send(
+            DrainingServers(),
+            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
+        ) { [self] result in
+            guard case .success(var answer) = result, let found = try? answer.decode(DrainingServers.Answer.self) else {
+                return
+            }
+            drainedObjects = Set(found.servers)
+        }
     }
 
     // MARK: Target nodes
@@ -434,6 +471,8 @@ enum TargetLimits {
     static let loginDeadlineMilliseconds: UInt64 = 10_000
     /// Deadline of requests that are no commands.
     static let controlDeadlineMilliseconds: UInt32 = 5_000
+    /// How long a put of direct writes may take before they go through the cache, in milliseconds: less than a proof is good for.
+    static let directPutDeadlineMilliseconds: UInt32 = 3_000
     /// How often a read is repeated because an object has gone meanwhile (I7).
     static let readRepeatsMaximum = 8
     /// How often a slot is asked for again from an object server that cannot be reached.

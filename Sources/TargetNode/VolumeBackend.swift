@@ -22,6 +22,9 @@ final class VolumeBackend {
     private var waiters: [(MonotonicTime, (Result<VolumeDescription, LookUpFailure>) -> Void)] = []
     private var nextCandidate = 0
     private var hint: String?
+    /// Direct writes on their way.
+    var direct: DirectPacker<DirectCommand>?
+    var isDirectScheduled = false
 
     init(iqn: String, service: TargetService) {
         self.iqn = iqn
@@ -51,6 +54,7 @@ final class VolumeBackend {
     /// The owner does not answer, or is the owner no more.
     func ownerLost() {
         owner = nil
+        directOwnerLost()
         for session in Array(sessions.values) { session.ownerLost() }
         locate()
     }

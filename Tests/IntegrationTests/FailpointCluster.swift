@@ -314,7 +314,8 @@ final class FailpointCluster: Sendable {
     /// Creates a volume that keeps nothing in the cache which has been moved; returns its iSCSI URL.
     @discardableResult
     func create(_ volume: String, mebibytes: Int) async throws -> String {
-        let policy = #"{"cachedBytesMaximum":0,"readFill":"always","unmovedAgeMaximumSeconds":3600}"#
+        let policy =
+            #"{"cachedBytesMaximum":0,"readFill":"always","unmovedAgeMaximumSeconds":3600,"directWriteMinimumBytes":0}"#
         try await granted(
             "POST",
             "/v1/volumes",

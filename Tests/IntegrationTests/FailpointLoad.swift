@@ -14,6 +14,7 @@ final class FailpointLoad: Sendable {
     private struct State: Sendable {
         var round = 0
         var journals: [Initiator.Writes] = []
+        var isDirect = false
     }
     private let state = NIOLockedValueBox(State())
 
@@ -39,6 +40,7 @@ final class FailpointLoad: Sendable {
         restartingAgent: Bool = false,
         _ trigger: () async throws -> Void = {}
     ) async throws {
+        try await setDirect(point == .cacheDirectSent || point == .cacheDirectMapped)
         try await cluster.kill(node)
         if point.rawValue.contains("scrub") { try await makeScrubDue() }
         try await cluster.start(node, at: point)
@@ -94,6 +96,17 @@ final class FailpointLoad: Sendable {
             state.journals.append(writes)
             return writes
         }
+    }
+
+    /// Has large writes go straight to objects, or not.
+    private func setDirect(_ isDirect: Bool) async throws {
+        let isChanged = state.withLockedValue { state in
+            defer { state.isDirect = isDirect }
+            return state.isDirect != isDirect
+        }
+        guard isChanged else { return }
+        let minimum = isDirect ? 64 << 10 : 0
+        try await cluster.granted("PATCH", "/v1/volumes/demo", #"{"policy":{"directWriteMinimumBytes":\#(minimum)}}"#)
     }
 
     /// Writes one region anew and a block of another for the first time, so that each object is sparse when the next one comes.

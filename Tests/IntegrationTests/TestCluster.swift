@@ -118,9 +118,12 @@ final class TestCluster: Sendable {
     }
 
     /// Starts a cluster and waits until it is ready.
+    ///
+    /// - Parameter directWrites: Large writes go straight to objects, as they do by default; else all are items first.
     static func start(
         volumes: [String] = ["demo:64M"],
         targets: Int = 2,
+        directWrites: Bool = false,
         data: String? = nil,
         port: Int? = nil,
         extra: [String] = []
@@ -144,6 +147,15 @@ final class TestCluster: Sendable {
                 }
                 return process.output.contains("\"ready\":true") ? true : nil
             }
+            for volume in directWrites ? [] : volumes {
+                let name = volume.prefix { $0 != ":" }
+                let policy = #"{"policy":{"directWriteMinimumBytes":0}}"#
+                let answer = try await cluster.api("PATCH", "/v1/volumes/\(name)", policy)
+                // A cluster that is started again may have lost the volume meanwhile.
+                guard (200..<300).contains(answer.status) || answer.status == 404 else {
+                    throw ProcessFailure("\(policy): \(answer)")
+                }
+            }
         } catch {
             process.send(SIGKILL)
             throw ProcessFailure("\(error)\n\(cluster.logs())")
@@ -155,10 +167,11 @@ final class TestCluster: Sendable {
     static func with(
         volumes: [String] = ["demo:64M"],
         targets: Int = 2,
+        directWrites: Bool = false,
         extra: [String] = [],
         _ body: (TestCluster) async throws -> Void
     ) async throws {
-        try await start(volumes: volumes, targets: targets, extra: extra).end(after: body)
+        try await start(volumes: volumes, targets: targets, directWrites: directWrites, extra: extra).end(after: body)
     }
 
     /// Runs a body, and stops the cluster and removes its data in every case. A failure shows the logs.

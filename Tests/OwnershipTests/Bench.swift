@@ -161,7 +161,9 @@ final class Bench {
 
     private func commit(_ list: [VolumeCommit]) -> Result<[VolumeCommitResult], StoreFailure> {
         commits.append(list)
-        guard !commitFailures.isEmpty else { return .success(store.commit(list)) }
+        guard !commitFailures.isEmpty else {
+            return store.failure(of: list).map { .failure($0) } ?? .success(store.commit(list))
+        }
         let (failure, isMade) = commitFailures.removeFirst()
         if isMade { _ = store.commit(list) }
         return .failure(failure)

@@ -49,6 +49,39 @@ struct MappingRuleTests {
         #expect(again.map(\.object) == [objects[1]])
     }
 
+    /// What is required is marked as done in the same transaction: it must not be that without its map (R4).
+    @Test func m4WhereARequiredMapCannotBeMadeNothingIs() async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(2)
+        try fixture.connect().script(
+            "UPDATE block_objects SET state = 'dead', dead_at = now() WHERE object_id = \(objects[0])"
+        )
+        let maps = objects.enumerated().map { index, object in
+            var required = map(object, [(UInt64(index), 1), (UInt64(index) + 8, 1)], .always)
+            required.slots[1].condition = .itemHasVersion
+            required.isRequired = true
+            return required
+        }
+        let failure = await #expect(throws: StoreFailure.self) {
+            try await fixture.commit {
+                $0.maps = maps
+                $0.writes = [write(7, 7)]
+            }
+        }
+        guard case .broken = failure else {
+            Issue.record("\(String(describing: failure))")
+            return
+        }
+        var region = try await fixture.region()
+        #expect(region.extents.isEmpty && region.items.isEmpty)
+        let detail = try await fixture.commit { $0.maps = [maps[1]] }
+        #expect(detail.mapped == [[true, false]])
+        region = try await fixture.region()
+        #expect(region.extents.map(\.blocks) == [BlockRange(first: BlockID(1), count: 1)])
+        // Mapped already, and so not by this transaction.
+        await #expect(throws: StoreFailure.self) { try await fixture.commit { $0.maps = [maps[1]] } }
+    }
+
     @Test func m2VersionsAreNeverHandedOutTwice() async throws {
         let fixture = try await Fixture()
         for ceiling in [500, 300] as [UInt64] {

@@ -104,6 +104,7 @@ extension MessageVector {
     static let withoutFields: Set<String> = ["evict", "compaction-work", "object-statistics", "cache-statistics"]
 
     static let stamp = Stamp(epoch: Epoch(2), time: MonotonicTime(5_000_000_000))
+    static let later = Stamp(epoch: Epoch(2), time: MonotonicTime(6_000_000_000))
     static let first = Checksum(0xE306_9283)
     static let second = Checksum(0x8A91_36AA)
 
@@ -205,7 +206,7 @@ extension MessageVector {
                     name: "target-2",
                     portal: "[2001:db8::6]:3260",
                     port: TargetPort(portalGroupTag: 2, relativePortIdentifier: 8),
-                    release: "0.3.0",
+                    release: "0.2.0",
                     sessions: 0,
                     isDraining: true
                 ),
@@ -213,7 +214,7 @@ extension MessageVector {
                     name: "target-3",
                     portal: "10.0.0.7:3260",
                     port: TargetPort(portalGroupTag: 3, relativePortIdentifier: 9),
-                    release: "0.3.0",
+                    release: "0.2.0",
                     sessions: 1,
                     receivesLogins: false
                 ),
@@ -230,7 +231,7 @@ extension MessageVector {
         name: "target-1",
         portal: "10.0.0.5:3260",
         port: TargetPort(portalGroupTag: 1, relativePortIdentifier: 7),
-        release: "0.3.0",
+        release: "0.2.0",
         sessions: 4
     )
 
@@ -277,6 +278,52 @@ extension MessageVector {
             "compare-and-write",
             0x23,
             CompareAndWriteCommand(header: header, offset: 512, checksum: first)
+        ),
+        MessageVector("begin-direct", 0x2B, BeginDirect(volume: VolumeID(7), epoch: Epoch(2), count: 4)),
+        MessageVector(
+            "begin-direct-answer",
+            0x2B,
+            BeginDirect.Answer(
+                stamp: stamp,
+                grants: [
+                    BeginDirect.Grant(object: ObjectID(99), firstVersion: Version(1_001), slots: 1_024),
+                    BeginDirect.Grant(object: ObjectID(100), firstVersion: Version(2_025), slots: 1_024),
+                ]
+            )
+        ),
+        MessageVector(
+            "map-direct",
+            0x2C,
+            MapDirect(
+                volume: VolumeID(7),
+                object: ObjectID(99),
+                server: ObjectServerID(1),
+                sizeBytes: 135_000,
+                writes: [
+                    MapDirect.Write(
+                        nexus: NexusNumber(3),
+                        command: CommandID(41),
+                        lowWater: CommandID(40),
+                        proved: stamp,
+                        blocks: BlockRange(first: BlockID(16), count: 16)
+                    ),
+                    MapDirect.Write(
+                        nexus: NexusNumber(5),
+                        command: CommandID(9),
+                        lowWater: CommandID(9),
+                        proved: Stamp(epoch: Epoch(2), time: MonotonicTime(4_000_000_000)),
+                        blocks: BlockRange(first: BlockID(64), count: 17)
+                    ),
+                ]
+            )
+        ),
+        MessageVector(
+            "map-direct-answer",
+            0x2C,
+            MapDirect.Answer(outcomes: [
+                MapDirect.Outcome(status: .ok, stamp: later, detail: 0),
+                MapDirect.Outcome(status: .stale, stamp: later, detail: 0),
+            ])
         ),
         MessageVector("fence", 0x24, FenceCommand(header: header, commands: [CommandID(39), CommandID(40)])),
         MessageVector("command-answer", 0x21, CommandAnswer(stamp: stamp, detail: 1_024)),

@@ -63,7 +63,7 @@ class Message:
         self.u64(1 << 30, "size").u32(4096, "data block").u32(512, "logical block").flag(False, "read only")
         self.string("fifo", "move policy").u64(1 << 20, "unmoved items").u64(1 << 30, "unmoved bytes")
         self.u32(300, "unmoved age in s").u64(256 << 20, "cached bytes").string("never", "read-fill policy")
-        self.u8(50, "compact below percent").u32(0, "direct write")
+        self.u8(50, "compact below percent").u32(65_536, "direct write")
         self.count(len(initiators), "initiators")
         for text in initiators:
             self.string(text, "initiator")
@@ -226,6 +226,20 @@ write("change-unit-format", "0x28 change unit, request: FORMAT UNIT.",
       M().header().u8(5, "unit action: erase").erasure(4, b"", 0).flag(False, "immediate"))
 write("manage-unit", "0x29 manage unit, request: LOGICAL UNIT RESET.", M().header().u8(5, "function"))
 write("copy", "0x2A copy, request.", M().header().u64(4096, "source").u64(1 << 20, "destination").u64(8192, "bytes"))
+write("begin-direct", "0x2B begin direct, request.", M().i64(7, "volume").u64(2, "epoch").u32(4, "objects wanted"))
+write("begin-direct-answer", "0x2B begin direct, answer.",
+      M().stamp(2, 5_000_000_000).count(2, "grants")
+      .u64(99, "object").u64(1001, "first version").u32(1024, "slots")
+      .u64(100, "object").u64(2025, "first version").u32(1024, "slots"))
+write("map-direct", "0x2C map direct, request.",
+      M().i64(7, "volume").u64(99, "object").i32(1, "object server").u64(135_000, "size").count(2, "writes")
+      .u64(3, "nexus").u64(41, "command").u64(40, "low water").stamp(2, 5_000_000_000, "proved")
+      .u64(16, "first block").u64(16, "blocks")
+      .u64(5, "nexus").u64(9, "command").u64(9, "low water").stamp(2, 4_000_000_000, "proved")
+      .u64(64, "first block").u64(17, "blocks"))
+write("map-direct-answer", "0x2C map direct, answer.",
+      M().count(2, "outcomes").u32(0, "status: ok").stamp(2, 6_000_000_000).u64(0, "detail")
+      .u32(29, "status: stale").stamp(2, 6_000_000_000).u64(0, "detail"))
 write("command-answer", "Answer to 0x14, 0x21 to 0x25, 0x28 to 0x2A; also the detail of their refusals.",
       M().stamp(2, 5_000_000_000).u64(1024, "detail"))
 

@@ -24,6 +24,8 @@ extension RPCMessageType {
     static let changeUnit = RPCMessageType(0x28)
     static let manageUnit = RPCMessageType(0x29)
     static let copy = RPCMessageType(0x2A)
+    static let beginDirect = RPCMessageType(0x2B)
+    static let mapDirect = RPCMessageType(0x2C)
     // Agent to cache.
     static let moveWork = RPCMessageType(0x30)
     static let mapMove = RPCMessageType(0x31)
@@ -75,6 +77,10 @@ public enum RPCMessageLimits {
     public static let targetNodesMaximum = Limits.targetNodesMaximum
     /// Runs in the answer to a question for what is mapped.
     public static let mapRunsMaximum = 4_096
+    /// Objects handed out for direct writes at once.
+    public static let directGrantsMaximum = 64
+    /// Direct writes in one object.
+    public static let directWritesMaximum = Limits.directWritesPerObjectMaximum
     /// Initiator ports named by one registration, and target ports that it goes through.
     public static let registrationPortsMaximum = Limits.registrationsMaximum
     /// Longest pattern of an erasure: a logical block.

@@ -11,7 +11,7 @@ struct PolicyOptions: ParsableArguments {
     @Option(help: "Bytes of moved items that stay in the cache, as in 256M.") var cachedBytes: String?
     @Option(help: "Whether blocks read from objects are kept: never, always or second.") var readFill: String?
     @Option(help: "Objects with a lower live share in percent are compacted.") var compactBelow: UInt8?
-    @Option(help: "Kept with the volume; this release does not act on it.") var directWrite: String?
+    @Option(help: "Writes of so many bytes go straight to objects, as in 64K; or never.") var directWrite: String?
 
     /// What was named; nil where nothing was.
     func policy() throws -> PolicyDocument? {
@@ -24,7 +24,8 @@ struct PolicyOptions: ParsableArguments {
         policy.readFill = readFill
         policy.compactBelowPercent = compactBelow
         policy.directWriteMinimumBytes = try directWrite.map {
-            try SizeText.narrow(SizeText.parse($0, option: "--direct-write"), option: "--direct-write")
+            if $0 == "never" { return 0 }
+            return try SizeText.narrow(SizeText.parse($0, option: "--direct-write"), option: "--direct-write")
         }
         return policy.isEmpty ? nil : policy
     }
