@@ -169,7 +169,7 @@ extension IntegrationTests {
                         "target",
                         [
                             "proxy-protocol": "required", "proxy-protocol-from": ["127.0.0.1"],
-                            "allowed-addresses": ["127.0.0.2/31", "192.0.3.0/24"],
+                            "allowed-addresses": ["127.0.0.2/31", "192.0.2.0/24"],
                         ],
                         index: index
                     )

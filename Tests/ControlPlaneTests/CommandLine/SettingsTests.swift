@@ -157,7 +157,7 @@ import Testing
         #expect(access.proxyProtocol == .required)
         #expect(access.initiators.map(\.description) == ["10.1.0.0/16", "::1"])
         #expect(access.proxies.map(\.description) == ["10.0.0.7"])
-        let flags = ["target.allowed-addresses": ["10.3.0.0/16,10.3.0.0/16", "10.4.0.1"]]
+        let flags = ["target.allowed-addresses": ["10.2.0.0/16,10.3.0.0/16", "10.4.0.1"]]
         #expect(try await load(.target, object, flags: flags).target().portalAccess.initiators.count == 3)
     }
 
