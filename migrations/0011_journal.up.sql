@@ -173,10 +173,11 @@ BEGIN
         array_agg(m.block_id ORDER BY m.volume_id, m.block_id) AS blocks,
         array_agg(m.frame ORDER BY m.volume_id, m.block_id) AS frames,
         array_agg(m.frame_offset ORDER BY m.volume_id, m.block_id) AS offsets,
-        array_agg(m.data_bytes ORDER BY m.volume_id, m.block_id) AS lengths,
+        -- What is there, not what should be: an item of which bytes are missing must not shift those of others (I11).
+        array_agg(length(m.data) ORDER BY m.volume_id, m.block_id) AS lengths,
         string_agg(m.data, ''::bytea ORDER BY m.volume_id, m.block_id) AS bytes
     INTO moving FROM (
-        SELECT i.volume_id, i.block_id, i.frame, i.frame_offset, i.data_bytes, data(i) AS data FROM (
+        SELECT i.volume_id, i.block_id, i.frame, i.frame_offset, data(i) AS data FROM (
             SELECT DISTINCT p.volume_id, k.block_id FROM part p, unnest(p.blocks) AS k (block_id)
         ) k JOIN block_items i ON i.volume_id = k.volume_id AND i.block_id = k.block_id AND i.segment = victim.segment
     ) m;

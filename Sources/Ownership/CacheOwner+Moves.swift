@@ -86,7 +86,8 @@ extension CacheOwner {
     /// Whether moves have to keep up with what is written, whatever that costs initiators: the cache fills, somebody wants the volume
     /// moved, or its policy names a bound.
     private func isMoveUrgent(of volume: VolumeOwner) -> Bool {
-        if volume.isDraining || unmovedBytes >= configuration.unmovedHighWatermarkBytes / 2 { return true }
+        let urgentBytes = configuration.unmovedHighWatermarkBytes / OwnerLimits.urgentWatermarkDivisor
+        if volume.isDraining || unmovedBytes >= urgentBytes { return true }
         return switch volume.description.policy.move {
         case .lru, .fifo: false
         case .count, .bytes, .age: true

@@ -104,6 +104,8 @@ public enum OwnerLimits {
     static let driftLook: UInt64 = 60_000_000_000
     /// Slowdowns shorter than this are left out, in nanoseconds.
     static let slowdownMinimum: UInt64 = 500_000
+    /// From this part of the high watermark on, moves have to keep up with what is written.
+    static let urgentWatermarkDivisor: UInt64 = 2
     /// How long after a command of an initiator its server counts as in use, in nanoseconds.
     public static let busyWindow: UInt64 = 500_000_000
     /// Unmoved items looked at to choose what to move.

@@ -161,6 +161,29 @@ struct JournalTests {
         )
     }
 
+    @Test func I11_anItemOfWhichBytesAreMissingDoesNotDamageOthers() async throws {
+        let fixture = try await Fixture(journalSegmentFrames: 40)
+        try await fixture.commit { $0.writes = (0..<60).map { write($0, $0 + 1, bytes: JournalLayout.frameBytes) } }
+        try await fixture.commit { $0.writes = (0..<55).map { write($0, $0 + 100, bytes: JournalLayout.frameBytes) } }
+        try fixture.connect().script(
+            """
+            DELETE FROM block_journal j USING block_items i
+            WHERE i.block_id = 56 AND j.segment = i.segment AND j.frame = i.frame
+            """
+        )
+        let sum = try await cleanAll(fixture)
+        #expect(sum == (5, 1))
+        try await expect(
+            [55, 57, 58, 59].map { write($0, $0 + 1, bytes: JournalLayout.frameBytes) } + [
+                write(3, 103, bytes: JournalLayout.frameBytes)
+            ],
+            in: fixture
+        )
+        #expect(
+            try await bytes(fixture, [BlockID(56)])[BlockID(56)] != write(56, 57, bytes: JournalLayout.frameBytes).bytes
+        )
+    }
+
     @Test func theMigrationKeepsBytesForwardAndBack() async throws {
         let fixture = try await Fixture()
         let writes = (0..<50).map { write(UInt64($0), UInt64($0) + 1, bytes: $0 % 2 == 0 ? 512 : 9_000) }
