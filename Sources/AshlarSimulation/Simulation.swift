@@ -9,6 +9,8 @@ package struct Simulation: Sendable {
     package static let secondsMinimum: UInt64 = 60
     /// Fewest commands of initiators.
     package static let commandsMinimum = 2_000
+    /// How many times its time a run may last at most, where commands stand still for long and there were too few of them.
+    package static let secondsFactorMaximum: UInt64 = 20
     /// Fewest processes that were stopped, paused, or cut off, and disks that failed.
     package static let faultsMinimum = 2
 
@@ -84,8 +86,7 @@ package struct Simulation: Sendable {
         cluster.start()
         let begin = cluster.now
         let end = begin + seconds * 1_000_000_000
-        // Where commands stand still for long, it goes on until there were enough of them.
-        let last = end + 4 * seconds * 1_000_000_000
+        let last = begin + Self.secondsFactorMaximum * seconds * 1_000_000_000
         while cluster.now < end
             || cluster.now < last
                 && (cluster.operations.count < Self.commandsMinimum || cluster.faults < Self.faultsMinimum)

@@ -64,13 +64,13 @@ import Testing
         let (_, port) = try #require(HealthServer.hostAndPort(server.endpoint))
         #expect(port > 0)
         let received = NIOLockedValueBox("")
+        // The request is sent from the event loop: this task may get its turn only when the connection was idle for too long.
+        let request = ByteBuffer(string: "GET /health/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         let channel = try await ClientBootstrap(group: group)
             .channelInitializer { channel in
-                channel.pipeline.addHandler(Collector(received: received))
+                channel.pipeline.addHandler(Collector(request: request, received: received))
             }
             .connect(host: "127.0.0.1", port: port).get()
-        let request = ByteBuffer(string: "GET /health/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        try await channel.writeAndFlush(request)
         try await channel.closeFuture.get()
         let text = received.withLockedValue { $0 }
         #expect(text.hasPrefix("HTTP/1.1 200 OK\r\n"))
@@ -93,9 +93,18 @@ import Testing
 
     private final class Collector: ChannelInboundHandler, Sendable {
         typealias InboundIn = ByteBuffer
+        typealias OutboundOut = ByteBuffer
+        let request: ByteBuffer
         let received: NIOLockedValueBox<String>
 
-        init(received: NIOLockedValueBox<String>) { self.received = received }
+        init(request: ByteBuffer, received: NIOLockedValueBox<String>) {
+            self.request = request
+            self.received = received
+        }
+
+        func channelActive(context: ChannelHandlerContext) {
+            context.writeAndFlush(wrapOutboundOut(request), promise: nil)
+        }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             let text = String(buffer: unwrapInboundIn(data))
