@@ -350,6 +350,7 @@ public struct ModelStore {
                     defect == .compactionIgnoresExtent || (extent?.object == object && extent?.firstSlot == source)
                 else { return false }
             case .always: volume.items[slot.block] = nil
+            case .never: return false
             }
             volume.extents.insert(
                 Extent(

@@ -451,7 +451,7 @@ extension CacheOwner {
             case .itemHasVersion:
                 if volume.moving[slot.block]?.version == slot.version { volume.moving[slot.block] = nil }
             case .extentNames(let source, _): volume.compacting[source] = nil
-            case .always: break
+            case .always, .never: break
             }
         }
         guard let mapped else { return 0 }
@@ -480,9 +480,7 @@ extension CacheOwner {
                 } else {
                     countUnmoved(-1, of: volume)
                 }
-            case .extentNames: break
-            case .always:
-                if let region, !region.isLoading { remove(slot.block, from: region, of: volume) }
+            case .extentNames, .always, .never: break
             }
         }
         return count

@@ -86,9 +86,8 @@ final class DirectGroup {
 
     /// What the commit of those that are in it does.
     var map: ObjectMap {
-        // No item has a version of the grant: what is left out is mapped nowhere.
         var list = slots.enumerated().map { index, block in
-            ObjectMap.Slot(block: block, version: grant.version(of: UInt32(index)), condition: .itemHasVersion)
+            ObjectMap.Slot(block: block, version: grant.version(of: UInt32(index)), condition: .never)
         }
         for member in committing {
             let first = Int(member.firstSlot)

@@ -40,6 +40,11 @@ public struct ObjectMap: Sendable {
         case extentNames(ObjectID, SlotIndex)
         /// A direct write (M4): always. The item, if there is one, is deleted.
         case always
+        /// A direct write that is not done: the slot is mapped nowhere.
+        case never
+
+        /// Whether it is one of a direct write.
+        public var isDirect: Bool { self == .always || self == .never }
     }
 
     /// One slot of the object.
@@ -65,7 +70,7 @@ public struct ObjectMap: Sendable {
     public var server: ObjectServerID
     /// Its size in bytes as it was put.
     public var sizeBytes: UInt64
-    /// Slot i of the object is element i.
+    /// Slot i of the object is element i. Either all conditions are those of direct writes or none is.
     public var slots: [Slot]
     /// Whether commands are answered by it: where its object is not `intended`, nothing of the whole transaction is done, which
     /// fails as `broken`.

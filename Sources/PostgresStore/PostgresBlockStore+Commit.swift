@@ -43,7 +43,7 @@ struct CommitPlan: Sendable {
         case frames
         case zeroItems, zeroExtents, references, writes
         case mapObjects, requireMaps
-        case mapItems(round: Int), dropItems(round: Int), mapExtents(round: Int)
+        case mapItems(round: Int), mapExtents(round: Int), mapRuns(round: Int)
         case evictions, fills, marks, versions
         case units, droppedRegistrations, registrations, attentions, aborts, told
         case remains
@@ -54,6 +54,8 @@ struct CommitPlan: Sendable {
     private struct MapKey: Sendable {
         var commit: Int
         var map: Int
+        /// Whether it is of direct writes, which are mapped by runs.
+        var isDirect: Bool
     }
 
     private let commits: [VolumeCommit]
@@ -72,12 +74,14 @@ struct CommitPlan: Sendable {
         var maps: [MapKey] = []
         for (commit, part) in commits.enumerated() {
             for (map, object) in part.maps.enumerated() where seen.insert(object.object).inserted {
-                maps.append(MapKey(commit: commit, map: map))
+                let isDirect = object.slots.contains { $0.condition.isDirect }
+                assert(!isDirect || object.slots.allSatisfy(\.condition.isDirect), "a map is of direct writes, or not")
+                maps.append(MapKey(commit: commit, map: map, isDirect: isDirect))
             }
         }
         self.maps = maps
         rounds = Self.rounds(of: maps, in: commits)
-        steps = Self.steps(commits, rounds: rounds)
+        steps = Self.steps(commits, maps, rounds: rounds)
         journalFrames = JournalLayout.frames(
             bytes: Self.journalItems(commits).reduce(0) { $0 + $1.bytes.readableBytes }
         )
@@ -103,7 +107,7 @@ struct CommitPlan: Sendable {
         return rounds
     }
 
-    private static func steps(_ commits: [VolumeCommit], rounds: [[Int]]) -> [Step] {
+    private static func steps(_ commits: [VolumeCommit], _ maps: [MapKey], rounds: [[Int]]) -> [Step] {
         var steps: [Step] = []
         if commits.contains(where: { !$0.writes.isEmpty || !$0.fills.isEmpty }) { steps.append(.frames) }
         if commits.contains(where: { !$0.zeros.isEmpty }) { steps += [.zeroItems, .zeroExtents] }
@@ -112,7 +116,9 @@ struct CommitPlan: Sendable {
         if !rounds.isEmpty { steps.append(.mapObjects) }
         if commits.contains(where: { $0.maps.contains(where: \.isRequired) }) { steps.append(.requireMaps) }
         for round in rounds.indices {
-            steps += [.mapItems(round: round), .dropItems(round: round), .mapExtents(round: round)]
+            let direct = rounds[round].count { maps[$0].isDirect }
+            if direct < rounds[round].count { steps += [.mapItems(round: round), .mapExtents(round: round)] }
+            if direct > 0 { steps.append(.mapRuns(round: round)) }
         }
         if commits.contains(where: { !$0.evictions.isEmpty }) { steps.append(.evictions) }
         if commits.contains(where: { !$0.fills.isEmpty }) { steps.append(.fills) }
@@ -186,8 +192,8 @@ struct CommitPlan: Sendable {
             }
             return columns.call(Statements.requireMaps)
         case .mapItems(let round): return slots(Statements.mapItems, round: round, isWhole: false)
-        case .dropItems(let round): return slots(Statements.dropItems, round: round, isWhole: false)
         case .mapExtents(let round): return slots(Statements.mapExtents, round: round, isWhole: true)
+        case .mapRuns(let round): return runs(round: round)
         case .evictions:
             var columns = Columns(4)
             for part in commits {
@@ -327,7 +333,7 @@ struct CommitPlan: Sendable {
 
     private func slots(_ statement: Statement, round: Int, isWhole: Bool) -> Call {
         var columns = Columns(isWhole ? 10 : 6)
-        for position in rounds[round] {
+        for position in rounds[round] where !maps[position].isDirect {
             let part = commits[maps[position].commit]
             let map = part.maps[maps[position].map]
             columns.reserve(map.slots.count)
@@ -337,7 +343,7 @@ struct CommitPlan: Sendable {
                 var sourceSlot: Int64 = 0
                 switch slot.condition {
                 case .itemHasVersion: break
-                case .always: kind = Statements.SlotKind.always
+                case .always, .never: continue
                 case .extentNames(let object, let slot):
                     kind = Statements.SlotKind.extentNames
                     source = Int64(object)
@@ -362,6 +368,34 @@ struct CommitPlan: Sendable {
             }
         }
         return columns.call(statement)
+    }
+
+    /// Slots of direct writes whose blocks follow one another are one run.
+    private func runs(round: Int) -> Call {
+        var columns = Columns(6)
+        for position in rounds[round] where maps[position].isDirect {
+            let part = commits[maps[position].commit]
+            let map = part.maps[maps[position].map]
+            var index = 0
+            while index < map.slots.count {
+                let first = index
+                index += 1
+                guard map.slots[first].condition == .always else { continue }
+                while index < map.slots.count, map.slots[index].condition == .always,
+                    map.slots[index].block == map.slots[first].block + UInt64(index - first)
+                {
+                    index += 1
+                }
+                columns.add(
+                    part,
+                    Int64(map.object),
+                    Int64(map.slots[first].block),
+                    Int64(index - first),
+                    Int64(first)
+                )
+            }
+        }
+        return columns.call(Statements.mapRuns)
     }
 
     private func marks(lane: Int) -> Call {
@@ -444,8 +478,10 @@ struct CommitPlan: Sendable {
         case .mapObjects:
             for row in 0..<result.count {
                 let key = try mapKey(result.exactly(row, 0, as: Int.self) - 1)
-                let slots = commits[key.commit].maps[key.map].slots.count
-                details[key.commit].mapped[key.map] = [Bool](repeating: false, count: slots)
+                // Of direct writes that is all there is to know.
+                details[key.commit].mapped[key.map] = commits[key.commit].maps[key.map].slots.map {
+                    $0.condition == .always
+                }
             }
         case .mapExtents:
             for row in 0..<result.count {
@@ -466,7 +502,7 @@ struct CommitPlan: Sendable {
                 sum + (element.1 ? element.0.unit?.reservations.registrations.count ?? 0 : 0)
             }
             try check(result, rows: rows)
-        case .zeroItems, .zeroExtents, .requireMaps, .mapItems, .dropItems, .marks, .versions, .droppedRegistrations,
+        case .zeroItems, .zeroExtents, .requireMaps, .mapItems, .mapRuns, .marks, .versions, .droppedRegistrations,
             .attentions,
             .aborts, .remains, .position:
             break

@@ -181,12 +181,27 @@ enum Statements {
             """
     )
 
-    /// Parameters as for ``mapItems``: items under a direct write go (M4).
-    static let dropItems = Statement(
-        name: "drop_items",
+    /// $1 volumes, $2 epochs, $3 objects, $4 first blocks, $5 counts, $6 first slots: extents of direct writes, by runs of blocks and
+    /// slots; the items under them go (M4).
+    static let mapRuns = Statement(
+        name: "map_runs",
         sql: """
-            DELETE FROM block_items i USING \(slotKeys)
-            WHERE \(slotIsGuarded) AND k.kind = \(SlotKind.always) AND i.volume_id = k.v AND i.block_id = k.block
+            WITH run AS MATERIALIZED (
+                SELECT k.v, k.object, k.first, k.count, k.slot
+                FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
+                    AS k (v, e, object, first, count, slot), volume_epochs g, block_objects o
+                WHERE \(slotIsGuarded)
+            ), dropped AS (
+                DELETE FROM block_items i USING run r
+                WHERE i.volume_id = r.v AND i.block_id >= r.first AND i.block_id < r.first + r.count
+            ), \(hitExtents(replacing: true)), put AS (
+                \(insertExtents)
+                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
+                UNION ALL SELECT v, first, count, object, slot, NULL, NULL FROM run \(overwriteExtent)
+            ), counted AS (
+                \(countLiveSlots(also: ""))
+            )
+            SELECT count(*) FROM run
             """
     )
 
@@ -202,8 +217,6 @@ enum Statements {
                     volume_epochs g, block_objects o
                 WHERE \(slotIsGuarded)
             ), mapped AS MATERIALIZED (
-                SELECT v, object, block, n, slot FROM slot WHERE kind = \(SlotKind.always)
-                UNION ALL
                 SELECT s.v, s.object, s.block, s.n, s.slot FROM slot s
                 JOIN block_items i ON i.volume_id = s.v AND i.block_id = s.block
                 WHERE s.kind = \(SlotKind.itemHasVersion) AND (i.item ->> 'Version')::int8 = s.version
@@ -225,14 +238,7 @@ enum Statements {
                 SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
                 UNION ALL SELECT v, first, count, object, slot, NULL, NULL FROM run \(overwriteExtent)
             ), counted AS (
-                UPDATE block_objects o SET live_slots = o.live_slots + d.change, mapped_in = NULL
-                FROM (
-                    SELECT object_id, sum(change)::int8 AS change FROM (
-                        SELECT object_id, -lost AS change FROM hit
-                        UNION ALL SELECT object, count FROM run
-                        UNION ALL SELECT object, 0 FROM slot
-                    ) c GROUP BY object_id
-                ) d WHERE o.object_id = d.object_id
+                \(countLiveSlots(also: "UNION ALL SELECT object, 0 FROM slot"))
             )
             SELECT n, array_agg(slot ORDER BY slot) FROM mapped GROUP BY n
             """
@@ -335,7 +341,7 @@ enum Statements {
     static let commits: [Statement] =
         blocks + units + [
             lockShared, lockExtents, guardEpochs, claimSegment, writeFrames, zeroItems, zeroExtents, referenceExtents,
-            writeItems, mapObjects, requireMaps, mapItems, dropItems, mapExtents, evictItems, fillItems, markNexuses,
+            writeItems, mapObjects, requireMaps, mapItems, mapExtents, mapRuns, evictItems, fillItems, markNexuses,
             raiseVersions,
             forgetRemains, position,
         ]
@@ -344,7 +350,6 @@ enum Statements {
     enum SlotKind {
         static let itemHasVersion: Int64 = 0
         static let extentNames: Int64 = 1
-        static let always: Int64 = 2
     }
 
     private static let slotKeys = """
@@ -366,6 +371,20 @@ enum Statements {
                     object_id = excluded.object_id, first_slot = excluded.first_slot,
                     origin_block = excluded.origin_block, copy_version = excluded.copy_version
         """
+
+    /// What objects lose by `hit` and gain by `run`; those that are given `also` have been mapped, too.
+    private static func countLiveSlots(also: String) -> String {
+        """
+        UPDATE block_objects o SET live_slots = o.live_slots + d.change, mapped_in = NULL
+                FROM (
+                    SELECT object_id, sum(change)::int8 AS change FROM (
+                        SELECT object_id, -lost AS change FROM hit
+                        UNION ALL SELECT object, count FROM run
+                        \(also)
+                    ) c GROUP BY object_id
+                ) d WHERE o.object_id = d.object_id
+        """
+    }
 
     /// The condition by which extents `x` of a volume overlap a run of blocks. The extent at or before its first block is looked up
     /// first, so that the index need not be read from the volume's beginning.

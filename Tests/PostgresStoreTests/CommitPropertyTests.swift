@@ -191,7 +191,10 @@ struct CommitPropertyTests {
                     )
                 default:
                     nextVersion += 1
-                    slots.append(.init(block: id, version: Version(nextVersion), condition: .always))
+                    let isDone = random.below(6) != 0
+                    slots.append(
+                        .init(block: id, version: Version(nextVersion), condition: isDone ? .always : .never)
+                    )
                 }
             }
             return ObjectMap(object: object, server: ObjectServerID(2), sizeBytes: 4_096, slots: slots)

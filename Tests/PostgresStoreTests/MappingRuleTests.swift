@@ -58,7 +58,7 @@ struct MappingRuleTests {
         )
         let maps = objects.enumerated().map { index, object in
             var required = map(object, [(UInt64(index), 1), (UInt64(index) + 8, 1)], .always)
-            required.slots[1].condition = .itemHasVersion
+            required.slots[1].condition = .never
             required.isRequired = true
             return required
         }

@@ -115,6 +115,7 @@ struct StoreModel {
         return map.slots.enumerated().map { index, slot in
             switch slot.condition {
             case .always: items[slot.block] = nil
+            case .never: return false
             case .itemHasVersion:
                 guard items[slot.block]?.version == slot.version else { return false }
                 items[slot.block]?.isMoved = true
