@@ -398,7 +398,7 @@ extension CacheOwner {
         for index in volume.image.indices(overlapping: [range]) {
             guard let region = volume.image.region(index), !region.isLoading else { continue }
             mapped += region.mappedBlocks(in: range)
-            region.extents.cut(range)
+            volume.deadBlocks += region.extents.cut(range)
             accountExtents(of: region, volume)
             if range.count < UInt64(region.items.count) {
                 for offset in 0..<range.count { remove(range.first + offset, from: region, of: volume) }
@@ -461,6 +461,9 @@ extension CacheOwner {
             let region = volume.image.region(MemoryImage.regionIndex(of: slot.block))
             if let region, !region.isLoading {
                 if !volume.image.isMapped(slot.block) { volume.setMapped(volume.mappedBlocks + 1) }
+                if region.extents.extent(holding: slot.block) != nil, slot.condition == .itemHasVersion {
+                    volume.deadBlocks += 1
+                }
                 region.extents.insert(
                     Extent(
                         blocks: BlockRange(first: slot.block, count: 1),

@@ -364,6 +364,7 @@ extension CacheOwner {
 
     /// Finds a sparse object to rewrite; answered with `compactionWork`.
     public mutating func requestCompactionWork(_ ticket: Ticket, now: MonotonicTime) {
+        guard !mustCompactLater(now: now) else { return actions.append(.answer(ticket, .compactionWork(nil))) }
         for volume in ownedVolumes {
             let percent = volume.description.policy.compactBelowPercent
             // Also where the policy wants none: what lies on a server that is drained has to go elsewhere.
@@ -381,6 +382,18 @@ extension CacheOwner {
             return
         }
         actions.append(.answer(ticket, .compactionWork(nil)))
+    }
+
+    /// Whether compaction has to wait, so that initiators do not notice it. What is overwritten meanwhile need not be copied.
+    private func mustCompactLater(now: MonotonicTime) -> Bool {
+        guard now < busyUntil, now < nextBackgroundCompaction else { return false }
+        var dead: UInt64 = 0
+        var mapped: UInt64 = 0
+        for volume in ownedVolumes {
+            dead += volume.deadBlocks * volume.blockBytes
+            mapped += volume.mappedBlocks * volume.blockBytes
+        }
+        return dead <= max(configuration.deadBytesSlack, mapped / OwnerLimits.urgentDeadDivisor)
     }
 
     /// The store read sparse objects and their extents.
@@ -402,6 +415,8 @@ extension CacheOwner {
         var extents: [Extent] = []
         var slots: UInt64 = 0
         let end = BlockID(volume.geometry.blockCount)
+        let percent = UInt64(volume.description.policy.compactBelowPercent)
+        var isDrain = false
         for (row, live) in rows where volume.compacting[row.object] == nil {
             // What refers to it behind the end is to go first.
             guard live.allSatisfy({ $0.blocks.end <= end }) else { continue }
@@ -415,12 +430,16 @@ extension CacheOwner {
             guard count > 0, slots + count <= slotsMaximum else { continue }
             extents.append(contentsOf: live)
             slots += count
+            isDrain = isDrain || UInt64(row.liveSlots) * 100 >= UInt64(row.slots) * percent
             volume.compacting[row.object] = now.advanced(byNanoseconds: OwnerLimits.moveTimeout)
         }
+        if rows.isEmpty { volume.deadBlocks = 0 }
         guard !extents.isEmpty, let object = volume.takeObject(now: now) else {
             volume.nextCompactionLook = now.advanced(byNanoseconds: 5 * OwnerLimits.idleLook)
             return actions.append(.answer(ticket, .compactionWork(nil)))
         }
+        // An operator waits for what is on a server that is drained.
+        if !isDrain { nextBackgroundCompaction = now.advanced(byNanoseconds: configuration.busyMovePause) }
         extents.sort { $0.blocks.first < $1.blocks.first }
         let assignment = CompactionAssignment(volume: volume.description, object: object, extents: extents)
         actions.append(.answer(ticket, .compactionWork(assignment)))

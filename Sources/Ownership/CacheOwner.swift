@@ -114,6 +114,8 @@ public struct CacheOwner: ~Copyable {
     var busyUntil = MonotonicTime(0)
     /// While initiators use volumes, nothing that is not urgent is moved before this time.
     var nextBackgroundMove = MonotonicTime(0)
+    /// Likewise for compaction, unless much is dead.
+    var nextBackgroundCompaction = MonotonicTime(0)
 
     /// Owned volumes with unit attention conditions that are not durable as they are.
     var untold: Set<VolumeID> = []

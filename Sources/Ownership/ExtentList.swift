@@ -35,12 +35,16 @@ public struct ExtentList: Sendable, Hashable {
     }
 
     /// Removes `range` from the map: extents inside it go, those across its borders are cut.
-    public mutating func cut(_ range: BlockRange) {
-        guard !range.isEmpty else { return }
+    ///
+    /// - Returns: how many blocks lost their place.
+    @discardableResult
+    public mutating func cut(_ range: BlockRange) -> UInt64 {
+        guard !range.isEmpty else { return 0 }
         let start = index(endingBehind: range.first)
         var end = start
         while end < extents.count, extents[end].blocks.first < range.end { end += 1 }
-        guard end > start else { return }
+        guard end > start else { return 0 }
+        let lost = extents[start..<end].reduce(UInt64(0)) { $0 + $1.blocks.intersection(range).count }
         var remains: [Extent] = []
         let first = extents[start]
         if first.blocks.first < range.first {
@@ -51,6 +55,7 @@ public struct ExtentList: Sendable, Hashable {
             remains.append(last.clipped(to: BlockRange(from: range.end, to: last.blocks.end)))
         }
         extents.replaceSubrange(start..<end, with: remains)
+        return lost
     }
 
     /// Puts an extent into the map in place of whatever was there.

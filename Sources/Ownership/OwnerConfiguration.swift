@@ -17,8 +17,10 @@ public struct OwnerConfiguration: Sendable {
     /// Unmoved bytes from which on writes wait.
     public var unmovedHardLimitBytes: UInt64
     /// While initiators use volumes, how long after an object's worth of blocks the next one is moved that nothing but order asks for,
-    /// in nanoseconds.
+    /// in nanoseconds; and how long after one compaction the next.
     public var busyMovePause: UInt64
+    /// Dead bytes in objects up to which compaction does not keep up with what is overwritten while initiators use volumes.
+    public var deadBytesSlack: UInt64
     /// Room for PostgreSQL's log below which writes are slowed down.
     public var logSlowBelowBytes: UInt64
     /// Room for PostgreSQL's log below which they wait.
@@ -32,6 +34,7 @@ public struct OwnerConfiguration: Sendable {
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
         unmovedHardLimitBytes: UInt64 = 16 << 30,
         busyMovePause: UInt64 = 1_000_000_000,
+        deadBytesSlack: UInt64 = 2 << 30,
         logSlowBelowBytes: UInt64 = 1 << 30,
         logWaitBelowBytes: UInt64 = 256 << 20
     ) {
@@ -41,6 +44,7 @@ public struct OwnerConfiguration: Sendable {
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
         self.unmovedHardLimitBytes = unmovedHardLimitBytes
         self.busyMovePause = busyMovePause
+        self.deadBytesSlack = deadBytesSlack
         self.logSlowBelowBytes = logSlowBelowBytes
         self.logWaitBelowBytes = logWaitBelowBytes
     }
@@ -106,6 +110,8 @@ public enum OwnerLimits {
     static let slowdownMinimum: UInt64 = 500_000
     /// From this part of the high watermark on, moves have to keep up with what is written.
     static let urgentWatermarkDivisor: UInt64 = 2
+    /// From this part of what is mapped on, what is dead in objects is urgent to compact, above the slack of the configuration.
+    static let urgentDeadDivisor: UInt64 = 2
     /// How long after a command of an initiator its server counts as in use, in nanoseconds.
     public static let busyWindow: UInt64 = 500_000_000
     /// Unmoved items looked at to choose what to move.

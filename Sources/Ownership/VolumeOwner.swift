@@ -76,6 +76,8 @@ package final class VolumeOwner {
     var isLookingForMoves = false
     var isLookingForEvictions = false
     var isLookingForCompactions = false
+    /// Blocks in objects that were overwritten or became zeros, as far as memory knew of them, since nothing was there to compact.
+    var deadBlocks: UInt64 = 0
     /// An operator asked for everything to be moved.
     var isDraining = false
     /// Objects being compacted, with the time at which they are given out again.

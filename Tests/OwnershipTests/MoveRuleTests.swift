@@ -76,6 +76,41 @@ struct MoveRuleTests {
         #expect(try #require(bench.owner).unmovedItems < UInt64(perObject))
     }
 
+    @Test("while initiators use a volume, objects are compacted at a measured pace, until much in them is dead")
+    func paceOfCompaction() throws {
+        let bench = try Bench(blocks: 1_024) { $0.deadBytesSlack = 400 * 2_048 }
+        let nexus = try #require(bench.login())
+        let block = bench.block
+        func compact() -> CompactionAssignment? {
+            let ticket = bench.ticket()
+            bench.core.requestCompactionWork(ticket, now: bench.now)
+            bench.run()
+            guard case .compactionWork(let work)? = bench.answers[ticket] else { return nil }
+            return work
+        }
+        func overwrite(_ first: Int, _ count: Int) throws {
+            #expect(bench.isDone(bench.submit(nexus, bench.write(first * block, count * block, 3))))
+            bench.core.moveNow(bench.ticket(), volume: Bench.volume, now: bench.now)
+            _ = bench.map(bench.put(try #require(bench.moveWork())))
+        }
+        bench.submit(nexus, bench.write(0, 200 * block, 2))
+        bench.core.moveNow(bench.ticket(), volume: Bench.volume, now: bench.now)
+        _ = bench.map(bench.put(try #require(bench.moveWork())))
+        try overwrite(0, 150)
+        #expect(try #require(compact()).extents.map(\.blocks) == [BlockRange(first: BlockID(150), count: 50)])
+        try overwrite(0, 100)
+        #expect(bench.owner?.deadBlocks == 250)
+        #expect(compact() == nil)
+        // Above the slack, and above half of what is mapped.
+        try overwrite(0, 148)
+        try overwrite(0, 3)
+        #expect(bench.owner?.deadBlocks == 401)
+        #expect(compact() != nil)
+        bench.advance(OwnerLimits.busyWindow)
+        bench.advance(OwnerLimits.moveTimeout)
+        #expect(compact() != nil)
+    }
+
     @Test(
         "what is urgent is moved while initiators use a volume: half of the high watermark, a drain, a bound of the policy",
         arguments: ["watermark", "drain", "policy", "age"]
