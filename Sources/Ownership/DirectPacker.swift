@@ -88,7 +88,7 @@ public struct DirectPacker<Item> {
 
     /// Begins what may begin: at the end of a turn in which writes were added, so that these go together.
     public mutating func pack(now: MonotonicTime) {
-        while puts.count < DirectPackerLimits.putsMaximum, let first = waiting.first {
+        while mayPut, let first = waiting.first {
             guard let grant = takeGrant(for: first.epoch, now: now) else {
                 ask(first.epoch, count: 1, now: now)
                 return
@@ -100,6 +100,13 @@ public struct DirectPacker<Item> {
             // The next object is to be there when this one is.
             if stock.isEmpty { ask(first.epoch, count: DirectPackerLimits.grantsAtOnce, now: now) }
         }
+    }
+
+    /// An object costs about the same whatever is in it: so a second one is put beside the first only where much waits for it.
+    private var mayPut: Bool {
+        if puts.isEmpty { return true }
+        return puts.count < DirectPackerLimits.putsMaximum
+            && waitingBlocks * UInt64(blockSizeBytes) >= DirectPackerLimits.besideAnotherMinimumBytes
     }
 
     private mutating func fill(_ pack: inout Pack, epoch: Epoch) {
@@ -207,7 +214,9 @@ public struct DirectPacker<Item> {
 /// Bounds of the packer of direct writes. Times in nanoseconds.
 public enum DirectPackerLimits {
     /// Objects of one volume that are being put.
-    public static let putsMaximum = 2
+    public static let putsMaximum = 3
+    /// Bytes of writes that must wait for an object to be put beside another one.
+    public static let besideAnotherMinimumBytes = UInt64(Limits.objectTargetBytes) / 2
     /// Bytes of writes to one volume that wait for an object; further ones go through the cache.
     public static let waitingBytesMaximum: UInt64 = 64 << 20
     /// How long a write waits for its object before it goes through the cache.
