@@ -292,6 +292,11 @@ public final class ModelFileSystem: FileSystem {
         }
     }
 
+    /// See ``FileSystem``: a model has no page cache.
+    public func writeUncached(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int {
+        try write(file, bytes)
+    }
+
     /// See ``FileSystem``.
     public func syncFile(_ file: OpenFile) throws(ObjectStoreError) {
         try call(.syncFile, "", descriptor: file) { state, _ -> Result<Void, ObjectStoreError> in

@@ -3,6 +3,7 @@
 
 #include <grp.h>
 #include <linux/close_range.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -53,6 +54,21 @@ int ashlar_lstat(const char *path, struct ashlar_status *status) {
     if (lstat(path, &found) != 0) return -1;
     fill(status, &found);
     return 0;
+}
+
+ssize_t ashlar_write_direct(int fd, const void *bytes, size_t count) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_DIRECT) != 0) return -1;
+    ssize_t written = write(fd, bytes, count);
+    int error = errno;
+    if (fcntl(fd, F_SETFL, flags) != 0 && written >= 0) return -1;
+    errno = error;
+    return written;
+}
+
+void ashlar_keep_freed_memory(int mmap_threshold_bytes, int trim_threshold_bytes) {
+    mallopt(M_MMAP_THRESHOLD, mmap_threshold_bytes);
+    mallopt(M_TRIM_THRESHOLD, trim_threshold_bytes);
 }
 
 int ashlar_set_parent_death_signal(int signal) {

@@ -60,7 +60,9 @@ final class ObjectRequestHandler: RPCConnectionHandler {
             )
         }
         let answer = Answer(self, request, connection, message.object)
-        store.put(message.object, bytes: object) { result in
+        // What targets put are large writes, streams mostly; what agents put was small, and is read at random.
+        let isCached = connection.peer.node.role != .target
+        store.put(message.object, bytes: object, isCached: isCached) { result in
             answer.send(result) { handler, connection, handle, outcome in
                 if outcome == .stored { handler.metrics.bytesPut.increment(by: UInt64(count)) }
                 connection.respond(to: handle)

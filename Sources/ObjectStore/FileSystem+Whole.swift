@@ -25,12 +25,12 @@ extension FileSystem {
     }
 
     /// Appends all of `bytes`.
-    func writeAll(_ bytes: ByteBuffer, to file: OpenFile) throws(ObjectStoreError) {
+    func writeAll(_ bytes: ByteBuffer, to file: OpenFile, isCached: Bool = true) throws(ObjectStoreError) {
         let failure: ObjectStoreError? = bytes.withUnsafeReadableBytes { bytes in
             var rest = bytes
             while !rest.isEmpty {
                 do throws(ObjectStoreError) {
-                    let count = try write(file, rest)
+                    let count = try isCached ? write(file, rest) : writeUncached(file, rest)
                     rest = UnsafeRawBufferPointer(rebasing: rest[count...])
                 } catch {
                     return error

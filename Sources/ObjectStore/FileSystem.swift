@@ -47,6 +47,8 @@ public protocol FileSystem: Sendable {
     ) throws(ObjectStoreError) -> Int
     /// Appends as much of `bytes` as one call takes, at least one byte.
     func write(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int
+    /// As ``write(_:_:)``, but what is written need not stay in the page cache.
+    func writeUncached(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int
     /// Makes the contents and the size of a file durable. Never called again on a descriptor for which it failed.
     func syncFile(_ file: OpenFile) throws(ObjectStoreError)
     /// Makes the names in a directory durable. Never called again on a descriptor for which it failed.

@@ -83,6 +83,29 @@ public struct LinuxFileSystem: FileSystem {
         }
     }
 
+    /// write(2) with O_DIRECT, of what makes whole pages. What is smaller, or what the file system or the device do not take that way, goes
+    /// through the page cache.
+    ///
+    /// A page that the page cache has not had lately may cost ten times as much as the copy into it: a virtual machine's host has to find
+    /// memory for it first.
+    public func writeUncached(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int {
+        let page = ObjectStoreLimits.directWritePageBytes
+        let count = min(bytes.count, ObjectStoreLimits.directWriteMaximumBytes) / page * page
+        guard bytes.count >= ObjectStoreLimits.directWriteMinimumBytes, let source = bytes.baseAddress,
+            lseek(file.rawValue, 0, SEEK_CUR) % off_t(page) == 0
+        else { return try write(file, bytes) }
+        let aligned = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: page)
+        defer { aligned.deallocate() }
+        aligned.copyMemory(from: source, byteCount: count)
+        while true {
+            let written = ashlar_write_direct(file.rawValue, aligned, count)
+            if written > 0 { return written }
+            let number = written == 0 ? EIO : errno
+            if number == EINVAL { return try write(file, bytes) }
+            guard number == EINTR else { throw .system(number, "writing", "an open file") }
+        }
+    }
+
     /// fdatasync(2). EINTR counts as a failure like every other, since a second call may then hide one (D12).
     public func syncFile(_ file: OpenFile) throws(ObjectStoreError) {
         guard fdatasync(file.rawValue) == 0 else { throw .system(errno, "fdatasync", "a written file") }

@@ -65,7 +65,11 @@ package final class ObjectFiles: Sendable {
 
     // MARK: Put
 
-    package func put(_ id: ObjectID, bytes: ByteBuffer) throws(ObjectStoreError) -> PutOutcome {
+    package func put(
+        _ id: ObjectID,
+        bytes: ByteBuffer,
+        isCached: Bool = true
+    ) throws(ObjectStoreError) -> PutOutcome {
         let header = try validated(id, bytes)
         let order = order(id)
         var candidates = order.filter { roots[$0].isInService && roots[$0].weight > 0 }
@@ -79,7 +83,7 @@ package final class ObjectFiles: Sendable {
         )
         for index in candidates {
             do throws(ObjectStoreError) {
-                let outcome = try roots[index].put(id, bytes)
+                let outcome = try roots[index].put(id, bytes, isCached: isCached)
                 headers.insert(HeaderCache.Entry(header: header, root: index), for: id)
                 return outcome
             } catch {

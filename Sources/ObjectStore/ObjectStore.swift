@@ -63,10 +63,16 @@ public final class ObjectStore: Sendable {
     /// - Parameters:
     ///   - id: The object's id; that in its header must be the same.
     ///   - bytes: The whole object, as ``BlockObjects/BlockObjectBuilder/finish()`` makes it.
+    ///   - isCached: Whether it is to stay in the page cache, since it may soon be read.
     ///   - completion: Fails with `.invalid` for bytes that are no sound object of that id, `.exists` where another object has the
     ///     id, `.noSpace`, `.inputOutput`, `.rootOutOfService`, `.busy`, `.closed`. After any failure the object may be there or
     ///     not; to repeat the same put is safe.
-    public func put(_ id: ObjectID, bytes: ByteBuffer, completion: @escaping Completion<PutOutcome>) {
+    public func put(
+        _ id: ObjectID,
+        bytes: ByteBuffer,
+        isCached: Bool = true,
+        completion: @escaping Completion<PutOutcome>
+    ) {
         let count = bytes.readableBytes
         let isTaken = putBytesWaiting.withLockedValue { waiting in
             guard waiting + count <= ObjectStoreLimits.putBytesWaitingMaximum else { return false }
@@ -78,7 +84,7 @@ public final class ObjectStore: Sendable {
             return
         }
         run(on: writers) { files throws(ObjectStoreError) in
-            try files.put(id, bytes: bytes)
+            try files.put(id, bytes: bytes, isCached: isCached)
         } completion: { [putBytesWaiting] result in
             putBytesWaiting.withLockedValue { $0 -= count }
             completion(result)

@@ -24,6 +24,12 @@ public enum ObjectStoreLimits {
     public static let listMaximum = 10_000
     /// Slots of all headers in the cache of parsed headers: about 10 MiB.
     public static let cachedSlotsMaximum = 262_144
+    /// Fewest bytes that are written past the page cache, where that is wanted.
+    public static let directWriteMinimumBytes = 65_536
+    /// Most bytes that are written so at once.
+    public static let directWriteMaximumBytes = 1 << 20
+    /// What address, position and length of such a write are multiples of: enough for every device.
+    public static let directWritePageBytes = 4_096
     /// Bytes that are read at first where a header is wanted: the header of an object of 1,800 slots.
     public static let headerReadBytes = 65_536
     /// Slots with at most this many unwanted bytes between them are read at once.

@@ -123,8 +123,9 @@ final class Root: Sendable {
 
     /// Stores an object durably, or finds the very same one and makes it durable.
     ///
+    /// - Parameter isCached: Whether it is to stay in the page cache.
     /// - Throws: `.exists` where another object has that id.
-    func put(_ id: ObjectID, _ bytes: ByteBuffer) throws(ObjectStoreError) -> PutOutcome {
+    func put(_ id: ObjectID, _ bytes: ByteBuffer, isCached: Bool) throws(ObjectStoreError) -> PutOutcome {
         try requireInService()
         let directory = try openShard(of: id)
         defer { fileSystem.discard(directory) }
@@ -135,7 +136,7 @@ final class Root: Sendable {
         let temporary = layout.temporaryPath(of: id, number: number)
         let outcome: PutOutcome
         do throws(ObjectStoreError) {
-            try writeTemporary(temporary, bytes)
+            try writeTemporary(temporary, bytes, isCached: isCached)
             outcome = try publish(temporary, id, bytes)
         } catch {
             removeTemporary(temporary)
@@ -156,7 +157,7 @@ final class Root: Sendable {
         }
     }
 
-    private func writeTemporary(_ path: String, _ bytes: ByteBuffer) throws(ObjectStoreError) {
+    private func writeTemporary(_ path: String, _ bytes: ByteBuffer, isCached: Bool) throws(ObjectStoreError) {
         let file: OpenFile
         do throws(ObjectStoreError) {
             file = try fileSystem.createFile(path)
@@ -165,7 +166,7 @@ final class Root: Sendable {
         }
         do throws(ObjectStoreError) {
             try fileSystem.reached(.putTemporaryCreated)
-            try fileSystem.writeAll(bytes, to: file)
+            try fileSystem.writeAll(bytes, to: file, isCached: isCached)
             try fileSystem.reached(.putTemporaryWritten)
             try syncFile(file)
             try fileSystem.reached(.putTemporarySynced)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CLinux
 import Failpoints
 import Observability
 
@@ -35,6 +36,8 @@ struct Ashlar: AsyncParsableCommand {
 
     /// Runs the command that the arguments name.
     static func main() async {
+        // Blocks and objects come and go by the megabyte: to take each from the system and give it back costs more than filling it.
+        ashlar_keep_freed_memory(Self.mmapThresholdBytes, Self.trimThresholdBytes)
         do throws(FailpointError) {
             if let armed = try ArmedFailpoint.ofThisProcess() {
                 say(
@@ -48,6 +51,11 @@ struct Ashlar: AsyncParsableCommand {
         }
         await main(nil)
     }
+
+    /// The largest that malloc(3) takes for it.
+    private static let mmapThresholdBytes: Int32 = 32 << 20
+    /// Free memory that a process keeps at the end of a heap.
+    private static let trimThresholdBytes: Int32 = 128 << 20
 
     private static func say(_ text: String) { StandardError.write("ashlar: \(text)\n") }
 }

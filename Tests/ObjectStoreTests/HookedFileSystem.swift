@@ -31,6 +31,9 @@ final class HookedFileSystem: FileSystem {
     func write(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int {
         try base.write(file, bytes)
     }
+    func writeUncached(_ file: OpenFile, _ bytes: UnsafeRawBufferPointer) throws(ObjectStoreError) -> Int {
+        try base.writeUncached(file, bytes)
+    }
     func syncFile(_ file: OpenFile) throws(ObjectStoreError) { try base.syncFile(file) }
     func syncDirectory(_ directory: OpenFile) throws(ObjectStoreError) { try base.syncDirectory(directory) }
     func dropCached(_ file: OpenFile) { base.dropCached(file) }

@@ -35,6 +35,14 @@ struct ashlar_status {
 int ashlar_stat(const char *path, struct ashlar_status *status);
 int ashlar_lstat(const char *path, struct ashlar_status *status);
 
+/* write(2) past the page cache: address, count and the position in the file must be multiples of what the device wants. Elsewhere the
+ * descriptor is as before. -1 with errno; EINVAL where the file system cannot do that. */
+ssize_t ashlar_write_direct(int fd, const void *bytes, size_t count);
+
+/* Has malloc(3) take blocks of less than `mmap_threshold_bytes` from its heaps, and give back to the system what is free at the end of
+ * one only above `trim_threshold_bytes`. */
+void ashlar_keep_freed_memory(int mmap_threshold_bytes, int trim_threshold_bytes);
+
 /* The child is sent `signal` when the thread that forked it ends. */
 int ashlar_set_parent_death_signal(int signal);
 
