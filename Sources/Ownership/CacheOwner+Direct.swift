@@ -100,8 +100,8 @@ final class DirectGroup {
 /// What an owner remembers of the objects that it has handed out for direct writes, and of what was changed since (M4).
 package struct DirectWrites {
     private var handed: [ObjectID: (grant: DirectGrant, until: MonotonicTime)] = [:]
-    /// Objects that are to be mapped, and whose commands have not all been judged.
-    private var undecided = 0
+    /// The first versions of objects that are to be mapped, and whose commands have not all been judged.
+    private var undecided: [Version] = []
     /// What was changed since the oldest of them was handed out, with the highest version of the change.
     private var changes: Deque<(blocks: BlockRange, version: Version)> = []
     /// There may have been changes anywhere with versions up to this one.
@@ -112,8 +112,11 @@ package struct DirectWrites {
     /// Objects handed out and not come back.
     var count: Int { handed.count }
 
+    /// Changes that are remembered.
+    var changesKnown: Int { changes.count }
+
     /// Whether changes have to be noted.
-    var isWatching: Bool { undecided > 0 || !handed.isEmpty }
+    var isWatching: Bool { !undecided.isEmpty || !handed.isEmpty }
 
     mutating func hand(_ grant: DirectGrant, until: MonotonicTime) { handed[grant.object] = (grant, until) }
 
@@ -123,13 +126,13 @@ package struct DirectWrites {
             tidy()
             return nil
         }
-        undecided += 1
+        undecided.append(entry.grant.firstVersion)
         return entry.grant
     }
 
     /// All commands of an object that was taken back have been judged.
-    mutating func decided() {
-        undecided -= 1
+    mutating func decided(_ grant: DirectGrant) {
+        if let index = undecided.firstIndex(of: grant.firstVersion) { undecided.remove(at: index) }
         tidy()
     }
 
@@ -157,8 +160,12 @@ package struct DirectWrites {
             || changes.contains { $0.version > grant.firstVersion && $0.blocks.overlaps(blocks) }
     }
 
+    /// Forgets changes that are older than every object that is still handed out.
     private mutating func tidy() {
-        if !isWatching { changes = [] }
+        guard isWatching else { return changes = [] }
+        let oldest = handed.values.reduce(Version(.max)) { min($0, $1.grant.firstVersion) }
+        let bound = undecided.reduce(oldest) { min($0, $1) }
+        while let first = changes.first, first.version <= bound { changes.removeFirst() }
     }
 }
 
@@ -263,7 +270,7 @@ extension CacheOwner {
         guard group.isComplete, !group.isDecided, !volume.isLost else { return }
         guard group.members.allSatisfy({ $0.command.phase == .ready || $0.command.phase == .finished }) else { return }
         group.isDecided = true
-        volume.direct.decided()
+        volume.direct.decided(group.grant)
         guard !group.ready.isEmpty else { return }
         let map = Command(
             kind: .direct(group),

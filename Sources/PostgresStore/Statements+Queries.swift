@@ -488,9 +488,9 @@ extension Statements {
         sql: """
             UPDATE block_objects SET state = 'dead', dead_at = now() WHERE object_id = ANY (ARRAY(
                 SELECT o.object_id FROM block_objects o
-                WHERE o.state = 'live' AND o.live_slots = 0
+                WHERE o.state = 'live' AND o.is_empty
                     AND NOT EXISTS (SELECT FROM block_extents x WHERE x.object_id = o.object_id)
-                ORDER BY o.object_id LIMIT $1::int8 FOR UPDATE SKIP LOCKED)) AND state = 'live' AND live_slots = 0
+                ORDER BY o.object_id LIMIT $1::int8 FOR UPDATE SKIP LOCKED)) AND state = 'live' AND is_empty
             """
     )
 

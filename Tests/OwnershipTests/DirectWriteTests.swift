@@ -343,7 +343,27 @@ struct DirectWriteTests {
         #expect(!direct.isOvertaken(grant, blocks))
         direct.note(far, Version(21))
         #expect(direct.isOvertaken(grant, blocks))
-        direct.decided()
+        direct.decided(grant)
         #expect(!direct.isWatching)
+    }
+
+    @Test("What was changed before every object that is still handed out is forgotten")
+    func changesAreForgotten() throws {
+        var direct = DirectWrites()
+        let grants = [10, 20, 30].map { DirectGrant(object: ObjectID($0), firstVersion: Version($0), slots: 4) }
+        for grant in grants { direct.hand(grant, until: MonotonicTime(100)) }
+        let blocks = BlockRange(first: BlockID(0), count: 4)
+        for version: UInt64 in [15, 25, 35] { direct.note(blocks, Version(version)) }
+        #expect(direct.take(ObjectID(10), now: MonotonicTime(1)) != nil)
+        #expect(direct.changesKnown == 3 && direct.isOvertaken(grants[0], blocks))
+        direct.decided(grants[0])
+        #expect(direct.changesKnown == 2 && direct.isOvertaken(grants[1], blocks))
+        // One that is being judged counts as one that is handed out.
+        #expect(direct.take(ObjectID(20), now: MonotonicTime(1)) != nil)
+        #expect(direct.take(ObjectID(30), now: MonotonicTime(1)) != nil)
+        direct.decided(grants[2])
+        #expect(direct.changesKnown == 2 && direct.isOvertaken(grants[1], blocks))
+        direct.decided(grants[1])
+        #expect(direct.changesKnown == 0 && !direct.isWatching)
     }
 }
