@@ -82,6 +82,27 @@ struct MappingRuleTests {
         await #expect(throws: StoreFailure.self) { try await fixture.commit { $0.maps = [maps[1]] } }
     }
 
+    /// An update of a row in which no indexed column changes is made in place (HOT): `live_slots` changes with each overwrite.
+    @Test func anOverwriteInAnObjectMakesNoEntriesInItsIndexes() async throws {
+        let fixture = try await Fixture()
+        let objects = try await fixture.reserve(2)
+        try await fixture.commit { $0.maps = [map(objects[0], (0..<8).map { ($0, 1) }, .always)] }
+        try await fixture.commit { $0.maps = [map(objects[1], [(3, 9)], .always)] }
+        let connection = try fixture.connect()
+        func number(_ sql: String) throws -> Int64? { try connection.query(sql).first?.int64("n") }
+        #expect(try number("SELECT live_slots AS n FROM block_objects WHERE object_id = \(objects[0])") == 7)
+        let indexes = "pg_indexes WHERE tablename = 'block_objects'"
+        #expect(try number("SELECT count(*) AS n FROM \(indexes) AND indexdef LIKE '%is_empty%'") == 1)
+        #expect(try number("SELECT count(*) AS n FROM \(indexes) AND indexdef LIKE '%live_slots%'") == 0)
+        let empty = """
+            SELECT count(*) AS n FROM block_objects WHERE is_empty AND object_id IN (\(objects[0]), \(objects[1]))
+            """
+        #expect(try number(empty) == 0)
+        let last = try await fixture.reserve(1)
+        try await fixture.commit { $0.maps = [map(last[0], (0..<8).map { ($0, 20 + $0) }, .always)] }
+        #expect(try number(empty) == 2)
+    }
+
     @Test func m2VersionsAreNeverHandedOutTwice() async throws {
         let fixture = try await Fixture()
         for ceiling in [500, 300] as [UInt64] {
