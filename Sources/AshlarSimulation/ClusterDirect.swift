@@ -164,16 +164,12 @@ extension Cluster {
                 compressor: nil
             )
             for (write, blocks) in pack.writes {
-                var rest = write.bytes
-                for offset in 0..<blocks.count {
-                    guard let bytes = rest.readSlice(length: blockBytes) else { return nil }
-                    try builder.add(
-                        block: blocks.first + offset,
-                        version: pack.grant.version(of: UInt32(builder.slotCount)),
-                        checksum: write.checksums[Int(offset)],
-                        bytes: bytes
-                    )
-                }
+                try builder.add(
+                    run: blocks.first,
+                    firstVersion: pack.grant.version(of: UInt32(builder.slotCount)),
+                    checksums: write.checksums,
+                    bytes: write.bytes
+                )
             }
             return try builder.finish()
         } catch {

@@ -20,6 +20,9 @@ public struct BlockObjectBuilder {
     /// Their offsets count from the end of the header until the object is finished.
     private var slots: [BlockObjectHeader.Slot] = []
     private var bodies = ByteBuffer()
+    /// Bodies that lie before `bodies`, as they were handed in.
+    private var pieces: [ByteBuffer] = []
+    private var pieceBytes = 0
 
     /// An empty object.
     ///
@@ -55,14 +58,18 @@ public struct BlockObjectBuilder {
     public var slotCount: Int { slots.count }
 
     /// Bytes that the object would have if it were finished now.
-    public var byteCount: Int { BlockObjectsLimits.headerBytes(slotCount: slots.count) + bodies.readableBytes }
+    public var byteCount: Int { BlockObjectsLimits.headerBytes(slotCount: slots.count) + bodyBytes }
+
+    private var bodyBytes: Int { pieceBytes + bodies.readableBytes }
 
     /// Whether one more block fits even if it cannot be compressed.
     public var hasRoom: Bool { hasRoom(forBodyBytes: Int(blockSizeBytes)) }
 
-    private func hasRoom(forBodyBytes count: Int) -> Bool {
-        slots.count < Int(Limits.objectSlotsMaximum)
-            && byteCount + BlockObjectsLimits.slotEntryBytes + count <= Limits.objectMaximumBytes
+    private func hasRoom(forBodyBytes count: Int) -> Bool { hasRoom(forSlots: 1, bodyBytes: count) }
+
+    private func hasRoom(forSlots count: Int, bodyBytes: Int) -> Bool {
+        slots.count + count <= Int(Limits.objectSlotsMaximum)
+            && byteCount + count * BlockObjectsLimits.slotEntryBytes + bodyBytes <= Limits.objectMaximumBytes
     }
 
     /// Takes one block, compressed if that saves at least an eighth.
@@ -90,7 +97,7 @@ public struct BlockObjectBuilder {
             throw BlockObjectError(.blockChecksum, "block \(block) does not match its checksum", slot: slot)
         }
         guard hasRoom else { throw BlockObjectError(.tooLarge, "the object is full", slot: slot) }
-        let start = bodies.writerIndex
+        let start = bodyBytes
         let encoding: SlotEncoding
         if checksum == zerosChecksum, bytes.isAllZeros {
             encoding = .zeros
@@ -126,23 +133,109 @@ public struct BlockObjectBuilder {
         guard hasRoom(forBodyBytes: stored.bytes.readableBytes) else {
             throw BlockObjectError(.tooLarge, "the object is full", slot: slot)
         }
-        let start = bodies.writerIndex
+        let start = bodyBytes
         bodies.writeImmutableBuffer(stored.bytes)
         append(block: block, version: version, checksum: stored.checksum, encoding: stored.encoding, from: start)
         return slot
+    }
+
+    /// Takes blocks that follow one another as they are, without copying them; they get slots and versions that follow one another.
+    ///
+    /// - Parameters:
+    ///   - first: The first data block.
+    ///   - firstVersion: Its version; not 0.
+    ///   - checksums: CRC-32C of each block, made when it was received; verified here.
+    ///   - bytes: The plain blocks. Those that are all zeros are left out.
+    /// - Throws: As ``add(block:version:checksum:bytes:)``; then nothing was taken.
+    public mutating func add(
+        run first: BlockID,
+        firstVersion: Version,
+        checksums: [Checksum],
+        bytes: ByteBuffer
+    ) throws(BlockObjectError) {
+        let size = Int(blockSizeBytes)
+        guard !checksums.isEmpty, bytes.readableBytes == checksums.count * size else {
+            throw BlockObjectError(.badArgument, "\(checksums.count) blocks of \(bytes.readableBytes) bytes")
+        }
+        try checkArguments(block: first, version: firstVersion)
+        try checkArguments(block: first + UInt64(checksums.count - 1), version: firstVersion)
+        guard hasRoom(forSlots: checksums.count, bodyBytes: bytes.readableBytes) else {
+            throw BlockObjectError(.tooLarge, "the object is full", slot: SlotIndex(UInt32(slots.count)))
+        }
+        var isZeros = [Bool](repeating: false, count: checksums.count)
+        for (index, checksum) in checksums.enumerated() {
+            guard let block = bytes.getSlice(at: bytes.readerIndex + index * size, length: size),
+                block.checksum == checksum
+            else {
+                let slot = SlotIndex(UInt32(slots.count + index))
+                throw BlockObjectError(
+                    .blockChecksum,
+                    "block \(first + UInt64(index)) does not match its checksum",
+                    slot: slot
+                )
+            }
+            isZeros[index] = checksum == zerosChecksum && block.isAllZeros
+        }
+        if bodies.readableBytes > 0 {
+            takePiece(bodies)
+            bodies = ByteBuffer()
+        }
+        var rest = bytes
+        var index = 0
+        while index < checksums.count {
+            // As many as are zeros, or are not.
+            let isLeftOut = isZeros[index]
+            let end = isZeros[index...].firstIndex(of: !isLeftOut) ?? checksums.count
+            let start = bodyBytes
+            guard let piece = rest.readSlice(length: (end - index) * size) else {
+                preconditionFailure("the length was tested")
+            }
+            if !isLeftOut { takePiece(piece) }
+            for position in index..<end {
+                slots.append(
+                    BlockObjectHeader.Slot(
+                        block: first + UInt64(position),
+                        version: Version(firstVersion.rawValue + UInt64(position)),
+                        checksum: checksums[position],
+                        storedChecksum: isLeftOut ? Checksum(0) : checksums[position],
+                        storedOffset: UInt32(isLeftOut ? start : start + (position - index) * size),
+                        storedCount: isLeftOut ? 0 : blockSizeBytes,
+                        encoding: isLeftOut ? .zeros : .plain
+                    )
+                )
+            }
+            index = end
+        }
+    }
+
+    private mutating func takePiece(_ piece: ByteBuffer) {
+        pieces.append(piece)
+        pieceBytes += piece.readableBytes
     }
 
     /// The object, header and bodies, ready to be put.
     ///
     /// - Throws: `.badArgument` for an object without blocks, `.duplicateBlock`.
     public func finish() throws(BlockObjectError) -> ByteBuffer {
+        var object = try header(capacity: byteCount)
+        for piece in pieces { object.writeImmutableBuffer(piece) }
+        object.writeImmutableBuffer(bodies)
+        return object
+    }
+
+    /// The object as ``finish()`` makes it, in pieces that were not copied where they were handed in as they are.
+    public func finishInPieces() throws(BlockObjectError) -> [ByteBuffer] {
+        [try header(capacity: BlockObjectsLimits.headerBytes(slotCount: slots.count))] + pieces + [bodies]
+    }
+
+    private func header(capacity: Int) throws(BlockObjectError) -> ByteBuffer {
         guard !slots.isEmpty else { throw BlockObjectError(.badArgument, "an object without blocks") }
         if let double = BlockObjectHeader.firstDouble(in: slots) {
             throw BlockObjectError(.duplicateBlock, "a block is there twice with one version", slot: double)
         }
         let headerBytes = UInt32(BlockObjectsLimits.headerBytes(slotCount: slots.count))
         precondition(byteCount <= Limits.objectMaximumBytes, "add() took a block for which there was no room")
-        var object = ByteBufferAllocator().buffer(capacity: byteCount)
+        var object = ByteBufferAllocator().buffer(capacity: capacity)
         let prefix = Prefix(
             slotCount: slots.count,
             blockSizeBytes: blockSizeBytes,
@@ -156,7 +249,6 @@ public struct BlockObjectBuilder {
             slot.moved(by: headerBytes).encode(into: &object)
         }
         object.writeChecksum(since: 0)
-        object.writeImmutableBuffer(bodies)
         return object
     }
 
@@ -182,12 +274,12 @@ public struct BlockObjectBuilder {
         encoding: SlotEncoding,
         from start: Int
     ) {
-        let count = bodies.writerIndex - start
+        let count = bodyBytes - start
         let storedChecksum =
             switch encoding {
             case .plain: checksum
             case .zeros: Checksum(0)
-            case .zlib: bodies.getSlice(at: start, length: count)?.checksum ?? Checksum(0)
+            case .zlib: bodies.getSlice(at: start - pieceBytes, length: count)?.checksum ?? Checksum(0)
             }
         slots.append(
             BlockObjectHeader.Slot(

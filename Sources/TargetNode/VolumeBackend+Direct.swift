@@ -137,17 +137,17 @@ extension VolumeBackend {
         guard let server = service.placementOfDirect(object), let client = service.objects[server] else {
             return putFailed(pack, "no object server is connected that is not drained")
         }
-        let bytes: ByteBuffer
+        let pieces: [ByteBuffer]
         do throws(BlockObjectError) {
             guard let built = try build(pack) else { return putFailed(pack, "the volume has changed") }
-            bytes = built
+            pieces = built
         } catch {
             // A block that does not agree with its checksum is refused by the owner as well, which says so.
             return putFailed(pack, "\(error)")
         }
         client.send(
             PutObject(object: object),
-            payload: [bytes],
+            payload: pieces,
             deadlineMilliseconds: TargetLimits.directPutDeadlineMilliseconds
         ) { [self] result in
             defer { runDirect() }
@@ -155,7 +155,7 @@ extension VolumeBackend {
             case .success(let answer) where answer.isOK:
                 service.directPutEnded(on: server, isDone: true)
                 guard let pack = direct?.putSucceeded(pack.number, now: service.now) else { return }
-                map(pack, server: server, sizeBytes: UInt64(bytes.readableBytes))
+                map(pack, server: server, sizeBytes: pieces.reduce(0) { $0 + UInt64($1.readableBytes) })
             case .success(let answer):
                 service.directPutEnded(on: server, isDone: false)
                 putFailed(pack, answer.error.map { "\($0)" } ?? "no reason given")
@@ -175,7 +175,7 @@ extension VolumeBackend {
         direct?.putFailed(pack.number, now: service.now)
     }
 
-    private func build(_ pack: DirectPacker<DirectCommand>.Pack) throws(BlockObjectError) -> ByteBuffer? {
+    private func build(_ pack: DirectPacker<DirectCommand>.Pack) throws(BlockObjectError) -> [ByteBuffer]? {
         guard let volume else { return nil }
         let size = volume.geometry.blockSizeBytes
         var builder = try BlockObjectBuilder(
@@ -186,20 +186,14 @@ extension VolumeBackend {
             compressor: nil
         )
         for (command, blocks) in pack.writes {
-            var rest = command.bytes
-            for offset in 0..<blocks.count {
-                guard let bytes = rest.readSlice(length: Int(size)), Int(offset) < command.checksums.count else {
-                    return nil
-                }
-                try builder.add(
-                    block: blocks.first + offset,
-                    version: pack.grant.version(of: UInt32(builder.slotCount)),
-                    checksum: command.checksums[Int(offset)],
-                    bytes: bytes
-                )
-            }
+            try builder.add(
+                run: blocks.first,
+                firstVersion: pack.grant.version(of: UInt32(builder.slotCount)),
+                checksums: command.checksums,
+                bytes: command.bytes
+            )
         }
-        return try builder.finish()
+        return try builder.finishInPieces()
     }
 
     // MARK: Maps

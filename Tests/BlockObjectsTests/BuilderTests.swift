@@ -32,6 +32,70 @@ import Testing
         }
     }
 
+    /// Runs in pieces make the same object, byte for byte, as their blocks one by one; zeros are left out of them wherever they lie.
+    @Test(arguments: 1...12 as ClosedRange<UInt64>)
+    func runsAreTakenAsTheirBlocksAre(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        let size = 512
+        var single = try builder(UInt32(size))
+        var inRuns = try builder(UInt32(size))
+        var next: UInt64 = 0
+        for _ in 0..<Int(random.next() % 6) + 1 {
+            let count = Int(random.next() % 7) + 1
+            let blocks = (0..<count).map { _ in
+                ByteBuffer(repeating: Int(random.next() % 3) == 0 ? 0 : UInt8(random.next() % 255 + 1), count: size)
+            }
+            let checksums = blocks.map { Fixtures.checksum($0) }
+            let first = BlockID(next)
+            let version = Version(next + 100)
+            for (index, block) in blocks.enumerated() {
+                try single.add(
+                    block: first + UInt64(index),
+                    version: Version(version.rawValue + UInt64(index)),
+                    checksum: checksums[index],
+                    bytes: block
+                )
+            }
+            if count == 1 {
+                try inRuns.add(block: first, version: version, checksum: checksums[0], bytes: blocks[0])
+            } else {
+                var bytes = ByteBuffer(string: "what lies before")
+                bytes.moveReaderIndex(to: bytes.writerIndex)
+                for block in blocks { bytes.writeImmutableBuffer(block) }
+                try inRuns.add(run: first, firstVersion: version, checksums: checksums, bytes: bytes)
+            }
+            next += UInt64(count + Int(random.next() % 3))
+        }
+        let object = try single.finish()
+        #expect(try inRuns.finish() == object && inRuns.byteCount == object.readableBytes)
+        var joined = ByteBuffer()
+        for piece in try inRuns.finishInPieces() { joined.writeImmutableBuffer(piece) }
+        #expect(joined == object)
+    }
+
+    @Test func I11_aRunOfWhichABlockDoesNotMatchIsNotTaken() throws {
+        var builder = try builder(512)
+        let blocks = ByteBuffer(repeating: 7, count: 3 * 512)
+        let good = Fixtures.checksum(ByteBuffer(repeating: 7, count: 512))
+        func code(_ checksums: [Checksum], _ bytes: ByteBuffer, version: UInt64 = 1) -> BlockObjectError.Code? {
+            do throws(BlockObjectError) {
+                try builder.add(run: BlockID(0), firstVersion: Version(version), checksums: checksums, bytes: bytes)
+                return nil
+            } catch {
+                return error.code
+            }
+        }
+        #expect(code([good, Checksum(1), good], blocks) == .blockChecksum)
+        #expect(code([good, good], blocks) == .badArgument)
+        #expect(code([], ByteBuffer()) == .badArgument)
+        #expect(code([good, good, good], blocks, version: 0) == .badArgument)
+        let many = Int(Limits.objectSlotsMaximum) + 1
+        let tooMany = ByteBuffer(repeating: 7, count: many * 512)
+        #expect(code([Checksum](repeating: good, count: many), tooMany) == .tooLarge)
+        #expect(builder.slotCount == 0)
+        #expect(code([good, good, good], blocks) == nil && builder.slotCount == 3)
+    }
+
     @Test func anObjectInTheMiddleOfABufferIsRead() throws {
         let object = try Fixtures.mixed(blockSize: 512).object
         var buffer = ByteBuffer(repeating: 0xEE, count: 13)
