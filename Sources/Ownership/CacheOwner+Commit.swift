@@ -2,18 +2,27 @@ public import AshlarCore
 import DequeModule
 import NIOCore
 
-// Group commit: what is ready goes to the store as one transaction as soon as a commit slot is free; while it is on its way
-// the next batch fills.
+// Group commit: what is ready goes to the store as one transaction; while it is on its way the next batch fills, and goes once it is as
+// large, or the first one is done. Nothing waits for a timer.
 extension CacheOwner {
     /// Sends a batch if something is ready and a commit slot is free.
     mutating func flush(now: MonotonicTime) {
         guard now >= noCommitBefore else { return }
-        while commitsInFlight < Limits.commitsInFlightMaximum, !ready.isEmpty || !untold.isEmpty {
+        while mayCommit, !ready.isEmpty || !untold.isEmpty {
             guard let (flight, commits) = makeBatch(now: now) else { return }
             commitsInFlight += 1
+            commandsInFlight += flight.clientCommands
             self.commits += 1
             actions.append(.commit(operation(.commit(flight)), commits))
         }
+    }
+
+    /// A transaction costs as much as several writes in it: so where initiators have many commands under way, the second one waits until it
+    /// is worth it. What the first one takes long for, as for the map of an object, counts for one or nothing.
+    private var mayCommit: Bool {
+        if commitsInFlight == 0 || ready.isEmpty { return commitsInFlight < Limits.commitsInFlightMaximum }
+        return commitsInFlight < Limits.commitsInFlightMaximum
+            && ready.count >= min(commandsInFlight, OwnerLimits.besideAnotherMinimumCommands)
     }
 
     /// Takes ready commands up to the limits of a batch; nil where nothing may go now.
@@ -65,6 +74,7 @@ extension CacheOwner {
             for other in joined { other.phase = .committing }
             flight.parts[index].commands.append(command)
             flight.parts[index].commands.append(contentsOf: joined)
+            if case .client = command.kind { flight.clientCommands += 1 }
             add(command, to: &commits[index])
             weight += command.weight
             bytes += commandBytes
@@ -201,6 +211,7 @@ extension CacheOwner {
     ) {
         guard case .commit(let flight)? = operations.removeValue(forKey: id) else { return }
         commitsInFlight -= 1
+        commandsInFlight -= flight.clientCommands
         switch result {
         case .success(let results):
             precondition(results.count == flight.parts.count, "a store answers every part of a commit")

@@ -28,6 +28,8 @@ public struct CacheOwner: ~Copyable {
         var attentions: [[NexusAttentions]] = []
         /// What nexuses know of the description with each part.
         var told: [ToldDescription?] = []
+        /// Commands of initiators in it.
+        var clientCommands = 0
     }
 
     enum Operation {
@@ -84,6 +86,8 @@ public struct CacheOwner: ~Copyable {
     // Commits.
     var ready: Deque<(volume: VolumeOwner, command: Command)> = []
     var commitsInFlight = 0
+    /// Commands of initiators in these.
+    var commandsInFlight = 0
     var noCommitBefore = MonotonicTime(0)
     /// Commits made since the start.
     public internal(set) var commits: UInt64 = 0

@@ -114,6 +114,8 @@ public enum OwnerLimits {
     static let urgentDeadDivisor: UInt64 = 2
     /// How long after a command of an initiator its server counts as in use, in nanoseconds.
     public static let busyWindow: UInt64 = 500_000_000
+    /// Commands that are ready from which on a commit is always sent beside another one.
+    static let besideAnotherMinimumCommands = 16
     /// Unmoved items looked at to choose what to move.
     public static let moveCandidates = 2_048
     /// Items evicted by one commit.

@@ -236,6 +236,49 @@ struct RuleTests {
         }
     }
 
+    @Test("a commit goes beside another one once it is as large, or large enough; else when the first is done")
+    func batchesOfOneSize() throws {
+        let bench = try Bench(blocks: 1_024)
+        let nexus = try #require(bench.login())
+        bench.holdsCommits = true
+        var block = 0
+        func write(_ count: Int) -> [Ticket] {
+            (0..<count).map { _ in
+                defer { block += 1 }
+                return bench.submit(nexus, bench.write(block * 2_048, 2_048, 1))
+            }
+        }
+        // The first goes at once, by itself, and so does the second, since it is as large.
+        var tickets = write(2)
+        #expect(bench.held.count == 2)
+        tickets += write(4)
+        #expect(bench.held.count == 2)
+        bench.release(at: 0)
+        // Beside one of a single command.
+        #expect(bench.held.count == 2)
+        tickets += write(3)
+        bench.release(at: 0)
+        // Four are on their way: three wait.
+        #expect(bench.held.count == 1)
+        tickets += write(1)
+        #expect(bench.held.count == 2)
+        tickets += write(OwnerLimits.besideAnotherMinimumCommands * 2)
+        bench.release(at: 0)
+        #expect(bench.held.count == 2)
+        tickets += write(OwnerLimits.besideAnotherMinimumCommands - 1)
+        bench.release(at: 0)
+        #expect(bench.held.count == 1)
+        tickets += write(1)
+        #expect(bench.held.count == 2)
+        tickets += write(1)
+        bench.release(at: 0)
+        bench.release(at: 0)
+        #expect(bench.held.count == 1)
+        bench.holdsCommits = false
+        bench.releaseHeld()
+        #expect(tickets.allSatisfy { bench.isDone($0) })
+    }
+
     @Test("D14: two nexuses write parts of one block and neither is lost")
     func subBlockWrites() throws {
         let bench = try Bench()
