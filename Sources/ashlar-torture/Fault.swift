@@ -65,7 +65,7 @@ struct Fault: Hashable, Sendable {
 
 /// A fault that was done.
 struct FaultDone: Sendable {
-    /// Its name, or that of the connection that was cut.
+    /// Its name, with the connection that was cut, or what was paused beside it.
     var name: String
     /// When it began, in microseconds of CLOCK_MONOTONIC.
     var time: UInt64

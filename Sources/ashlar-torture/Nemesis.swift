@@ -140,7 +140,7 @@ struct Nemesis {
         case .flip:
             guard let object = try await liveObject(), try flip(object, inHeader: random.chance(10)) else { return nil }
         case .reset, .abort, .clear:
-            guard try await manage(fault) else { return nil }
+            return try await manage(fault)
         case .terminate:
             let own = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ashlar%'"
             try await cluster.sql(own + " ORDER BY md5(pid::text || '\(random.next())') LIMIT 1")
@@ -224,23 +224,24 @@ struct Nemesis {
     }
 
     /// Has a client send a function; more often than not while a target or cache server stands still, with what others have sent to it.
-    private mutating func manage(_ fault: Fault) async throws -> Bool {
-        guard let signal = Self.functionSignals[fault.kind] else { return false }
+    ///
+    /// - Returns: The fault's name, with what stood still, for then the clients do as well; nil where nothing was done.
+    private mutating func manage(_ fault: Fault) async throws -> String? {
+        guard let signal = Self.functionSignals[fault.kind] else { return nil }
         let client = clients[random.below(clients.count)]
         // Until it listens, a signal would end it.
-        guard FileManager.default.fileExists(atPath: client.history) else { return false }
+        guard FileManager.default.fileExists(atPath: client.history) else { return nil }
         let role = ["target", "cache"][random.below(2)]
         guard random.chance(60), let still = try process(role) else {
             kill(client.pid, signal)
-            return true
+            return fault.name
         }
         kill(still, SIGSTOP)
         defer { kill(still, SIGCONT) }
-        detail = "while a \(role) stands still"
         try await Task.sleep(for: .milliseconds(50 + random.below(500)))
         kill(client.pid, signal)
         try await Task.sleep(for: .milliseconds(100 + random.below(Self.delayMaximumMilliseconds)))
-        return true
+        return "\(fault.name)-paused-\(role)"
     }
 
     /// Has a file system full for a time.
