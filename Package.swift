@@ -249,6 +249,11 @@ let package = Package(
             swiftSettings: settings
         ),
         .testTarget(
+            name: "CacheServerTests",
+            dependencies: ["CacheServer", "Ownership", "AshlarTestSupport"],
+            swiftSettings: settings
+        ),
+        .testTarget(
             name: "ObjectServerTests",
             dependencies: [
                 "ObjectServer", "ObjectStore", "BlockObjects", "AshlarCore", "RPC", "Transport", nioCore, nioPosix,

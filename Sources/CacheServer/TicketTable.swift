@@ -30,8 +30,9 @@ struct TicketTable<Waiter> {
     /// Who waits for a ticket, and does so no more; nil where nobody does.
     mutating func take(_ ticket: Ticket) -> Waiter? {
         let slot = Int(ticket.rawValue & (1 << Self.slotBits - 1))
-        guard slot < slots.count, slots[slot].ticket == ticket.rawValue else { return nil }
-        let waiter = slots[slot].waiter
+        guard slot < slots.count, slots[slot].ticket == ticket.rawValue, let waiter = slots[slot].waiter else {
+            return nil
+        }
         slots[slot] = (0, nil)
         free.append(UInt32(slot))
         return waiter
