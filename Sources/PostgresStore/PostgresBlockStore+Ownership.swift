@@ -71,8 +71,13 @@ extension PostgresBlockStore {
         server: CacheServerID,
         completion: @escaping @Sendable (Result<TakeoverResult, StoreFailure>) -> Void
     ) {
-        Takeover(lane: takeoverLane, volume: volume, server: server, completion: completion)
-            .begin(attempts: PostgresStoreLimits.takeoverAttemptsMaximum)
+        Takeover(
+            lane: takeoverLane,
+            volume: volume,
+            server: server,
+            lockTimeoutMilliseconds: takeoverLockTimeoutMilliseconds,
+            completion: completion
+        ).begin(attempts: PostgresStoreLimits.takeoverAttemptsMaximum)
     }
 
     /// See ``BlockStore/relinquish(volume:epoch:server:successor:completion:)``.
@@ -215,6 +220,7 @@ private struct Takeover: Sendable {
     let lane: Lane
     let volume: VolumeID
     let server: CacheServerID
+    let lockTimeoutMilliseconds: Int
     let completion: @Sendable (Result<TakeoverResult, StoreFailure>) -> Void
 
     /// Looks first, so that a living owner is not made to wait by the lock.
@@ -258,7 +264,7 @@ private struct Takeover: Sendable {
             isChange: true,
             calls: { _ in
                 var timeout = Call(Statements.setLockTimeout)
-                timeout.add(String(PostgresStoreLimits.takeoverLockTimeoutMilliseconds))
+                timeout.add(String(lockTimeoutMilliseconds))
                 return [
                     Call(Statements.begin), timeout, Call(Statements.lockExclusive, number),
                     Call(Statements.lockOwnerLease, number, Int64(server)),

@@ -29,11 +29,13 @@ public final class PostgresBlockStore: BlockStore {
     let logger: Logger
     /// What is known of the server, and whether it can be used.
     let watch: ServerWatch
+    let takeoverLockTimeoutMilliseconds: Int
 
     /// Starts the threads. Nothing is sent before the first request.
     public init(_ configuration: PostgresConfiguration, logger: Logger) {
         let watch = ServerWatch(memory: configuration.memory, logger: logger)
         self.watch = watch
+        takeoverLockTimeoutMilliseconds = configuration.takeoverLockTimeoutMilliseconds
         func lane(
             _ name: String,
             _ statements: [Statement],

@@ -25,6 +25,8 @@ public struct PostgresConfiguration: Sendable {
     package var faults: FaultPlan?
     /// Frames that may be put into a segment of the journal; fewer in tests.
     package var journalSegmentFrames = JournalLayout.segmentFrames
+    /// How long a takeover waits for the transactions of the old epoch before it ends them; longer in tests.
+    package var takeoverLockTimeoutMilliseconds = PostgresStoreLimits.takeoverLockTimeoutMilliseconds
 
     /// A connection string and what goes with it.
     public init(

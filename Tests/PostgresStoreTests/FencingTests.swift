@@ -6,9 +6,13 @@ import Testing
 /// Leases, takeovers, and the guard of epochs.
 @Suite(.enabled(if: TestCluster.isAvailable, "PostgreSQL 15 or newer is not installed"))
 struct FencingTests {
-    /// Another process with its own registration, to which the fixture's server has left its leases.
-    private func successor(of fixture: Fixture) async throws -> (store: PostgresBlockStore, server: CacheServerID) {
-        let store = fixture.secondStore()
+    /// Another process with its own registration, to which the fixture's server has left its leases; see
+    /// ``Fixture/secondStore(lockTimeoutMilliseconds:)``.
+    private func successor(
+        of fixture: Fixture,
+        lockTimeoutMilliseconds: Int? = nil
+    ) async throws -> (store: PostgresBlockStore, server: CacheServerID) {
+        let store = fixture.secondStore(lockTimeoutMilliseconds: lockTimeoutMilliseconds)
         let server = try await ask {
             store.registerServer(name: "b", endpoint: "b:7401", leaseMilliseconds: 600_000, completion: $0)
         }
@@ -51,7 +55,8 @@ struct FencingTests {
 
     @Test func i3WriteFirstThenFenceWaitsForIt() async throws {
         let fixture = try await Fixture()
-        let (store, server) = try await successor(of: fixture)
+        // However slow the machine is, the transaction is not ended because of it.
+        let (store, server) = try await successor(of: fixture, lockTimeoutMilliseconds: 110_000)
         defer { store.shutdown() }
         // A transaction of the old epoch that has its lock and has checked its epoch, but is not finished.
         let old = try fixture.connect()
@@ -65,7 +70,12 @@ struct FencingTests {
             [.int(fixture.volume.rawValue), .int(Int64(fixture.epoch.rawValue))]
         )
         async let ownership = Fixture.own(store, fixture.volume, server)
-        try await Task.sleep(for: .milliseconds(200))
+        try await until("the takeover waits for the lock") {
+            let waiting =
+                "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+                + "WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted"
+            return try fixture.number(waiting) == 1
+        }
         #expect(try fixture.number("SELECT epoch FROM volume_epochs") == Int64(fixture.epoch.rawValue))
         try old.script("COMMIT")
         #expect(try await ownership.epoch > fixture.epoch)

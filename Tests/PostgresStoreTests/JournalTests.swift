@@ -77,7 +77,8 @@ struct JournalTests {
         #expect(try await cleanAll(fixture) == (0, 0))
         #expect(try fixture.number(filling) == first)
         try await endSessions(fixture)
-        try await fixture.commit { $0.writes = [write(2, 2)] }
+        // The store may not have noticed yet.
+        try await until("it is connected again") { (try? await fixture.commit { $0.writes = [write(2, 2)] }) != nil }
         #expect(try fixture.number("SELECT count(*) FROM journal_segments WHERE state = 'filling'") == 2)
         _ = try await cleanAll(fixture)
         #expect(try fixture.number("SELECT count(*) FROM journal_segments WHERE state = 'filling'") == 1)

@@ -295,7 +295,13 @@ final class Fixture: Sendable {
     func connect() throws -> PostgresConnection { try PostgresConnection(configuration) }
 
     /// A second store on the same database, as of another process.
-    func secondStore() -> PostgresBlockStore { PostgresBlockStore(configuration, logger: quiet) }
+    ///
+    /// - Parameter lockTimeoutMilliseconds: How long its takeovers wait for what others have not finished; nil: as in production.
+    func secondStore(lockTimeoutMilliseconds: Int? = nil) -> PostgresBlockStore {
+        var configuration = configuration
+        if let lockTimeoutMilliseconds { configuration.takeoverLockTimeoutMilliseconds = lockTimeoutMilliseconds }
+        return PostgresBlockStore(configuration, logger: quiet)
+    }
 
     func part() -> VolumeCommit { VolumeCommit(volume: volume, epoch: epoch) }
 
