@@ -65,6 +65,14 @@ public enum Failpoint: String, Sendable, CaseIterable {
     case cacheScrubObjectsTaken = "cache.scrub-objects-taken"
     /// How objects were found is recorded; the agent has not been told.
     case cacheScrubObjectsDone = "cache.scrub-objects-done"
+    /// A session has a segment of the journal to fill; the server does not know, and has put nothing there.
+    case cacheSegmentClaimed = "cache.segment-claimed"
+    /// Segments whose sessions are gone are sealed, and what is in use of one is counted; nothing has been taken out of it.
+    case cacheSegmentSealed = "cache.segment-sealed"
+    /// Bytes of items have been put into another segment; theirs may still be full of them.
+    case cacheItemsRelocated = "cache.items-relocated"
+    /// A segment is truncated and free; the server that cleans does not know.
+    case cacheSegmentTruncated = "cache.segment-truncated"
     /// What a target reports of itself is recorded; it has no answer.
     case cacheTargetReported = "cache.target-reported"
     /// A part of the rows of a volume that is being deleted is gone; the control role has not been told.

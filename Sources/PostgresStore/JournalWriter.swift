@@ -1,3 +1,4 @@
+import Failpoints
 import Ownership
 
 /// Where the bytes of a batch lie in the journal: in frames that follow one another.
@@ -59,6 +60,7 @@ final class JournalWriter: @unchecked Sendable {
             isChange: true,
             isCounted: false,
             calls: { _ in [Call(Statements.claimSegment, old, room)] },
+            failpoints: JobFailpoints(done: .cacheSegmentClaimed),
             finish: { self.claimed($0, room, lane) }
         )
     }

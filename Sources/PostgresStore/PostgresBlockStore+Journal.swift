@@ -1,3 +1,4 @@
+import Failpoints
 public import Ownership
 
 /// What a step of cleaning the journal has done.
@@ -32,12 +33,23 @@ extension PostgresBlockStore {
                 guard result.count == 1 else {
                     throw StoreFailure.broken("the journal's cleaning does not say what it did")
                 }
-                return JournalCleaning(
+                let step = JournalCleaning(
                     isDone: try result.bool(0, 0),
                     relocatedBlocks: try result.unsigned(0, 1),
                     emptiedSegments: try result.unsigned(0, 2)
                 )
+                step.failpoint?.reach()
+                return step
             }
         )
+    }
+}
+
+extension JournalCleaning {
+    /// What is durable with the step; nil where it found nothing to do.
+    fileprivate var failpoint: Failpoint? {
+        if emptiedSegments > 0 { return .cacheSegmentTruncated }
+        if relocatedBlocks > 0 { return .cacheItemsRelocated }
+        return isDone ? nil : .cacheSegmentSealed
     }
 }

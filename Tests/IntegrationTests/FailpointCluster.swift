@@ -266,6 +266,33 @@ final class FailpointCluster: Sendable {
         ).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
+    /// Has a session hold the lock that a reader of a table takes; see ``letGo(_:)``.
+    func hold(_ table: String) async throws -> BackgroundProcess {
+        let statements = "BEGIN; LOCK TABLE \(table) IN ACCESS SHARE MODE; SELECT pg_sleep(600)"
+        let process = try BackgroundProcess(
+            "psql",
+            ["-X", "-q", "-d", postgres.localDSN(user: "postgres"), "-c", statements],
+            environment: ["PGAPPNAME": Self.reader]
+        )
+        let held = """
+            SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+            WHERE a.application_name = '\(Self.reader)' AND l.relation = '\(table)'::regclass AND l.granted
+            """
+        _ = try await ProcessRunner.eventually("\(table) is being read", timeout: Self.patience) { () -> Bool? in
+            try await self.sql(held) == "1" ? true : nil
+        }
+        return process
+    }
+
+    /// Ends what ``hold(_:)`` has begun.
+    func letGo(_ process: BackgroundProcess) async throws {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '\(Self.reader)'"
+        _ = try await sql(end)
+        _ = try await process.wait(timeout: Self.patience)
+    }
+
+    private static let reader = "reader"
+
     /// A request to the control role.
     func api(_ method: String, _ path: String, _ body: String? = nil) async throws -> (status: Int, body: String) {
         var request = HTTPClientRequest(url: "https://127.0.0.1:\(port(.control))\(path)")
@@ -285,6 +312,14 @@ final class FailpointCluster: Sendable {
         let answer = try await api(method, path, body)
         guard (200..<300).contains(answer.status) else { throw ProcessFailure("\(method) \(path): \(answer)") }
         return answer.body
+    }
+
+    /// Whether the cache server says itself that it serves a volume.
+    func serves(_ volume: String) async throws -> Bool {
+        let text = try await granted("GET", "/v1/caches")
+        let list = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
+        let volumes = (list?["caches"] as? [[String: Any]] ?? []).flatMap { $0["volumes"] as? [[String: Any]] ?? [] }
+        return volumes.contains { $0["name"] as? String == volume }
     }
 
     /// Runs a job of the control role to its end; returns its document.

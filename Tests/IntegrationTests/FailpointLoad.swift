@@ -20,8 +20,10 @@ final class FailpointLoad: Sendable {
 
     /// What a volume's region of one run of writes has, in sectors of 512 bytes.
     private static let regionSectors: UInt64 = 64
-    /// How long an agent is waited for before it is started anew, which makes all of its jobs due.
+    /// How long an agent is waited for before it is started anew, which makes all of its jobs due; each one is waited for half as long
+    /// again as the one before, so that a slow machine comes there as well.
     private static let agentPatience: Duration = .milliseconds(1_300)
+    private static let agentPatienceMaximum: Duration = .seconds(6)
     /// What a killed process may leave behind: it is collected.
     private static let leftovers: Set<String> = ["object-unknown", "orphan-intent"]
 
@@ -56,12 +58,14 @@ final class FailpointLoad: Sendable {
         do {
             let clock = ContinuousClock()
             var began = clock.now
+            var patience = Self.agentPatience
             try await cluster.death(of: node, at: point) {
                 try await trigger()
-                guard node == .agent || restartingAgent, clock.now - began > Self.agentPatience else { return }
-                began = clock.now
+                guard node == .agent || restartingAgent, clock.now - began > patience else { return }
+                patience = min(patience * 3 / 2, Self.agentPatienceMaximum)
                 if point.rawValue.contains("scrub") { try await self.makeScrubDue() }
                 try await self.cluster.restartAgent(at: node == .agent ? point : nil)
+                began = clock.now
             }
             try await cluster.start(node)
         } catch {

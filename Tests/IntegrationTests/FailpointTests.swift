@@ -240,9 +240,18 @@ extension IntegrationTests {
             case .cacheDescriptionTold: try await resize(cluster, load)
             case .cacheRemainsForgotten: try await shrink(cluster, load)
             case .cacheVolumeDeletionStepped: try await delete(.cache, at: point, cluster, load)
+            case .cacheItemsRelocated, .cacheSegmentTruncated: try await empty(point, cluster, load)
             case .cacheVolumeRelinquished: try await handOver(cluster, load)
             case .cacheStopAnnounced, .cacheLeasesReleased:
-                try await load.crash(.cache, at: point) { cluster.send(SIGTERM, to: .cache) }
+                // One that serves nothing yet has nothing to announce.
+                let isServing = NIOLockedValueBox(false)
+                try await load.crash(.cache, at: point) {
+                    if !isServing.withLockedValue({ $0 }) {
+                        guard try await cluster.serves("demo") else { return }
+                        isServing.withLockedValue { $0 = true }
+                    }
+                    cluster.send(SIGTERM, to: .cache)
+                }
             default:
                 try await load.crash(.cache, at: point, restartingAgent: true)
             }
@@ -316,21 +325,63 @@ extension IntegrationTests {
             let isAsked = NIOLockedValueBox(false)
             try await load.crash(node, at: point) {
                 guard !isAsked.withLockedValue({ $0 }) else { return }
-                isAsked.withLockedValue { $0 = true }
                 // The control role does not answer where it is the one that dies.
-                _ = try? await cluster.api("DELETE", "/v1/volumes/\(name)?force=true")
+                let answer = try? await cluster.api("DELETE", "/v1/volumes/\(name)?force=true")
+                if let answer, (200..<300).contains(answer.status) { isAsked.withLockedValue { $0 = true } }
             }
             _ = try await ProcessRunner.eventually("\(name) is deleted", timeout: .seconds(60)) { () -> Bool? in
                 try await cluster.api("GET", "/v1/volumes/\(name)").status == 404 ? true : nil
             }
         }
 
+        /// Leaves a segment of the journal of which next to nothing is in use, so that the next server empties it.
+        private func empty(_ point: Failpoint, _ cluster: FailpointCluster, _ load: FailpointLoad) async throws {
+            let name = "kept-\(point.rawValue.filter { $0.isLetter })"
+            let url = try await cluster.create(name, mebibytes: 16)
+            let policy = #"{"policy":{"cachedBytesMaximum":\#(16 << 20)}}"#
+            try await cluster.granted("PATCH", "/v1/volumes/\(name)", policy)
+            let others = "SELECT count(*) FROM block_items i JOIN volumes v ON v.id = i.volume_id WHERE v.name = 'demo'"
+            // Where no more than an eighth of it is in use.
+            let sparse = """
+                SELECT s.segment FROM journal_segments s
+                JOIN (SELECT segment, sum(cardinality(blocks)) AS blocks FROM journal_batches GROUP BY 1) b USING (segment)
+                JOIN (SELECT segment, count(*) AS live FROM block_items GROUP BY 1) u USING (segment)
+                JOIN block_items i USING (segment) JOIN volumes v ON v.id = i.volume_id
+                WHERE v.name = '\(name)' AND s.state = 'filling' AND u.live * 8 <= b.blocks
+                """
+            // Another connection may have been given the block than those that were given all the others.
+            let segment = try await ProcessRunner.eventually("little of a segment is in use", timeout: .seconds(90)) {
+                () -> Int? in
+                try await cluster.io(load.url, ["write -P 0x6a 32M 1M"])
+                try await cluster.io(url, ["write -P 0x6b 0 4k"])
+                try await cluster.moveAll("demo")
+                _ = try await ProcessRunner.eventually("what was moved is evicted", timeout: .seconds(60)) {
+                    () -> Bool? in
+                    try await cluster.sql(others) == "0" ? true : nil
+                }
+                return Int(try await cluster.sql(sparse))
+            }
+            // Who reads a segment keeps it from being truncated, not from being emptied.
+            let reader = try await point == .cacheItemsRelocated ? cluster.hold("block_journal_\(segment)") : nil
+            try await load.crash(.cache, at: point)
+            try await cluster.io(url, ["read -P 0x6b 0 4k"])
+            if let reader { try await cluster.letGo(reader) }
+            let left = "SELECT count(*) FROM journal_segments WHERE state = 'emptying'"
+            _ = try await ProcessRunner.eventually("the segments are empty", timeout: .seconds(60)) { () -> Bool? in
+                try await cluster.sql(left) == "0" ? true : nil
+            }
+            try await cluster.io(url, ["read -P 0x6b 0 4k"])
+        }
+
         private func handOver(_ cluster: FailpointCluster, _ load: FailpointLoad) async throws {
-            try await cluster.start(.successor)
             let isAsked = NIOLockedValueBox(false)
             try await load.crash(.cache, at: .cacheVolumeRelinquished) {
                 guard !isAsked.withLockedValue({ $0 }) else { return }
+                // It has something to give away only once it serves: until then another one must not be there, which would take
+                // everything over while this one starts, and keep it, since a server that starts again and again gets nothing.
+                guard try await cluster.serves("demo") else { return }
                 isAsked.withLockedValue { $0 = true }
+                try await cluster.start(.successor)
                 try await cluster.granted("PATCH", "/v1/caches/cache", #"{"draining":true}"#)
             }
             try await cluster.granted("PATCH", "/v1/caches/cache", #"{"draining":false}"#)
