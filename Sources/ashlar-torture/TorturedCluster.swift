@@ -37,8 +37,9 @@ final class TorturedCluster {
     /// What items of the volume the cache keeps: far less than clients write, so that they read objects.
     static let cachedBytes = "2M"
     static let objectServers = 2
-    /// How long a pass of the scrub may take, or a last move.
-    static let scrubTimeout = Duration.seconds(120)
+    /// How long two passes of the scrub may take, or a last move: longer than the 120 s for which a piece stays with an agent that was
+    /// killed with it.
+    static let scrubTimeout = Duration.seconds(300)
 
     let program: String
     let data: String
