@@ -377,6 +377,8 @@ final class Cluster {
         case .fetchSlot(let id, let extent, _): fetch(id, extent, at: index, generation)
         case .loadRegion(let id, _, let range):
             ask(index, generation, { $0.loadRegion(volume, range) }) { $0.regionLoaded(id, $1, now: $2) }
+        case .countVolume(let id, _):
+            ask(index, generation, { $0.countVolume(volume) }) { $0.volumeCounted(id, $1, now: $2) }
         case .surveyMap(let id, _, let range, let runs):
             let rows = OwnerLimits.mapStatusRowsMaximum
             ask(index, generation, { $0.surveyMap(volume, range, rowsMaximum: rows, runsMaximum: runs) }) {

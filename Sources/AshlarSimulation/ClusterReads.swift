@@ -42,7 +42,7 @@ extension Cluster {
         }
         read.runs = runs
         var index = 0
-        var rest = payload[...]
+        var rest = payload.reduce(into: ByteBuffer()) { $0.writeImmutableBuffer($1) }
         let isSlow = !isQuiet && generator.below(12) == 0
         for run in runs {
             let start = index
@@ -54,7 +54,7 @@ extension Cluster {
                 }
             case .bytes(let checksums):
                 for (block, checksum) in zip(start..<index, checksums) {
-                    guard let bytes = rest.popFirst(), bytes.testChecksum == checksum else {
+                    guard let bytes = rest.readSlice(length: blockBytes), bytes.testChecksum == checksum else {
                         self.count("damaged read")
                         return fail(read, session)
                     }

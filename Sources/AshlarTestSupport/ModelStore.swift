@@ -146,15 +146,6 @@ public struct ModelStore {
         volume.epoch = Epoch(volume.epoch.rawValue + 1)
         volume.owner = server
         volumes[id] = volume
-        let size = UInt64(volume.description.geometry.blockSizeBytes)
-        let sizeBytes = volume.description.geometry.sizeBytes
-        let served = BlockRange(
-            first: BlockID(0),
-            count: min(sizeBytes, volume.description.zeroFromBytes ?? sizeBytes) / size
-        )
-        let items = volume.items.filter { served.contains($0.key) }
-        let unmoved = items.values.filter { !$0.isMoved }.count
-        let extents = volume.extents.extents.filter { $0.blocks.overlaps(served) }
         return .owned(
             Ownership(
                 description: volume.description,
@@ -162,13 +153,26 @@ public struct ModelStore {
                 firstVersion: defect == .versionsStartAgain ? Version(1) : volume.firstVersion,
                 firstNexus: volume.firstNexus,
                 nexuses: volume.nexuses.values.sorted { $0.number < $1.number },
-                unmovedBytes: UInt64(unmoved) * size,
-                unmovedItems: UInt64(unmoved),
-                cachedBytes: UInt64(items.count) * size,
-                objectBytes: extents.reduce(0) { $0 + $1.blocks.intersection(served).count } * size,
                 unit: volume.unit,
                 told: volume.told
             )
+        )
+    }
+
+    /// See ``BlockStore/countVolume(volume:completion:)``.
+    public func countVolume(_ id: VolumeID) -> VolumeCounts {
+        guard let volume = volumes[id] else { return VolumeCounts(unmovedItems: 0, items: 0, objectBlocks: 0) }
+        let sizeBytes = volume.description.geometry.sizeBytes
+        let served = BlockRange(
+            first: BlockID(0),
+            count: min(sizeBytes, volume.description.zeroFromBytes ?? sizeBytes)
+                / UInt64(volume.description.geometry.blockSizeBytes)
+        )
+        let items = volume.items.filter { served.contains($0.key) }
+        return VolumeCounts(
+            unmovedItems: UInt64(items.values.count { !$0.isMoved }),
+            items: UInt64(items.count),
+            objectBlocks: volume.extents.extents.reduce(0) { $0 + $1.blocks.intersection(served).count }
         )
     }
 

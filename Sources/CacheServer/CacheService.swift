@@ -235,6 +235,8 @@ final class CacheService {
                 range: range,
                 completion: event(.reads) { $0.core.regionLoaded(id, $1, now: $2) }
             )
+        case .countVolume(let id, let volume):
+            store.countVolume(volume: volume, completion: event(.takeovers) { $0.core.volumeCounted(id, $1, now: $2) })
         case .surveyMap(let id, let volume, let range, let runs):
             store.surveyMap(
                 volume: volume,

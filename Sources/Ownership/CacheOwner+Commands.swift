@@ -324,7 +324,7 @@ extension CacheOwner {
         guard holdsLease(now: now) else { return park(command, of: volume) }
         let blocks = volume.geometry.blocks(touching: range)
         var runs: [ReadRun] = []
-        var payload: [ByteBuffer] = []
+        var payload = ReadPayload()
         var missing: [BlockID] = []
         var checksums: [Checksum] = []
         var fromObjects: [Extent] = []
@@ -335,8 +335,8 @@ extension CacheOwner {
         var block = blocks.first
         while block < blocks.end {
             switch volume.image.content(of: block) {
-            case .bytes(let bytes, let checksum):
-                payload.append(bytes)
+            case .bytes(let place, let checksum):
+                payload.append(place, of: volume.image.slab, blocksLeft: Int(blocks.end - block))
                 checksums.append(checksum)
             case .notInMemory:
                 if let bytes = command.fetched[block], let item = volume.image.item(block) {
@@ -365,7 +365,7 @@ extension CacheOwner {
             return
         }
         endBytes()
-        answer(command, .read(stamp(volume, now), runs, payload: payload))
+        answer(command, .read(stamp(volume, now), runs, payload: payload.buffers))
         if volume.description.policy.readFill != .never {
             for extent in fromObjects { noteObjectRead(extent, of: volume) }
         }
@@ -427,7 +427,7 @@ extension CacheOwner {
                     block: piece.block,
                     version: volume.takeVersion(),
                     checksum: checksum,
-                    bytes: piece.bytes.compacted
+                    bytes: piece.bytes
                 )
             )
         }
@@ -630,6 +630,29 @@ extension CommandOperation {
         case .mapStatus: .mapped(stamp, [])
         case .write, .direct, .zero, .compareAndWrite, .orWrite, .copy, .check, .unit: .done(stamp)
         }
+    }
+}
+
+/// The bytes of a read, in buffers that hold several blocks each.
+private struct ReadPayload {
+    private(set) var buffers: [ByteBuffer] = []
+    /// Whether the last buffer is one of those that are filled here.
+    private var isFilling = false
+
+    /// Adds a block that is in memory; `blocksLeft` of the command are to come at most, with this one.
+    mutating func append(_ place: BlockSlab.Place, of slab: BlockSlab, blocksLeft: Int) {
+        if !isFilling || buffers[buffers.count - 1].writableBytes < slab.blockBytes {
+            let bytes = min(blocksLeft * slab.blockBytes, max(OwnerLimits.readBufferBytes, slab.blockBytes))
+            buffers.append(ByteBufferAllocator().buffer(capacity: bytes))
+            isFilling = true
+        }
+        slab.append(place, to: &buffers[buffers.count - 1])
+    }
+
+    /// Adds a block that was fetched for the command.
+    mutating func append(_ bytes: ByteBuffer) {
+        buffers.append(bytes)
+        isFilling = false
     }
 }
 

@@ -360,23 +360,15 @@ extension CacheOwner {
         guard let region = volume.image.region(MemoryImage.regionIndex(of: write.block)), !region.isLoading else {
             preconditionFailure("a write pins its regions")
         }
-        if let old = region.items[write.block] {
+        let old = region.put(write, isMoved: false, isVisited: true)
+        if let old {
             if old.isMoved { countUnmoved(1, of: volume) }
-            if let bytes = old.bytes { account(-bytes.readableBytes, to: volume) }
         } else {
-            if region.extents.extent(holding: write.block) == nil { volume.setMapped(volume.mappedBlocks + 1) }
+            if !region.extents.holds(write.block) { volume.setMapped(volume.mappedBlocks + 1) }
             countUnmoved(1, of: volume)
             volume.cachedItems += 1
-            account(OwnerLimits.imageItemBytes, to: volume)
         }
-        region.items[write.block] = CachedItem(
-            version: write.version,
-            checksum: write.checksum,
-            isMoved: false,
-            isVisited: true,
-            bytes: write.bytes
-        )
-        noteBytes(of: write.block, version: write.version, count: write.bytes.readableBytes, volume: volume)
+        account(of: write, in: region, since: old, to: volume)
     }
 
     private mutating func applyFill(_ write: ItemWrite, to volume: VolumeOwner) {
@@ -385,20 +377,30 @@ extension CacheOwner {
             let region = volume.image.region(MemoryImage.regionIndex(of: write.block)), !region.isLoading,
             region.items[write.block] == nil
         else { return }
-        account(OwnerLimits.imageItemBytes, to: volume)
-        region.items[write.block] = CachedItem(
-            version: write.version,
-            checksum: write.checksum,
-            isMoved: true,
-            isVisited: false,
-            bytes: write.bytes
-        )
-        noteBytes(of: write.block, version: write.version, count: write.bytes.readableBytes, volume: volume)
+        let old = region.put(write, isMoved: true, isVisited: false)
+        account(of: write, in: region, since: old, to: volume)
+    }
+
+    /// Counts what an item that was entered takes in memory.
+    private mutating func account(
+        of write: ItemWrite,
+        in region: Region,
+        since old: CachedItem?,
+        to volume: VolumeOwner
+    ) {
+        if old?.isInMemory != true { account(write.bytes.readableBytes, to: volume) }
+        if old == nil { account(OwnerLimits.imageItemBytes, to: volume) }
+        noteBytes(of: region, volume)
     }
 
     private mutating func remove(_ block: BlockID, from region: Region, of volume: VolumeOwner) {
-        guard let old = region.items.removeValue(forKey: block) else { return }
-        account(-(OwnerLimits.imageItemBytes + (old.bytes?.readableBytes ?? 0)), to: volume)
+        guard let old = region.removeItem(block) else { return }
+        forget(old, of: volume)
+    }
+
+    /// Counts an item out that was removed.
+    private mutating func forget(_ old: CachedItem, of volume: VolumeOwner) {
+        account(-(OwnerLimits.imageItemBytes + (old.isInMemory ? Int(volume.blockBytes) : 0)), to: volume)
         if volume.cachedItems > 0 { volume.cachedItems -= 1 }
         if !old.isMoved { countUnmoved(-1, of: volume) }
     }
@@ -411,13 +413,7 @@ extension CacheOwner {
             mapped += region.mappedBlocks(in: range)
             volume.deadBlocks += region.extents.cut(range)
             accountExtents(of: region, volume)
-            if range.count < UInt64(region.items.count) {
-                for offset in 0..<range.count { remove(range.first + offset, from: region, of: volume) }
-            } else {
-                for block in Array(region.items.keys) where range.contains(block) {
-                    remove(block, from: region, of: volume)
-                }
-            }
+            region.removeItems(in: range) { forget($0, of: volume) }
         }
     }
 
@@ -452,7 +448,7 @@ extension CacheOwner {
     private mutating func applyReturn(of block: BlockID, to volume: VolumeOwner) {
         countUnmoved(1, of: volume)
         guard let region = volume.image.region(MemoryImage.regionIndex(of: block)), !region.isLoading else { return }
-        region.items[block]?.isMoved = false
+        region.setMoved(false, block)
     }
 
     /// Enters a map that the store has made; returns the number of slots mapped.
@@ -490,7 +486,7 @@ extension CacheOwner {
                 // A version that two agents moved is counted once, where memory knows.
                 if let region, !region.isLoading, let item = region.items[slot.block] {
                     if !item.isMoved { countUnmoved(-1, of: volume) }
-                    region.items[slot.block]?.isMoved = true
+                    region.setMoved(true, slot.block)
                 } else {
                     countUnmoved(-1, of: volume)
                 }

@@ -92,15 +92,7 @@ extension CacheOwner {
         case .success(let rows):
             // Behind the end lies what a volume that shrank has left: it will be gone before the volume grows.
             let inside = BlockRange(first: BlockID(0), count: volume.geometry.blockCount)
-            for row in rows.items where inside.contains(row.block) {
-                region.items[row.block] = CachedItem(
-                    version: row.version,
-                    checksum: row.checksum,
-                    isMoved: row.isMoved,
-                    isVisited: false,
-                    bytes: nil
-                )
-            }
+            region.load(rows.items.prefix { inside.contains($0.block) })
             account(OwnerLimits.imageItemBytes * region.items.count, to: volume)
             region.extents = ExtentList(
                 rows.extents.filter { $0.blocks.overlaps(inside) }.map { $0.clipped(to: inside) }
@@ -130,7 +122,7 @@ extension CacheOwner {
         var missing: [BlockID] = []
         for block in blocks where command.fetched[block] == nil {
             switch volume.image.content(of: block) {
-            case .bytes(let bytes, _): command.fetched[block] = bytes
+            case .bytes(let place, _): command.fetched[block] = volume.image.slab.bytes(at: place)
             case .zeros:
                 command.fetched[block] = ByteBuffer(repeating: 0, count: Int(volume.geometry.blockSizeBytes))
             case .notInMemory: missing.append(block)
@@ -194,12 +186,11 @@ extension CacheOwner {
     private mutating func keep(_ item: ItemBytes, of volume: VolumeOwner) {
         guard
             let region = volume.image.region(MemoryImage.regionIndex(of: item.row.block)), !region.isLoading,
-            var cached = region.items[item.row.block], cached.version == item.row.version, cached.bytes == nil
+            let cached = region.items[item.row.block], cached.version == item.row.version, !cached.isInMemory
         else { return }
-        cached.bytes = item.bytes
-        cached.isVisited = true
-        region.items[item.row.block] = cached
-        noteBytes(of: item.row.block, version: cached.version, count: item.bytes.readableBytes, volume: volume)
+        region.keep(item.bytes, of: item.row.block)
+        account(item.bytes.readableBytes, to: volume)
+        noteBytes(of: region, volume)
     }
 
     /// An object server returned a block, or said why not.
@@ -233,6 +224,39 @@ extension CacheOwner {
         }
     }
 
+    /// Has what there is of a volume counted.
+    mutating func count(_ volume: VolumeOwner) {
+        let before = VolumeCounts(
+            unmovedItems: volume.unmovedItems,
+            items: volume.cachedItems,
+            objectBlocks: volume.mappedBlocks
+        )
+        actions.append(.countVolume(operation(.count(volume, before: before)), volume.id))
+    }
+
+    /// The store counted what there is of a volume: all that was committed before it was asked is in it. The numbers are that and what
+    /// has come since.
+    public mutating func volumeCounted(
+        _ id: OperationID,
+        _ result: Result<VolumeCounts, StoreFailure>,
+        now: MonotonicTime
+    ) {
+        guard case .count(let volume, let before)? = operations.removeValue(forKey: id), !volume.isLost else { return }
+        func sum(_ counted: UInt64, _ current: UInt64, _ before: UInt64) -> UInt64 {
+            counted + current - min(before, counted + current)
+        }
+        switch result {
+        case .success(let counts):
+            volume.isCounted = true
+            setUnmoved(sum(counts.unmovedItems, volume.unmovedItems, before.unmovedItems), of: volume)
+            volume.cachedItems = sum(counts.items, volume.cachedItems, before.items)
+            // Moved items lie in extents as well.
+            let mapped = counts.objectBlocks + counts.unmovedItems
+            volume.setMapped(sum(mapped, volume.mappedBlocks, before.objectBlocks))
+        case .failure: schedule(.count(volume), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
+        }
+    }
+
     // MARK: Memory
 
     mutating func account(_ bytes: Int, to volume: VolumeOwner) {
@@ -242,51 +266,36 @@ extension CacheOwner {
 
     /// Brings what a region's extents are counted for up to date.
     mutating func accountExtents(of region: Region, _ volume: VolumeOwner) {
-        let bytes = region.extents.extents.count * OwnerLimits.imageExtentBytes
-        account(bytes - region.extentBytes, to: volume)
-        region.extentBytes = bytes
+        account((region.extents.count - Int(region.countedExtents)) * OwnerLimits.imageExtentBytes, to: volume)
+        region.countedExtents = Int32(region.extents.count)
     }
 
-    /// Throws entries out of the drop queue whose bytes have been replaced or removed, each time it has doubled.
-    private mutating func tidyDropQueue() {
-        guard dropQueue.count > dropQueueBound else { return }
-        var kept: Deque<DropEntry> = []
-        for entry in dropQueue {
-            guard
-                let volume = owned(entry.volume), volume.epoch == entry.epoch,
-                let item = volume.image.item(entry.block), item.version == entry.version, item.bytes != nil
-            else { continue }
-            kept.append(entry)
-        }
-        dropQueue = kept
-        dropQueueBound = max(OwnerLimits.dropQueueMinimum, 2 * dropQueue.count)
+    /// Has the bytes of a region dropped in its turn. A queue of regions takes a thousandth of what one of blocks would.
+    mutating func noteBytes(of region: Region, _ volume: VolumeOwner) {
+        guard !region.isInDropQueue else { return }
+        region.isInDropQueue = true
+        dropQueue.append((volume, region))
     }
 
-    mutating func noteBytes(of block: BlockID, version: Version, count: Int, volume: VolumeOwner) {
-        account(count, to: volume)
-        dropQueue.append(DropEntry(volume: volume.id, epoch: volume.epoch, block: block, version: version))
-    }
-
-    /// Drops bytes, then whole regions, until the image fits its memory: a queue with a second chance for what was used.
+    /// Drops bytes, then whole regions, until the image fits its memory. A hand goes round over the regions, and in each over its
+    /// blocks; what was used since it last came by gets a second chance.
     mutating func shrinkImage() {
-        tidyDropQueue()
         guard imageBytes > configuration.memoryBytes else { return }
-        var chances = dropQueue.count * 2
-        while imageBytes > configuration.memoryBytes, chances > 0, let entry = dropQueue.popFirst() {
+        // The first one may have been left in the middle.
+        var chances = dropQueue.count * 2 + 1
+        while imageBytes > configuration.memoryBytes, chances > 0, let (volume, region) = dropQueue.first {
+            let blockBytes = Int(volume.blockBytes)
+            let excess = (imageBytes - configuration.memoryBytes + blockBytes - 1) / blockBytes
+            let (dropped, isAtEnd) = region.dropBytes(atMost: excess)
+            account(-dropped * blockBytes, to: volume)
+            guard isAtEnd else { continue }
             chances -= 1
-            guard
-                let volume = owned(entry.volume), volume.epoch == entry.epoch,
-                let region = volume.image.region(MemoryImage.regionIndex(of: entry.block)),
-                var item = region.items[entry.block], item.version == entry.version, let bytes = item.bytes
-            else { continue }
-            if item.isVisited {
-                item.isVisited = false
-                dropQueue.append(entry)
+            dropQueue.removeFirst()
+            if region.blocksInMemory > 0 {
+                dropQueue.append((volume, region))
             } else {
-                item.bytes = nil
-                account(-bytes.readableBytes, to: volume)
+                region.isInDropQueue = false
             }
-            region.items[entry.block] = item
         }
         var regionChances = regionQueue.count * 2
         while imageBytes > configuration.memoryBytes, regionChances > 0, let entry = regionQueue.popFirst() {
@@ -296,10 +305,14 @@ extension CacheOwner {
                 regionQueue.append((entry.volume, entry.index, region.lastUse))
                 continue
             }
-            let bytes = region.items.values.reduce(0) { $0 + ($1.bytes?.readableBytes ?? 0) }
+            // One whose bytes still wait for their turn is not dropped before them.
+            guard region.blocksInMemory == 0 else {
+                regionQueue.append((entry.volume, entry.index, region.lastUse))
+                continue
+            }
             account(
-                -(bytes + region.items.count * OwnerLimits.imageItemBytes + OwnerLimits.imageRegionBytes
-                    + region.extentBytes),
+                -(region.items.count * OwnerLimits.imageItemBytes + OwnerLimits.imageRegionBytes
+                    + region.extents.count * OwnerLimits.imageExtentBytes),
                 to: entry.volume
             )
             entry.volume.image.remove(entry.index)

@@ -42,11 +42,6 @@ extension CacheOwner {
             let id = moveRound.removeFirst()
             moveRound.append(id)
             guard let volume = owned(id), let limit = moveLimit(of: volume, now: now) else { continue }
-            volume.dropOldObjects(now: now)
-            if volume.objectPool.isEmpty {
-                reserveObjects(for: volume)
-                continue
-            }
             volume.isLookingForMoves = true
             let search = MoveSearch(volume: volume, ticket: ticket, limit: limit)
             let operation = operation(.moveCandidates(search))
@@ -110,7 +105,8 @@ extension CacheOwner {
             volume.moving = volume.moving.filter { $0.value.until > now }
         }
         if volume.unmovedItems <= UInt64(volume.moving.count) {
-            guard now >= volume.nextDriftLook else { return nil }
+            // Nothing was committed since the number was right: of many volumes most are never looked at again.
+            guard now >= volume.nextDriftLook, volume.exactSinceCommit != volume.appliedCommits else { return nil }
         }
         volume.nextDriftLook = now.advanced(byNanoseconds: OwnerLimits.driftLook)
         let perObject = min(
@@ -166,9 +162,9 @@ extension CacheOwner {
         // Put right what zeroing regions outside memory made drift: downward only where the page shows everything.
         let count = UInt64(candidates.items.count)
         let isAll = found.items.count < OwnerLimits.moveCandidates
-        if count > volume.unmovedItems || (isAll && search.appliedCommits == volume.appliedCommits) {
-            setUnmoved(count, of: volume)
-        }
+        let isExact = isAll && search.appliedCommits == volume.appliedCommits
+        if volume.isCounted, isExact || count > volume.unmovedItems { setUnmoved(count, of: volume) }
+        if volume.isCounted, isExact { volume.exactSinceCommit = volume.appliedCommits }
         guard let age = candidates.agesMilliseconds.first else {
             volume.isDraining = false
             return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook))
@@ -196,6 +192,12 @@ extension CacheOwner {
                 return endSearch(search, nextLook: now.advanced(byNanoseconds: OwnerLimits.idleLook / 4))
             }
         }
+        // Only now: of many volumes most have nothing to move, and an id that is not used is a row that has to be swept.
+        volume.dropOldObjects(now: now)
+        guard !volume.objectPool.isEmpty else {
+            reserveObjects(for: volume)
+            return endSearch(search, nextLook: now)
+        }
         let first = volume.description.policy.move == .lru ? leastRecent(free, of: volume) : free[0]
         // Neighbours in address order make long extents: start where the object-sized window of the chosen block starts.
         let window = UInt64(search.limit)
@@ -217,14 +219,14 @@ extension CacheOwner {
         let volume = search.volume
         for item in candidates.items where search.chosen.count + search.missing.count < search.limit {
             if let moving = volume.moving[item.block], moving.until > now, moving.version == item.version { continue }
-            if let cached = volume.image.item(item.block), !cached.isMoved, let bytes = cached.bytes {
+            if let cached = volume.image.item(item.block), !cached.isMoved, cached.isInMemory {
                 let row = ItemRow(
                     block: item.block,
                     version: cached.version,
                     checksum: cached.checksum,
                     isMoved: false
                 )
-                search.chosen.append(ItemBytes(row: row, bytes: bytes))
+                search.chosen.append(ItemBytes(row: row, bytes: volume.image.slab.bytes(at: cached.place)))
             } else {
                 search.missing.append(item.block)
             }
@@ -365,15 +367,14 @@ extension CacheOwner {
     /// Finds a sparse object to rewrite; answered with `compactionWork`.
     public mutating func requestCompactionWork(_ ticket: Ticket, now: MonotonicTime) {
         guard !mustCompactLater(now: now) else { return actions.append(.answer(ticket, .compactionWork(nil))) }
-        for volume in ownedVolumes {
+        let volumes = ownedVolumes
+        // In turn, so that of many volumes none is always behind others.
+        let start = volumes.firstIndex { $0.id > lastCompactionLook } ?? 0
+        for volume in volumes[start...] + volumes[..<start] {
             let percent = volume.description.policy.compactBelowPercent
             // Also where the policy wants none: what lies on a server that is drained has to go elsewhere.
             guard !volume.isLookingForCompactions, now >= volume.nextCompactionLook else { continue }
-            volume.dropOldObjects(now: now)
-            guard !volume.objectPool.isEmpty else {
-                reserveObjects(for: volume)
-                continue
-            }
+            lastCompactionLook = volume.id
             volume.isLookingForCompactions = true
             let operation = operation(.compactions(volume, ticket))
             actions.append(
@@ -405,6 +406,12 @@ extension CacheOwner {
         guard case .compactions(let volume, let ticket)? = operations.removeValue(forKey: id) else { return }
         volume.isLookingForCompactions = false
         guard !volume.isLost, case .success(let rows) = result else {
+            return actions.append(.answer(ticket, .compactionWork(nil)))
+        }
+        volume.dropOldObjects(now: now)
+        // Only where there is something to rewrite: of many volumes most have nothing.
+        guard !volume.objectPool.isEmpty || rows.isEmpty else {
+            reserveObjects(for: volume)
             return actions.append(.answer(ticket, .compactionWork(nil)))
         }
         volume.compacting = volume.compacting.filter { $0.value > now }
@@ -489,7 +496,7 @@ extension CacheOwner {
             block: block,
             version: volume.takeVersion(),
             checksum: bytes.checksum,
-            bytes: bytes.compacted
+            bytes: bytes
         )
         let command = Command(
             kind: .fill(extent, [write]),

@@ -35,6 +35,7 @@ public struct CacheOwner: ~Copyable {
     enum Operation {
         case commit(Flight)
         case region(VolumeOwner, Region)
+        case count(VolumeOwner, before: VolumeCounts)
         case survey(VolumeOwner, Command)
         case remains(VolumeOwner, BlockRange)
         case bytes(VolumeOwner, Command, [BlockID])
@@ -55,6 +56,7 @@ public struct CacheOwner: ~Copyable {
 
     enum Retry {
         case region(VolumeOwner, Region)
+        case count(VolumeOwner)
         case survey(VolumeOwner, Command)
         case bytes(VolumeOwner, Command, [BlockID])
         case slot(VolumeOwner, Command, Extent)
@@ -95,14 +97,14 @@ public struct CacheOwner: ~Copyable {
     public internal(set) var committedBlocks: UInt64 = 0
 
     // The memory image of all volumes together.
-    var dropQueue: Deque<DropEntry> = []
+    /// Regions with bytes in memory.
+    var dropQueue: Deque<(volume: VolumeOwner, region: Region)> = []
     var regionQueue: Deque<(volume: VolumeOwner, index: UInt64, lastUse: UInt64)> = []
     var useCounter: UInt64 = 0
     /// Bytes of the memory image.
     public internal(set) var imageBytes = 0
-
-    /// Entries of the drop queue from which on it is tidied.
-    var dropQueueBound = OwnerLimits.dropQueueMinimum
+    /// The bytes of cached blocks, by the size of a block.
+    private var slabs: [Int: BlockSlab] = [:]
 
     /// Unmoved bytes of all owned volumes.
     var unmovedBytes: UInt64 = 0
@@ -114,6 +116,8 @@ public struct CacheOwner: ~Copyable {
 
     // Moves.
     var moveRound: Deque<VolumeID> = []
+    /// The volume that was last looked at for sparse objects.
+    var lastCompactionLook = VolumeID(0)
     /// Initiators have lately used a volume: until then what is not urgent is moved at a measured pace.
     var busyUntil = MonotonicTime(0)
     /// While initiators use volumes, nothing that is not urgent is moved before this time.
@@ -273,9 +277,9 @@ public struct CacheOwner: ~Copyable {
             if let why = recollections.removeValue(forKey: volumeID)?.contradiction(to: ownership) {
                 return refuseVolume(volumeID, why: why, tickets: tickets)
             }
-            let volume = VolumeOwner(ownership, now: now)
+            let volume = VolumeOwner(ownership, slab: slab(for: ownership.description.geometry), now: now)
             volumes[volumeID] = .owned(volume)
-            unmovedBytes += volume.unmovedBytes
+            count(volume)
             moveRound.append(volumeID)
             if volume.unit.erasure != nil { erasing.insert(volumeID) }
             if volume.remains != nil { shrinking.insert(volumeID) }
@@ -303,6 +307,15 @@ public struct CacheOwner: ~Copyable {
         case .failure:
             schedule(.takeOver(volumeID), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
         }
+    }
+
+    /// Where the bytes of blocks of a volume lie.
+    private mutating func slab(for geometry: Geometry) -> BlockSlab {
+        let bytes = Int(geometry.blockSizeBytes)
+        if let known = slabs[bytes] { return known }
+        let slab = BlockSlab(blockBytes: bytes)
+        slabs[bytes] = slab
+        return slab
     }
 
     /// This server's registration has ended: nothing that was owned under it is served any more.
@@ -369,11 +382,11 @@ public struct CacheOwner: ~Copyable {
         parkedReads.removeAll { $0.0 === volume }
         retries.removeAll { $0.what.belongs(to: volume) }
         // The queues would keep the whole image alive.
-        dropQueue.removeAll { $0.volume == volume.id }
+        dropQueue.removeAll { $0.volume === volume }
         regionQueue.removeAll { $0.volume === volume }
         imageBytes -= volume.imageBytes
         volume.imageBytes = 0
-        volume.image = MemoryImage()
+        volume.image = MemoryImage(slab: volume.image.slab)
         moveRound.removeAll { $0 == volume.id }
         volumes[volume.id] = nil
         if retake, let server {
@@ -453,6 +466,7 @@ public struct CacheOwner: ~Copyable {
             switch retry.what {
             case .region(let volume, let region):
                 actions.append(.loadRegion(operation(.region(volume, region)), volume.id, region.range))
+            case .count(let volume): count(volume)
             case .survey(let volume, let command): surveyMap(for: command, of: volume)
             case .bytes(let volume, let command, let blocks):
                 actions.append(.loadBytes(operation(.bytes(volume, command, blocks)), volume.id, blocks))
@@ -480,7 +494,7 @@ extension CacheOwner.Retry {
     func belongs(to owner: VolumeOwner) -> Bool {
         switch self {
         case .region(let volume, _), .survey(let volume, _), .bytes(let volume, _, _), .slot(let volume, _, _),
-            .release(let volume, _), .closeNexus(let volume, _), .relinquish(let volume):
+            .release(let volume, _), .closeNexus(let volume, _), .relinquish(let volume), .count(let volume):
             volume === owner
         case .takeOver: false
         }

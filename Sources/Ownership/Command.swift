@@ -96,7 +96,7 @@ extension CommandOperation {
 
 /// A run of whole data blocks in the answer to a read.
 public enum ReadRun: Sendable, Hashable {
-    /// Their bytes are the next elements of the payload, one a block.
+    /// Their bytes are next in the payload, a checksum a block.
     case bytes([Checksum])
     /// They lie in an object, in slots that were written as the blocks from `origin` on; nil: as the blocks that they are.
     case object(ObjectID, server: ObjectServerID, firstSlot: SlotIndex, origin: BlockID?, count: UInt32)
@@ -180,7 +180,7 @@ public struct CompactionAssignment: Sendable {
 public enum OwnerAnswer: Sendable {
     /// A command that returns nothing is done and durable.
     case done(Stamp)
-    /// The blocks that a read touches.
+    /// The blocks that a read touches; the buffers of the payload are parts of its bytes, of whatever length.
     case read(Stamp, [ReadRun], payload: [ByteBuffer])
     /// COMPARE AND WRITE found a difference at this offset of its data.
     case miscompare(Stamp, offset: UInt64)

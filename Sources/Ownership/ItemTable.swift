@@ -1,21 +1,37 @@
 import AshlarCore
 
-/// The items of one region, by block. It is used as a dictionary would be, but finds a block without hashing, and keeps the items
-/// densely behind one another: what a read looks at lies in few cache lines.
+/// The items of one region, by block. It is used as a dictionary would be, but takes 24 bytes an item and little else: entries lie
+/// behind one another in the order of their blocks.
 ///
-/// `places` has a number for each block of the region: 0, or one more than where its item stands in `entries`. It is made with the
-/// first item.
+/// Where an entry must be follows from how many there are: all blocks of a full region are at their own places, and of a region with
+/// few items an entry is near to where it would be if they were evenly spread. So a look finds it in one or two cache lines.
 struct ItemTable: Sequence {
     typealias Element = (key: BlockID, value: CachedItem)
 
-    private struct Entry {
-        var item: CachedItem
-        /// The block's offset in the region.
+    /// An item and its block's offset in the region.
+    struct Entry {
+        var version: Version
+        var checksum: Checksum
+        var place: BlockSlab.Place
         var offset: UInt16
+        var isMoved: Bool
+        var isVisited: Bool
+
+        init(_ item: CachedItem, offset: UInt16) {
+            version = item.version
+            checksum = item.checksum
+            place = item.place
+            self.offset = offset
+            isMoved = item.isMoved
+            isVisited = item.isVisited
+        }
+
+        var item: CachedItem {
+            CachedItem(version: version, checksum: checksum, isMoved: isMoved, isVisited: isVisited, place: place)
+        }
     }
 
     private let first: BlockID
-    private var places: [UInt16] = []
     private var entries: [Entry] = []
 
     /// An empty table for the blocks of a region, which has at most ``Limits/regionBlocks``.
@@ -28,54 +44,160 @@ struct ItemTable: Sequence {
     var isEmpty: Bool { entries.isEmpty }
     var keys: some Collection<BlockID> { entries.lazy.map { [first] in first + UInt64($0.offset) } }
     var values: some Collection<CachedItem> { entries.lazy.map(\.item) }
+    /// What its entries take up in memory, with what is set aside for others and what every array has.
+    var allocatedBytes: Int { entries.capacity == 0 ? 0 : 32 + entries.capacity * MemoryLayout<Entry>.stride }
 
     func makeIterator() -> AnyIterator<Element> {
         var rest = entries.makeIterator()
         return AnyIterator { [first] in rest.next().map { (first + UInt64($0.offset), $0.item) } }
     }
 
+    /// Sets room aside for so many items.
+    mutating func reserve(_ items: Int) { entries.reserveCapacity(items) }
+
     subscript(block: BlockID) -> CachedItem? {
-        get { place(of: block).map { entries[$0].item } }
+        get {
+            let (index, isThere) = position(of: block)
+            return isThere ? entries[index].item : nil
+        }
         set {
-            guard let newValue else {
-                removeValue(forKey: block)
-                return
+            let (index, isThere) = position(of: block)
+            if let newValue {
+                let entry = Entry(newValue, offset: UInt16(block - first))
+                if isThere { entries[index] = entry } else { insert(entry, at: index) }
+            } else if isThere {
+                entries.remove(at: index)
+                giveBack()
             }
-            if let place = place(of: block) {
-                entries[place].item = newValue
-                return
-            }
-            let offset = Int(block - first)
-            if places.isEmpty { places = [UInt16](repeating: 0, count: Int(Limits.regionBlocks)) }
-            entries.append(Entry(item: newValue, offset: UInt16(offset)))
-            places[offset] = UInt16(entries.count)
         }
     }
 
-    /// The content of a block that has an item, which is marked as used where its bytes are in memory.
-    mutating func use(_ block: BlockID) -> BlockContent? {
-        guard let place = place(of: block) else { return nil }
-        guard let bytes = entries[place].item.bytes else { return .notInMemory }
-        if !entries[place].item.isVisited { entries[place].item.isVisited = true }
-        return .bytes(bytes, entries[place].item.checksum)
+    /// What a read finds of a block: marked as used where its bytes are in memory; nil where there is no item.
+    mutating func use(_ block: BlockID) -> (place: BlockSlab.Place, checksum: Checksum)? {
+        let (index, isThere) = position(of: block)
+        guard isThere else { return nil }
+        if !entries[index].isVisited, entries[index].place != BlockSlab.nowhere { entries[index].isVisited = true }
+        return (entries[index].place, entries[index].checksum)
     }
 
     @discardableResult
     mutating func removeValue(forKey block: BlockID) -> CachedItem? {
-        guard let place = place(of: block) else { return nil }
-        let removed = entries[place].item
-        places[Int(block - first)] = 0
-        let last = entries.removeLast()
-        if place < entries.count {
-            entries[place] = last
-            places[Int(last.offset)] = UInt16(place + 1)
-        }
+        let (index, isThere) = position(of: block)
+        guard isThere else { return nil }
+        let removed = entries.remove(at: index).item
+        giveBack()
         return removed
     }
 
-    private func place(of block: BlockID) -> Int? {
-        guard block >= first, block - first < UInt64(places.count) else { return nil }
-        let place = places[Int(block - first)]
-        return place == 0 ? nil : Int(place) - 1
+    /// Removes the items of a run of blocks; `body` is told each.
+    mutating func removeAll(in run: BlockRange, _ body: (CachedItem) -> Void) {
+        let part = indices(of: run)
+        guard !part.isEmpty else { return }
+        for entry in entries[part] { body(entry.item) }
+        entries.removeSubrange(part)
+        giveBack()
+    }
+
+    /// How many items a run of blocks has for whose block `isCounted` is true.
+    func count(in run: BlockRange, where isCounted: (BlockID) -> Bool) -> Int {
+        entries[indices(of: run)].count { isCounted(first + UInt64($0.offset)) }
+    }
+
+    /// Takes bytes out of memory: from the item at or behind `hand` on, those that were not used since this was last done, at most so
+    /// many; others lose their mark. `body` is told each place. Returns the offset to go on from, or nil at the end.
+    mutating func takeBytes(from hand: UInt16, atMost maximum: Int, _ body: (BlockSlab.Place) -> Void) -> UInt16? {
+        var index = lowerBound(Int(hand))
+        var taken = 0
+        while index < entries.count {
+            if taken == maximum { return entries[index].offset }
+            if entries[index].place != BlockSlab.nowhere {
+                if entries[index].isVisited {
+                    entries[index].isVisited = false
+                } else {
+                    body(entries[index].place)
+                    entries[index].place = BlockSlab.nowhere
+                    taken += 1
+                }
+            }
+            index += 1
+        }
+        return nil
+    }
+
+    private mutating func insert(_ entry: Entry, at index: Int) {
+        if entries.count == entries.capacity {
+            // Not twice as much, as an array would: half of it would lie idle.
+            let room = entries.count + Swift.max(4, entries.count / 4)
+            entries.reserveCapacity(Swift.min(room, Int(Limits.regionBlocks)))
+        }
+        entries.insert(entry, at: index)
+    }
+
+    /// Gives memory back that has become idle.
+    private mutating func giveBack() {
+        if entries.isEmpty {
+            entries = []
+        } else if entries.capacity > 16, entries.count * 3 < entries.capacity {
+            var less: [Entry] = []
+            less.reserveCapacity(entries.count + entries.count / 4)
+            less.append(contentsOf: entries)
+            entries = less
+        }
+    }
+
+    private func indices(of run: BlockRange) -> Range<Int> {
+        guard run.end > first, !run.isEmpty else { return 0..<0 }
+        let low = run.first > first ? Swift.min(run.first - first, Limits.regionBlocks) : 0
+        return lowerBound(Int(low))..<lowerBound(Int(Swift.min(run.end - first, Limits.regionBlocks)))
+    }
+
+    private func position(of block: BlockID) -> (index: Int, isThere: Bool) {
+        guard block >= first, block - first < Limits.regionBlocks else { return (0, false) }
+        let offset = Int(block - first)
+        let index = lowerBound(offset)
+        return (index, index < entries.count && Int(entries[index].offset) == offset)
+    }
+
+    /// The index of the first entry at or behind an offset.
+    private func lowerBound(_ offset: Int) -> Int {
+        entries.withUnsafeBufferPointer { entries in
+            let count = entries.count
+            guard count > 0 else { return 0 }
+            // So many of the blocks before it have an item at least, and at most.
+            var low = Swift.max(0, offset - (Int(Limits.regionBlocks) - count))
+            var high = Swift.min(offset, count)
+            guard low < high else { return low }
+            // Where it is if the items are evenly spread; from there in growing steps.
+            let guess = Swift.min(Swift.max(offset &* count / Int(Limits.regionBlocks), low), high - 1)
+            var step = 1
+            if Int(entries[guess].offset) < offset {
+                low = guess + 1
+                while low < high {
+                    let probe = Swift.min(low + step, high) - 1
+                    if Int(entries[probe].offset) >= offset {
+                        high = probe
+                        break
+                    }
+                    low = probe + 1
+                    step *= 2
+                }
+            } else {
+                high = guess
+                while low < high {
+                    let probe = Swift.max(high - step, low)
+                    if Int(entries[probe].offset) < offset {
+                        low = probe + 1
+                        break
+                    }
+                    high = probe
+                    step *= 2
+                }
+            }
+            while low < high {
+                let middle = (low + high) / 2
+                if Int(entries[middle].offset) < offset { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
     }
 }

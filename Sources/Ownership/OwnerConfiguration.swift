@@ -121,13 +121,15 @@ public enum OwnerLimits {
     /// Items evicted by one commit.
     public static let evictionsAtOnce = 4_096
     /// Bytes that an entry of the memory image is counted for, beside the block.
-    public static let imageItemBytes = 128
+    public static let imageItemBytes = 32
     /// Bytes that a region of the memory image is counted for.
-    public static let imageRegionBytes = 3_072
+    public static let imageRegionBytes = 320
     /// Bytes that an extent in the memory image is counted for.
-    public static let imageExtentBytes = 48
-    /// Entries of the drop queue below which it is not tidied.
-    static let dropQueueMinimum = 4_096
+    public static let imageExtentBytes = 40
+    /// Bytes of the pieces of memory in which cached blocks lie.
+    static let slabPieceBytes = 1 << 20
+    /// Bytes of the buffers in which a read is answered from memory.
+    static let readBufferBytes = 64 << 10
     /// Read-fills of one volume under way.
     public static let fillsInFlightMaximum = 64
     /// Blocks remembered as read once.
@@ -142,6 +144,8 @@ public enum OwnerAction: Sendable {
     case commit(OperationID, [VolumeCommit])
     /// ``BlockStore/loadRegion(volume:range:completion:)``, answered by `regionLoaded`.
     case loadRegion(OperationID, VolumeID, BlockRange)
+    /// ``BlockStore/countVolume(volume:completion:)``, answered by `volumeCounted`.
+    case countVolume(OperationID, VolumeID)
     /// ``BlockStore/surveyMap(volume:range:rowsMaximum:runsMaximum:completion:)``, answered by `mapSurveyed`.
     case surveyMap(OperationID, VolumeID, BlockRange, runsMaximum: Int)
     /// ``BlockStore/loadBytes(volume:blocks:completion:)``, answered by `bytesLoaded`.

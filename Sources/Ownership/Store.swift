@@ -358,14 +358,6 @@ public struct Ownership: Sendable {
     public var firstNexus: NexusNumber
     /// Open nexuses with their marks.
     public var nexuses: [NexusRow]
-    /// Bytes of unmoved items.
-    public var unmovedBytes: UInt64
-    /// Number of unmoved items.
-    public var unmovedItems: UInt64
-    /// Bytes of all items.
-    public var cachedBytes: UInt64
-    /// Bytes that extents refer to.
-    public var objectBytes: UInt64
     /// The state of the logical unit.
     public var unit: LogicalUnitState
     /// What the nexuses know of the description; nil: nobody logged in yet.
@@ -378,10 +370,6 @@ public struct Ownership: Sendable {
         firstVersion: Version,
         firstNexus: NexusNumber,
         nexuses: [NexusRow],
-        unmovedBytes: UInt64,
-        unmovedItems: UInt64,
-        cachedBytes: UInt64,
-        objectBytes: UInt64 = 0,
         unit: LogicalUnitState = LogicalUnitState(),
         told: ToldDescription? = nil
     ) {
@@ -390,12 +378,25 @@ public struct Ownership: Sendable {
         self.firstVersion = firstVersion
         self.firstNexus = firstNexus
         self.nexuses = nexuses
-        self.unmovedBytes = unmovedBytes
-        self.unmovedItems = unmovedItems
-        self.cachedBytes = cachedBytes
-        self.objectBytes = objectBytes
         self.unit = unit
         self.told = told
+    }
+}
+
+/// How much there is of a volume, without what a shrink has left behind its end.
+public struct VolumeCounts: Sendable, Hashable {
+    /// Unmoved items.
+    public var unmovedItems: UInt64
+    /// All items.
+    public var items: UInt64
+    /// Blocks that lie in extents.
+    public var objectBlocks: UInt64
+
+    /// What was counted in one snapshot.
+    public init(unmovedItems: UInt64, items: UInt64, objectBlocks: UInt64) {
+        self.unmovedItems = unmovedItems
+        self.items = items
+        self.objectBlocks = objectBlocks
     }
 }
 
@@ -474,6 +475,12 @@ public protocol BlockStore: Sendable {
         volume: VolumeID,
         range: BlockRange,
         completion: @escaping @Sendable (Result<RegionRows, StoreFailure>) -> Void
+    )
+
+    /// Counts what there is of a volume, in one snapshot. Takes as long as there is much of it.
+    func countVolume(
+        volume: VolumeID,
+        completion: @escaping @Sendable (Result<VolumeCounts, StoreFailure>) -> Void
     )
 
     /// Looks which blocks of a run are mapped, in one snapshot: at no more rows of items than `rowsMaximum`, nor of extents, and

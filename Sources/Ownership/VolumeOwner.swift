@@ -13,7 +13,7 @@ package final class VolumeOwner {
     var nextNexus: NexusNumber
     package internal(set) var nexuses: [NexusNumber: Nexus] = [:]
     var order = RangeOrder()
-    var image = MemoryImage()
+    var image: MemoryImage
     /// Bulk commands under way: regions that they overlap are not loaded meanwhile.
     var bulk: [Command] = []
     /// Commands whose regions wait for a bulk command to finish.
@@ -31,11 +31,16 @@ package final class VolumeOwner {
     /// Set when the epoch is over: whatever comes back for this object is ignored.
     var isLost = false
 
-    // Numbers. Zeroing regions that are not in memory makes the first two drift; the candidates' queries put them right. It makes
-    // the third one drift as well, until the next takeover counts.
+    // Numbers. They begin at 0 and hold what has come since; what there was is added when the store has counted it, so that a volume
+    // is served at once however much there is of it. Zeroing regions that are not in memory makes the first two drift, and so do
+    // commits while it is counted; the candidates' queries put them right. The third one drifts until the next takeover counts.
     /// Changed by ``CacheOwner/countUnmoved(_:of:)`` alone, which keeps the sum of all volumes.
-    fileprivate(set) var unmovedItems: UInt64
-    var cachedItems: UInt64
+    fileprivate(set) var unmovedItems: UInt64 = 0
+    var cachedItems: UInt64 = 0
+    /// Whether what there was at the takeover is in them.
+    var isCounted = false
+    /// The number of commits at which the first one was seen to be right.
+    var exactSinceCommit: UInt64?
     /// Data blocks with an item or an extent.
     private(set) var mappedBlocks: UInt64 = 0
     var counters = UnitCounters()
@@ -96,7 +101,8 @@ package final class VolumeOwner {
     /// Whether less is served than the size of the volume, until that is gone.
     var isCutShort: Bool
 
-    init(_ ownership: Ownership, now: MonotonicTime) {
+    init(_ ownership: Ownership, slab: BlockSlab, now: MonotonicTime) {
+        image = MemoryImage(slab: slab)
         takenAt = now
         nextDriftLook = now.advanced(byNanoseconds: OwnerLimits.driftLook)
         description = ownership.description.servable
@@ -106,8 +112,6 @@ package final class VolumeOwner {
         nextVersion = ownership.firstVersion
         durableCeiling = ownership.firstVersion
         nextNexus = ownership.firstNexus
-        unmovedItems = ownership.unmovedItems
-        cachedItems = ownership.cachedBytes / UInt64(ownership.description.geometry.blockSizeBytes)
         unit = ownership.unit
         told = ownership.told
         // R2: of nexuses between the same ports the newest counts; an older row is what a lost login left behind.
@@ -116,8 +120,6 @@ package final class VolumeOwner {
             newest[row.ports] = row
         }
         for row in newest.values { nexuses[row.number] = Nexus(row: row, state: .unresumed, now: now) }
-        // Moved items lie in extents as well.
-        setMapped(ownership.objectBytes / blockBytes + ownership.unmovedItems)
     }
 
     /// Sets the number of mapped blocks, of which there are no more than blocks.

@@ -41,7 +41,7 @@ struct CommitPlan: Sendable {
     /// The statements that a commit has after its locks and guard, in the order of their effects.
     private enum Step: Sendable {
         case frames
-        case zeroItems, zeroExtents, references, writes
+        case zeroItems, zeroWholeExtents, zeroExtents, references, writes
         case mapObjects, requireMaps
         case mapItems(round: Int), mapExtents(round: Int), mapRuns(round: Int)
         case evictions, fills, marks, versions
@@ -110,7 +110,7 @@ struct CommitPlan: Sendable {
     private static func steps(_ commits: [VolumeCommit], _ maps: [MapKey], rounds: [[Int]]) -> [Step] {
         var steps: [Step] = []
         if commits.contains(where: { !$0.writes.isEmpty || !$0.fills.isEmpty }) { steps.append(.frames) }
-        if commits.contains(where: { !$0.zeros.isEmpty }) { steps += [.zeroItems, .zeroExtents] }
+        if commits.contains(where: { !$0.zeros.isEmpty }) { steps += [.zeroItems, .zeroWholeExtents, .zeroExtents] }
         if commits.contains(where: { !$0.references.isEmpty }) { steps.append(.references) }
         if commits.contains(where: { !$0.writes.isEmpty }) { steps.append(.writes) }
         if !rounds.isEmpty { steps.append(.mapObjects) }
@@ -181,6 +181,7 @@ struct CommitPlan: Sendable {
         switch step {
         case .frames: return frames(place)
         case .zeroItems: return zeros(Statements.zeroItems)
+        case .zeroWholeExtents: return zeros(Statements.zeroWholeExtents)
         case .zeroExtents: return zeros(Statements.zeroExtents)
         case .references: return references()
         case .writes: return items(Statements.writeItems, \.writes, place, before: 0)
@@ -502,7 +503,8 @@ struct CommitPlan: Sendable {
                 sum + (element.1 ? element.0.unit?.reservations.registrations.count ?? 0 : 0)
             }
             try check(result, rows: rows)
-        case .zeroItems, .zeroExtents, .requireMaps, .mapItems, .mapRuns, .marks, .versions, .droppedRegistrations,
+        case .zeroItems, .zeroWholeExtents, .zeroExtents, .requireMaps, .mapItems, .mapRuns, .marks, .versions,
+            .droppedRegistrations,
             .attentions,
             .aborts, .remains, .position:
             break

@@ -80,6 +80,26 @@ extension PostgresBlockStore {
         ).begin(attempts: PostgresStoreLimits.takeoverAttemptsMaximum)
     }
 
+    /// See ``BlockStore/countVolume(volume:completion:)``. On the connection for background work, so that no takeover waits for it.
+    public func countVolume(
+        volume: VolumeID,
+        completion: @escaping @Sendable (Result<VolumeCounts, StoreFailure>) -> Void
+    ) {
+        backgroundLane.submit(
+            .single(
+                isChange: false,
+                { Call(Statements.countItems, Int64(volume)) },
+                completion: completion
+            ) { (result) throws(StoreFailure) in
+                VolumeCounts(
+                    unmovedItems: try result.unsigned(0, 0),
+                    items: try result.unsigned(0, 1),
+                    objectBlocks: try result.unsigned(0, 2)
+                )
+            }
+        )
+    }
+
     /// See ``BlockStore/relinquish(volume:epoch:server:successor:completion:)``.
     public func relinquish(
         volume: VolumeID,
@@ -272,8 +292,6 @@ private struct Takeover: Sendable {
                     Call(Statements.dropOrphanMarks, number), Call(Statements.describeVolume, number),
                     Call(Statements.nexuses, number), Call(Statements.logicalUnit, number),
                     Call(Statements.registrations, number), Call(Statements.commit),
-                    // Counted behind the commit: nobody but the new owner can change them now, and no lock is held meanwhile.
-                    Call(Statements.countItems, number),
                 ]
             },
             failpoints: JobFailpoints(done: .cacheVolumeTaken),
@@ -310,26 +328,20 @@ private struct Takeover: Sendable {
         )
     }
 
-    /// From the results of bump, orphans, description, nexuses, unit, registrations, commit, counts; nil where the epoch was not
+    /// From the results of bump, orphans, description, nexuses, unit, registrations, commit; nil where the epoch was not
     /// bumped.
     private func ownership(_ results: [QueryResult]) throws(StoreFailure) -> Ownership? {
-        guard results.count == 8 else { throw StoreFailure.broken("a takeover has the wrong number of results") }
+        guard results.count == 7 else { throw StoreFailure.broken("a takeover has the wrong number of results") }
         let bump = results[0]
         guard bump.count == 1 else { return nil }
         guard results[2].count == 1 else { throw StoreFailure.broken("an owned volume has no description") }
         let description = try results[2].volume(0)
-        let blockBytes = UInt64(description.geometry.blockSizeBytes)
-        let unmoved = try results[7].unsigned(0, 0)
         return Ownership(
             description: description,
             epoch: Epoch(try bump.unsigned(0, 0)),
             firstVersion: Version(try bump.unsigned(0, 1)),
             firstNexus: NexusNumber(try bump.unsigned(0, 2)),
             nexuses: try results[3].nexuses(),
-            unmovedBytes: unmoved * blockBytes,
-            unmovedItems: unmoved,
-            cachedBytes: try results[7].unsigned(0, 1) * blockBytes,
-            objectBytes: try results[7].unsigned(0, 2) * blockBytes,
             unit: try results[4].logicalUnit(registrations: results[5]),
             told: try results[4].told()
         )

@@ -257,7 +257,6 @@ extension Statements {
     static let takeovers: [Statement] =
         blocks + [
             ownerStatus, setLockTimeout, lockExclusive, lockOwnerLease, bumpEpoch, relinquish, dropOrphanMarks, nexuses,
-            countItems,
             endHolders,
             describeVolume, logicalUnit, registrations,
         ]
@@ -536,7 +535,8 @@ extension Statements {
 
     static let background: [Statement] =
         blocks + scrubs + [
-            moveCandidates, moveNeighbours, evictionCandidates, compactionCandidates, sweepIntents, sweepEmpty,
+            countItems, moveCandidates, moveNeighbours, evictionCandidates, compactionCandidates, sweepIntents,
+            sweepEmpty,
             forgetIntents, cleanJournal,
             deadObjects, forgetObjects, knownObjects, deleteVolume,
         ]

@@ -42,6 +42,28 @@ enum Statements {
             """
     )
 
+    /// Parameters as for ``zeroItems``: extents that lie inside a run go. A fifth of what ``zeroExtents`` takes for one, which is left with
+    /// those across the ends of the runs.
+    static let zeroWholeExtents = Statement(
+        name: "zero_whole_extents",
+        sql: """
+            WITH run AS MATERIALIZED (
+                SELECT k.v, k.first, k.stop FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS k (v, e, first, stop)
+                JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
+            ), gone AS (
+                DELETE FROM block_extents x USING run r
+                WHERE x.volume_id = r.v AND x.first_block >= r.first AND x.first_block < r.stop
+                    AND x.first_block + x.block_count <= r.stop
+                RETURNING x.object_id, x.block_count
+            ), counted AS (
+                UPDATE block_objects o SET live_slots = o.live_slots - d.lost
+                FROM (SELECT object_id, sum(block_count)::int8 AS lost FROM gone GROUP BY object_id) d
+                WHERE o.object_id = d.object_id
+            )
+            SELECT count(*) FROM gone
+            """
+    )
+
     /// Parameters as for ``zeroItems``: extents lose the blocks in the runs.
     static let zeroExtents = Statement(
         name: "zero_extents",
@@ -340,7 +362,8 @@ enum Statements {
 
     static let commits: [Statement] =
         blocks + units + [
-            lockShared, lockExtents, guardEpochs, claimSegment, writeFrames, zeroItems, zeroExtents, referenceExtents,
+            lockShared, lockExtents, guardEpochs, claimSegment, writeFrames, zeroItems, zeroWholeExtents, zeroExtents,
+            referenceExtents,
             writeItems, mapObjects, requireMaps, mapItems, mapExtents, mapRuns, evictItems, fillItems, markNexuses,
             raiseVersions,
             forgetRemains, position,

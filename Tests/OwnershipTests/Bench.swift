@@ -28,6 +28,11 @@ final class Bench {
     var holdsCommits = false
     /// Loads of regions and bytes, and fetches of slots, wait in `held`.
     var holdsLoads = false
+    /// How often counting a volume is still to fail.
+    var countFailures = 0
+    /// Look-ups of what is to be moved, and reservations of objects, that were made.
+    private(set) var moveQueries = 0
+    private(set) var reservations = 0
     /// Rows that the store looks at for one GET LBA STATUS.
     var surveyedRowsMaximum = OwnerLimits.mapStatusRowsMaximum
     /// Renewals of the lease fail.
@@ -147,6 +152,10 @@ final class Bench {
         case .commit(let id, let list): core.commitCompleted(id, commit(list), now: now)
         case .loadRegion(let id, let volume, let range):
             core.regionLoaded(id, .success(store.loadRegion(volume, range)), now: now)
+        case .countVolume(let id, _) where countFailures > 0:
+            countFailures -= 1
+            core.volumeCounted(id, .failure(.refused("planted")), now: now)
+        case .countVolume(let id, let volume): core.volumeCounted(id, .success(store.countVolume(volume)), now: now)
         case .surveyMap(let id, let volume, let range, let runs):
             let survey = store.surveyMap(volume, range, rowsMaximum: surveyedRowsMaximum, runsMaximum: runs)
             core.mapSurveyed(id, .success(survey), now: now)
@@ -187,8 +196,10 @@ final class Bench {
         case .closeNexus(let id, let volume, let epoch, let nexus):
             core.nexusStored(id, .success(store.closeNexus(volume, epoch, nexus)), now: now)
         case .reserveObjects(let id, _, let count):
+            reservations += 1
             core.objectsReserved(id, .success(store.reserve(count: count)), now: now)
         case .fetchMoveCandidates(let id, let volume, let from, let limit):
+            moveQueries += 1
             core.moveCandidatesFetched(id, .success(store.moveCandidates(volume, from: from, limit: limit)), now: now)
         case .fetchEvictionCandidates(let id, let volume, let limit):
             core.evictionCandidatesFetched(id, .success(store.evictionCandidates(volume, limit: limit)), now: now)
@@ -308,11 +319,11 @@ final class Bench {
     func bytes(_ ticket: Ticket) -> [UInt8]? {
         guard case .read(_, let runs, let payload)? = answers[ticket] else { return nil }
         var result: [UInt8] = []
-        var rest = payload[...]
+        var rest = payload.reduce(into: ByteBuffer()) { $0.writeImmutableBuffer($1) }
         for run in runs {
             switch run {
             case .bytes(let checksums):
-                for _ in checksums { result += Array((rest.popFirst() ?? ByteBuffer()).readableBytesView) }
+                result += rest.readBytes(length: checksums.count * block) ?? []
             case .zeros(let count): result += [UInt8](repeating: 0, count: Int(count) * block)
             case .object(let object, _, let first, let origin, let count):
                 let block = origin ?? BlockID(UInt64(offset(of: ticket) + result.count) / UInt64(block))

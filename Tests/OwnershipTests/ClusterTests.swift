@@ -118,8 +118,10 @@ struct ClusterTests {
         var bytes = 0
         for (index, region) in volume.image.regions {
             if region.pins != 0 || !region.waiters.isEmpty { result.append("region \(index) is pinned or waited for") }
-            bytes += OwnerLimits.imageRegionBytes + region.extentBytes
-            for item in region.items.values { bytes += OwnerLimits.imageItemBytes + (item.bytes?.readableBytes ?? 0) }
+            bytes += OwnerLimits.imageRegionBytes + region.extents.count * OwnerLimits.imageExtentBytes
+            bytes +=
+                region.items.count * OwnerLimits.imageItemBytes
+                + region.items.values.count(where: \.isInMemory) * Int(volume.blockBytes)
         }
         if bytes != volume.imageBytes { result.append("image of \(bytes) bytes is counted as \(volume.imageBytes)") }
         guard cluster.store.state(of: volume.id)?.epoch == volume.epoch else { return result }
@@ -139,8 +141,10 @@ struct ClusterTests {
             if known != rows.items { result.append("region \(index): items differ from the table's") }
             if region.extents != ExtentList(rows.extents) { result.append("region \(index): extents differ") }
             for (block, item) in region.items {
-                guard let bytes = item.bytes else { continue }
-                if bytes.testChecksum != item.checksum { result.append("block \(block) is damaged in memory") }
+                guard item.isInMemory else { continue }
+                if volume.image.slab.bytes(at: item.place).testChecksum != item.checksum {
+                    result.append("block \(block) is damaged in memory")
+                }
             }
         }
         return result

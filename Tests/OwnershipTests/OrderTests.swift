@@ -71,7 +71,7 @@ struct OrderTests {
     func extents(seed: Int) {
         var generator = SeededGenerator(seed: UInt64(seed))
         let size = 60
-        var model: [(object: ObjectID, slot: UInt32)?] = Array(repeating: nil, count: size)
+        var model: [(object: ObjectID, slot: UInt32, copy: BlockCopy?)?] = Array(repeating: nil, count: size)
         var list = ExtentList()
         for _ in 0..<300 {
             let first = generator.below(size)
@@ -84,20 +84,36 @@ struct OrderTests {
                 // Few objects and slots that continue one another, so that extents join.
                 let object = ObjectID(UInt64(1 + generator.below(3)))
                 let slot = UInt32(first + 100 * generator.below(2))
+                // Most are no copies, and those that are may continue one another, too.
+                let copy =
+                    generator.chance(25)
+                    ? BlockCopy(origin: BlockID(UInt64(200 + first)), version: Version(UInt64(1 + generator.below(2))))
+                    : nil
                 list.insert(
-                    Extent(blocks: range, object: object, server: ObjectServerID(1), firstSlot: SlotIndex(slot))
+                    Extent(
+                        blocks: range,
+                        object: object,
+                        server: ObjectServerID(1),
+                        firstSlot: SlotIndex(slot),
+                        copy: copy
+                    )
                 )
-                for index in 0..<count { model[first + index] = (object, slot + UInt32(index)) }
+                for index in 0..<count {
+                    model[first + index] = (object, slot + UInt32(index), copy?.dropped(UInt64(index)))
+                }
             }
             #expect(list.isWellFormed, "seed \(seed)")
             for (block, expected) in model.enumerated() {
                 let id = BlockID(UInt64(block))
                 let found = list.extent(holding: id)?.clipped(to: BlockRange(first: id, count: 1))
                 #expect(
-                    found?.object == expected?.object && found?.firstSlot.rawValue == expected?.slot,
+                    found?.object == expected?.object && found?.firstSlot.rawValue == expected?.slot
+                        && found?.copy == expected?.copy && list.holds(id) == (expected != nil),
                     "seed \(seed)"
                 )
             }
+            let mapped = model[first..<first + count].count { $0 != nil }
+            #expect(list.blocks(in: range) == UInt64(mapped) && list == ExtentList(list.extents), "seed \(seed)")
         }
     }
 }

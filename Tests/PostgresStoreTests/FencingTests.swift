@@ -79,7 +79,7 @@ struct FencingTests {
         #expect(try fixture.number("SELECT epoch FROM volume_epochs") == Int64(fixture.epoch.rawValue))
         try old.script("COMMIT")
         #expect(try await ownership.epoch > fixture.epoch)
-        #expect(try await ownership.unmovedItems == 1)
+        #expect(try await fixture.counts().unmovedItems == 1)
         #expect(try await fixture.region().items.map(\.block) == [BlockID(5)])
     }
 

@@ -36,6 +36,9 @@ struct SimulatedStore {
         try #require(isOpen)
     }
 
+    /// What there is of the volume.
+    var counts: VolumeCounts { store.countVolume(volume) }
+
     mutating func takeOver() throws -> Ownership {
         guard case .owned(let ownership) = store.takeOver(volume, server: server, now: now) else {
             throw StoreFailure.broken("the volume is not owned")

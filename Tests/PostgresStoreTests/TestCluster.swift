@@ -294,6 +294,11 @@ final class Fixture: Sendable {
 
     func connect() throws -> PostgresConnection { try PostgresConnection(configuration) }
 
+    /// What there is of the volume.
+    func counts() async throws -> VolumeCounts {
+        try await ask { store.countVolume(volume: volume, completion: $0) }
+    }
+
     /// A second store on the same database, as of another process.
     ///
     /// - Parameter lockTimeoutMilliseconds: How long its takeovers wait for what others have not finished; nil: as in production.

@@ -17,12 +17,13 @@ let mapBenchmarks = [
     // The second block of an extent is mapped anew, and then both as before: one operation is one of these.
     Benchmark("map/insert", step: 2, counted: 1_024) {
         let original = extentList(10_000)
+        let extents = original.extents
         var list = original
         var numbers = RepeatableNumbers()
         return { operations in
             var sum: UInt64 = 0
             for _ in 0..<operations / 2 {
-                let extent = original.extents[numbers.next(below: original.extents.count)]
+                let extent = extents[numbers.next(below: extents.count)]
                 list.insert(
                     Extent(
                         blocks: BlockRange(first: extent.blocks.first + 1, count: 1),
@@ -31,7 +32,7 @@ let mapBenchmarks = [
                         firstSlot: SlotIndex(0)
                     )
                 )
-                sum &+= UInt64(list.extents.count)
+                sum &+= UInt64(list.count)
                 list.insert(extent)
             }
             try require(list == original, "the map is another")

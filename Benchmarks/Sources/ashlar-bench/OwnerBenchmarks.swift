@@ -209,10 +209,7 @@ private final class DrivenOwner {
             epoch: stamp.epoch,
             firstVersion: Version(1),
             firstNexus: NexusNumber(1),
-            nexuses: [],
-            unmovedBytes: 0,
-            unmovedItems: 0,
-            cachedBytes: 0
+            nexuses: []
         )
     }
 }
