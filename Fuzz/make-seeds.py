@@ -25,7 +25,7 @@ cache-statistics cache-statistics-answer move-now delete-volume-step target-repo
 or-write map-status map-status-answer check-unit check-unit-answer change-unit manage-unit copy
 database-age database-age-answer scrub-work scrub-work-answer report-objects draining-servers draining-servers-answer
 object-header object-header-answer raise-clock raise-clock-answer begin-direct begin-direct-answer map-direct
-map-direct-answer hello hello-answer goaway error
+map-direct-answer find-slots find-slots-answer hello hello-answer goaway error
 """.split()
 SAME_MESSAGE = {
     "look-up-volume-answer-elsewhere": "look-up-volume-answer",

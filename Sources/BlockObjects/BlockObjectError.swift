@@ -50,7 +50,7 @@ public struct BlockObjectError: Error, Hashable, CustomStringConvertible {
     /// One sentence for people.
     public let message: String
 
-    init(_ code: Code, _ message: String, slot: SlotIndex? = nil) {
+    package init(_ code: Code, _ message: String, slot: SlotIndex? = nil) {
         self.code = code
         self.slot = slot
         self.message = message

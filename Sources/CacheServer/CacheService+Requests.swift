@@ -168,6 +168,9 @@ extension CacheService {
             }
             let closed = core.closedNexuses(of: message.volume, among: message.nexuses, now: now)
             connection.respond(to: request.handle, NexusStates(volume: message.volume, nexuses: closed))
+        case FindSlots.type:
+            let message = try body.readRPCWholeMessage(FindSlots.self)
+            respond(to: request, message, on: connection)
         case TargetReport.type:
             let message = try body.readRPCWholeMessage(TargetReport.self)
             store.report(
@@ -177,6 +180,29 @@ extension CacheService {
         default: return try dispatchAgent(request, body, on: connection)
         }
         return true
+    }
+
+    /// Where blocks lie: what the image knows, for reading ahead.
+    private func respond(to request: RPCRequest, _ message: FindSlots, on connection: RPCServerConnection) {
+        let count = min(UInt64(message.count), UInt64(RPCMessageLimits.slotsFoundMaximum))
+        guard message.firstBlock.rawValue <= Limits.volumeSizeMaximumBytes else {
+            let error = RPCError(.outOfRange, "no volume has block \(message.firstBlock)")
+            return connection.respond(to: request.handle, error: error)
+        }
+        let blocks = BlockRange(first: message.firstBlock, count: count)
+        guard let found = core.slots(of: blocks, in: message.volume) else {
+            return connection.respond(to: request.handle, error: RPCError(.notOwner(nil), nil))
+        }
+        let runs = found.extents.map {
+            FindSlots.Run(
+                object: $0.object,
+                server: $0.server,
+                firstSlot: $0.firstSlot,
+                origin: $0.origin,
+                count: UInt32($0.blocks.count)
+            )
+        }
+        connection.respond(to: request.handle, FindSlots.Answer(known: UInt32(found.known), runs: runs))
     }
 
     private func submit(

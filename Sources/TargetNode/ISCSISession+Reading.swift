@@ -15,8 +15,11 @@ final class ReadAssembly {
     let geometry: Geometry
     let completion: (Result<[ByteBuffer], BackEndFailure>) -> Void
     var runs: [ReadCommand.Run] = []
-    /// Plain bytes of each run, a run's pieces in order; nil while it is being fetched.
-    var parts: [[ByteBuffer]?] = []
+    /// Plain bytes of each run in order: a run in an object has a buffer for each block, which is empty while the block is missing.
+    var parts: [[ByteBuffer]] = []
+    /// The block that the first slot of each run in an object must have been written as.
+    private var origins: [BlockID] = []
+    /// What is being fetched or waited for.
     var missing = 0
     var repeats = 0
     var isFinished = false
@@ -35,10 +38,29 @@ final class ReadAssembly {
 
     var firstBlock: BlockID { geometry.blocks(touching: range).first }
 
-    /// The block that the first slot of a run in an object must have been written as.
-    func origin(ofRun index: Int) -> BlockID {
-        if case .object(_, _, _, let origin?, _) = runs[index] { return origin }
-        return firstBlock + UInt64(runs[..<index].reduce(0) { $0 + $1.count })
+    /// Begins anew with another map.
+    func begin(_ runs: [ReadCommand.Run]) {
+        self.runs = runs
+        parts = Array(repeating: [], count: runs.count)
+        missing = 0
+        origins = []
+        origins.reserveCapacity(runs.count)
+        var block = firstBlock
+        for run in runs {
+            if case .object(_, _, _, let origin?, _) = run { origins.append(origin) } else { origins.append(block) }
+            block = block + UInt64(run.count)
+        }
+    }
+
+    /// The block that a slot of a run in an object must have been written as.
+    func origin(ofRun index: Int, place: Int) -> BlockID { origins[index] + UInt64(place) }
+
+    /// The first block that has not arrived.
+    var firstMissing: (run: Int, place: Int)? {
+        for (run, pieces) in parts.enumerated() {
+            if let place = pieces.firstIndex(where: { $0.readableBytes == 0 }) { return (run, place) }
+        }
+        return nil
     }
 
     /// The LBA at which a run, or a data block in it, begins; where the read begins behind that, the LBA at which the read does.
@@ -47,9 +69,12 @@ final class ReadAssembly {
         let offset = (firstBlock.rawValue + UInt64(before) + UInt64(block)) * UInt64(geometry.blockSizeBytes)
         return LBA(max(offset, range.offset) / UInt64(geometry.logicalBlockSizeBytes))
     }
+
+    /// The LBA at which a block in an object begins, likewise.
+    func address(of piece: SlotPiece) -> LBA { address(ofRun: piece.run, block: piece.place) }
 }
 
-// Reads: one request to the owner, then what lies in objects from the object servers, in parallel.
+// Reads: one request to the owner, then what lies in objects: from memory, else from the object servers, in parallel.
 extension ISCSISession {
     /// Reads bytes; the pieces come in order and add up to the range. Without a task it is the target's own.
     func read(
@@ -80,26 +105,27 @@ extension ISCSISession {
         assembly.completion(.failure(failure))
     }
 
-    /// Takes the owner's answer: verifies the bytes that it holds, and asks for what lies in objects.
+    /// Takes the owner's answer: verifies the bytes that it holds, and gets what lies in objects.
     private func begin(_ assembly: ReadAssembly, _ answer: ReadCommand.Answer, _ payload: ByteBuffer) {
-        let blocks = assembly.geometry.blocks(touching: assembly.range).count
-        guard answer.runs.reduce(0, { $0 + UInt64($1.count) }) == blocks else {
+        let blocks = assembly.geometry.blocks(touching: assembly.range)
+        guard answer.runs.reduce(0, { $0 + UInt64($1.count) }) == blocks.count else {
             return finish(assembly, failure: .internalError)
         }
         let wasSame = assembly.repeats > 0 && assembly.runs == answer.runs
         guard !wasSame else {
             // I7: only a repeat with an unchanged map is an error.
-            let index = assembly.parts.firstIndex { $0 == nil } ?? 0
-            return finish(assembly, failure: .unreadable(assembly.address(ofRun: index)))
+            let missing = assembly.firstMissing ?? (0, 0)
+            let address = assembly.address(ofRun: missing.run, block: missing.place)
+            return finish(assembly, failure: .unreadable(address))
         }
         let size = Int(assembly.geometry.blockSizeBytes)
         if answer.runs.count == 1, case .bytes(let checksums) = answer.runs[0] {
             return finish(assembly, checksums, payload, blockBytes: size)
         }
-        assembly.runs = answer.runs
-        assembly.parts = Array(repeating: nil, count: answer.runs.count)
-        assembly.missing = 0
+        assembly.begin(answer.runs)
         var rest = payload
+        var missing: [SlotPiece] = []
+        var isInObjects = false
         for (index, run) in answer.runs.enumerated() {
             switch run {
             case .zeros(let count):
@@ -112,18 +138,22 @@ extension ISCSISession {
                     return finishDamaged(assembly, run: index, block: bad)
                 }
                 assembly.parts[index] = [bytes]
-            case .object: assembly.missing += 1
+            case .object(let object, let server, let firstSlot, _, let count):
+                guard UInt64(firstSlot.rawValue) + UInt64(count) <= UInt64(Limits.objectSlotsMaximum) else {
+                    return finish(assembly, failure: .internalError)
+                }
+                isInObjects = true
+                let first = SlotPiece(object: object, server: server, slot: firstSlot, run: index, place: 0)
+                look(first, count: Int(count), of: assembly, missing: &missing)
             }
         }
-        guard assembly.missing > 0 else { return complete(assembly) }
-        let round = assembly.repeats
-        for (index, run) in answer.runs.enumerated() {
-            if case .object(let object, let server, let firstSlot, _, let count) = run {
-                let message = GetSlots(object: object, firstSlot: firstSlot, count: count)
-                fetch(message, from: server, run: index, of: assembly, round: round, retries: 0)
-            }
-        }
+        assembly.missing = fetch(missing, of: assembly, waits: true)
+        if assembly.missing == 0 { complete(assembly) }
+        // Behind the read itself, so that nothing is in its way.
+        if isInObjects { backend?.readFromObjects(blocks) }
     }
+
+    // MARK: Bytes of the owner
 
     /// What most reads come to: one run of bytes in the answer is all of it.
     private func finish(_ assembly: ReadAssembly, _ checksums: [Checksum], _ payload: ByteBuffer, blockBytes: Int) {
@@ -158,40 +188,118 @@ extension ISCSISession {
 
     // MARK: Objects
 
-    private func fetch(
-        _ message: GetSlots,
-        from server: ObjectServerID,
-        run: Int,
-        of assembly: ReadAssembly,
-        round: Int,
-        retries: Int
-    ) {
+    /// Takes what memory holds of a run in an object, and adds the rest to what is missing.
+    private func look(_ first: SlotPiece, count: Int, of assembly: ReadAssembly, missing: inout [SlotPiece]) {
+        let before = missing.count
+        var gaps = 0
+        var isInGap = false
+        assembly.parts[first.run] = Array(repeating: ByteBuffer(), count: count)
+        for place in 0..<count {
+            let piece = first.moved(by: place)
+            if let bytes = find(piece, of: assembly) {
+                assembly.parts[first.run][place] = bytes
+                isInGap = false
+            } else {
+                missing.append(piece)
+                if !isInGap { gaps += 1 }
+                isInGap = true
+            }
+        }
+        service.slots.count(hits: count - (missing.count - before), misses: missing.count - before)
+        guard gaps > TargetLimits.gapsOfRunMaximum else { return }
+        // One request for all of it costs less than many small ones.
+        missing.removeSubrange(before...)
+        missing.append(contentsOf: (0..<count).map(first.moved))
+        assembly.parts[first.run] = Array(repeating: ByteBuffer(), count: count)
+    }
+
+    private func find(_ piece: SlotPiece, of assembly: ReadAssembly) -> ByteBuffer? {
+        service.slots.find(
+            piece.object,
+            piece.slot,
+            writtenAs: assembly.origin(ofRun: piece.run, place: piece.place),
+            blockBytes: Int(assembly.geometry.blockSizeBytes)
+        )
+    }
+
+    /// Gets what is missing, all of it at once; what is being read ahead is waited for.
+    ///
+    /// - Returns: how many events have to come until nothing is missing.
+    private func fetch(_ pieces: [SlotPiece], of assembly: ReadAssembly, waits: Bool) -> Int {
+        guard !pieces.isEmpty else { return 0 }
+        var rest = pieces
+        var flights: [(flight: SlotReader.Flight, pieces: [SlotPiece])] = []
+        if waits, service.slots.isReadingAhead {
+            rest = []
+            for piece in pieces {
+                guard let flight = service.slots.flight(piece.object, piece.slot) else {
+                    rest.append(piece)
+                    continue
+                }
+                if flights.last?.flight === flight {
+                    flights[flights.count - 1].pieces.append(piece)
+                } else {
+                    flights.append((flight, [piece]))
+                }
+            }
+        }
+        let round = assembly.repeats
+        for (flight, pieces) in flights {
+            flight.waiters.append { [self] in aheadArrived(pieces, of: assembly, round: round) }
+        }
+        let requests = SlotRequest.joined(rest)
+        for request in requests { fetch(request, of: assembly, round: round, retries: 0) }
+        return flights.count + requests.count
+    }
+
+    /// What was being read ahead has arrived, or failed: what is not there is fetched after all.
+    private func aheadArrived(_ pieces: [SlotPiece], of assembly: ReadAssembly, round: Int) {
+        defer { drain() }
+        guard !assembly.isFinished, assembly.repeats == round else { return }
+        var missing: [SlotPiece] = []
+        for piece in pieces {
+            if let bytes = find(piece, of: assembly) {
+                assembly.parts[piece.run][piece.place] = bytes
+            } else {
+                missing.append(piece)
+            }
+        }
+        assembly.missing += fetch(missing, of: assembly, waits: false) - 1
+        if assembly.missing == 0 { complete(assembly) }
+    }
+
+    private func fetch(_ request: SlotRequest, of assembly: ReadAssembly, round: Int, retries: Int) {
+        let server = request.server
         guard let client = service.objects[server] else {
             service.logger.error("an object lies on a server that is not configured", metadata: ["server": "\(server)"])
             return finish(assembly, failure: .unreachable)
         }
+        let message = GetSlots(object: request.object, firstSlot: request.firstSlot, count: request.count)
+        let bytes = Int(request.count) * Int(assembly.geometry.blockSizeBytes)
+        service.slots.fetchBegan(bytes)
         client.send(message, deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds) { [self] result in
             defer { drain() }
-            guard !assembly.isFinished, assembly.repeats == round, assembly.parts[run] == nil else { return }
+            service.slots.fetchEnded(bytes)
+            guard !assembly.isFinished, assembly.repeats == round else { return }
             switch result {
             case .failure(let failure):
-                retry(message, server, run, assembly, round, retries, reason: failure.reason)
+                retry(request, assembly, round, retries, reason: failure.reason)
             case .success(var answer):
                 do throws(RPCError) {
                     let slots = try answer.decode(GetSlots.Answer.self)
-                    slotsArrived(slots, answer.body, message, run: run, of: assembly)
+                    slotsArrived(slots, answer.body, request, of: assembly)
                 } catch {
                     switch error.status {
                     case .noSuchObject: askAgain(assembly)
                     case .busy, .deadlineExceeded:
-                        retry(message, server, run, assembly, round, retries, reason: error.message)
+                        retry(request, assembly, round, retries, reason: error.message)
                     default:
                         service.logger.error(
                             "an object cannot be read",
-                            metadata: ["object": "\(message.object)", "reason": "\(error.message)"]
+                            metadata: ["object": "\(request.object)", "reason": "\(error.message)"]
                         )
-                        let block = message.place(of: error.damagedSlot) ?? 0
-                        finish(assembly, failure: .unreadable(assembly.address(ofRun: run, block: block)))
+                        let damaged = request.pieces.first { $0.slot == error.damagedSlot } ?? request.pieces[0]
+                        finish(assembly, failure: .unreadable(assembly.address(of: damaged)))
                     }
                 }
             }
@@ -199,9 +307,7 @@ extension ISCSISession {
     }
 
     private func retry(
-        _ message: GetSlots,
-        _ server: ObjectServerID,
-        _ run: Int,
+        _ request: SlotRequest,
         _ assembly: ReadAssembly,
         _ round: Int,
         _ retries: Int,
@@ -210,7 +316,7 @@ extension ISCSISession {
         guard retries < TargetLimits.fetchRetriesMaximum else {
             service.logger.error(
                 "an object server cannot be reached",
-                metadata: ["server": "\(server)", "reason": "\(reason)"]
+                metadata: ["server": "\(request.server)", "reason": "\(reason)"]
             )
             return finish(assembly, failure: .unreachable)
         }
@@ -218,7 +324,7 @@ extension ISCSISession {
         service.loop.scheduleTask(in: TargetLimits.fetchRetryInterval) {
             let (session, assembly) = bound.value
             guard !assembly.isFinished, assembly.repeats == round else { return }
-            session.fetch(message, from: server, run: run, of: assembly, round: round, retries: retries + 1)
+            session.fetch(request, of: assembly, round: round, retries: retries + 1)
         }
     }
 
@@ -234,41 +340,39 @@ extension ISCSISession {
     private func slotsArrived(
         _ slots: GetSlots.Answer,
         _ payload: ByteBuffer,
-        _ message: GetSlots,
-        run: Int,
+        _ request: SlotRequest,
         of assembly: ReadAssembly
     ) {
-        let firstBlock = assembly.origin(ofRun: run)
-        guard slots.slots.count == Int(message.count), slots.blockSizeBytes == assembly.geometry.blockSizeBytes else {
-            return finish(assembly, failure: .unreadable(assembly.address(ofRun: run)))
-        }
+        guard
+            slots.slots.count == Int(request.count), slots.blockSizeBytes == assembly.geometry.blockSizeBytes
+        else { return finish(assembly, failure: .unreadable(assembly.address(of: request.pieces[0]))) }
         var rest = payload
-        var pieces: [ByteBuffer] = []
-        pieces.reserveCapacity(slots.slots.count)
-        do {
-            for (index, slot) in slots.slots.enumerated() {
-                guard
-                    slot.block == firstBlock + UInt64(index), let encoding = SlotEncoding(rawValue: slot.encoding),
-                    let bytes = rest.readSlice(length: Int(slot.storedBytes))
-                else { return finish(assembly, failure: .unreadable(assembly.address(ofRun: run, block: index))) }
-                let stored = StoredSlot(encoding: encoding, bytes: bytes, checksum: slot.checksum)
-                pieces.append(
-                    try stored.decoded(
-                        blockSizeBytes: slots.blockSizeBytes,
-                        slot: SlotIndex(message.firstSlot.rawValue + UInt32(index)),
-                        using: service.inflater
-                    )
+        var next = 0
+        for (index, slot) in slots.slots.enumerated() {
+            // Each slot of a request is that of a piece, or of several.
+            let first = request.pieces[next]
+            let plain: ByteBuffer
+            do {
+                plain = try service.slots.plain(slot, from: &rest, at: first.slot, blockSizeBytes: slots.blockSizeBytes)
+            } catch {
+                service.logger.error(
+                    "an object's block is damaged (I11)",
+                    metadata: ["object": "\(request.object)", "error": "\(error)"]
                 )
+                return finish(assembly, failure: .unreadable(assembly.address(of: first)))
             }
-        } catch {
-            service.logger.error(
-                "an object's block is damaged (I11)",
-                metadata: ["object": "\(message.object)", "error": "\(error)"]
-            )
-            // The pieces before it are whole.
-            return finish(assembly, failure: .unreadable(assembly.address(ofRun: run, block: pieces.count)))
+            while next < request.pieces.count,
+                Int(request.pieces[next].slot.rawValue - request.firstSlot.rawValue) == index
+            {
+                let piece = request.pieces[next]
+                guard slot.block == assembly.origin(ofRun: piece.run, place: piece.place) else {
+                    return finish(assembly, failure: .unreadable(assembly.address(of: piece)))
+                }
+                assembly.parts[piece.run][piece.place] = plain
+                next += 1
+            }
+            service.slots.keep(slot, plain, at: request.object, first.slot, isAhead: false)
         }
-        assembly.parts[run] = pieces
         assembly.missing -= 1
         if assembly.missing == 0 { complete(assembly) }
     }
@@ -282,7 +386,7 @@ extension ISCSISession {
         var left = Int(assembly.range.count)
         var result: [ByteBuffer] = []
         for part in assembly.parts {
-            for piece in part ?? [] where left > 0 {
+            for piece in part where left > 0 {
                 var piece = piece
                 if skip > 0 {
                     let cut = min(skip, piece.readableBytes)

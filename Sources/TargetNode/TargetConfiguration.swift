@@ -38,6 +38,8 @@ public struct TargetConfiguration: Sendable {
     public var isnsListenPort: Int
     /// From where connections are taken.
     public var portalAccess: PortalAccess
+    /// Memory for blocks that were read from objects, in bytes; 0: none are kept, and nothing is read ahead.
+    public var readCacheBytes: Int
 
     /// A configuration with each part named.
     public init(
@@ -53,7 +55,8 @@ public struct TargetConfiguration: Sendable {
         redirect: LoginRedirect = .never,
         isnsServer: String? = nil,
         isnsListenPort: Int = 0,
-        portalAccess: PortalAccess = PortalAccess()
+        portalAccess: PortalAccess = PortalAccess(),
+        readCacheBytes: Int = 256 << 20
     ) {
         self.node = node
         self.listenAddress = listenAddress
@@ -68,5 +71,6 @@ public struct TargetConfiguration: Sendable {
         self.isnsServer = isnsServer
         self.isnsListenPort = isnsListenPort
         self.portalAccess = portalAccess
+        self.readCacheBytes = readCacheBytes
     }
 }

@@ -29,7 +29,8 @@ final class TargetService {
     let configuration: TargetConfiguration
     let identity: TLSIdentity
     let logger: Logger
-    let inflater: BlockInflater
+    /// What was read from objects, for all sessions.
+    let slots: SlotReader
     /// Storage for the output of whichever session writes next, so that busy sessions allocate none, and idle ones hold none.
     var spareOutput = ByteBuffer()
     /// `address:port,tag` as SendTargets returns it.
@@ -66,7 +67,12 @@ final class TargetService {
         self.identity = identity
         self.logger = logger
         portal = "\(configuration.advertisedPortal ?? boundPortal),\(configuration.portalGroupTag)"
-        inflater = try BlockInflater()
+        slots = SlotReader(
+            capacityBytes: configuration.readCacheBytes,
+            inflater: try BlockInflater(),
+            metrics: ReadCacheMetrics(.shared),
+            logger: logger
+        )
         placement = ObjectPlacement(servers: configuration.objectServers.keys.map { ObjectServerID($0) })
         for text in configuration.cacheEndpoints {
             guard let endpoint = RPCEndpoint(text, defaultPort: 7401) else {
@@ -479,6 +485,18 @@ enum TargetLimits {
     static let fetchRetriesMaximum = 20
     /// Pause between these.
     static let fetchRetryInterval = TimeAmount.milliseconds(250)
+    /// A run in an object of which memory holds some is fetched whole where more pieces than this are missing.
+    static let gapsOfRunMaximum = 8
+    /// Bytes that are read ahead at once for all volumes; the read cache may set a lower bound.
+    static let aheadBytesMaximum = 8 << 20
+    /// The part of the read cache that what is read ahead may take: half of what blocks that nobody has used twice have.
+    static let aheadCacheDivisor = 20
+    /// Nothing is read ahead while reads have sent for more than this.
+    static let aheadBelowFetchedBytes = 2 << 20
+    /// Bytes that are read ahead with one request.
+    static let aheadRequestBytes = 256 << 10
+    /// Deadline of what is read ahead, in milliseconds: reads that wait for it fetch it themselves then.
+    static let aheadDeadlineMilliseconds: UInt32 = 2_000
     /// Pieces of PDUs up to this size are copied behind one another before they go to the channel.
     static let copiedOutputMaximumBytes = 16 << 10
     /// Output of this size goes to the channel before the flush.

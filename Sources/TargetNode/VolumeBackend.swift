@@ -25,6 +25,10 @@ final class VolumeBackend {
     /// Direct writes on their way.
     var direct: DirectPacker<DirectCommand>?
     var isDirectScheduled = false
+    /// Reads that go on where others ended.
+    var readAhead: ReadAhead?
+    /// The owner is being asked where lies what is to be read ahead.
+    var isLookingAhead = false
 
     init(iqn: String, service: TargetService) {
         self.iqn = iqn

@@ -225,6 +225,34 @@ extension MessageVector {
             0x18,
             NexusStates(volume: VolumeID(7), nexuses: [NexusNumber(3), NexusNumber(5)])
         ),
+        MessageVector(
+            "find-slots",
+            0x19,
+            FindSlots(volume: VolumeID(7), firstBlock: BlockID(1_024), count: 256)
+        ),
+        MessageVector(
+            "find-slots-answer",
+            0x19,
+            FindSlots.Answer(
+                known: 200,
+                runs: [
+                    FindSlots.Run(
+                        object: ObjectID(99),
+                        server: ObjectServerID(1),
+                        firstSlot: SlotIndex(5),
+                        origin: BlockID(1_030),
+                        count: 100
+                    ),
+                    FindSlots.Run(
+                        object: ObjectID(100),
+                        server: ObjectServerID(2),
+                        firstSlot: SlotIndex(0),
+                        origin: BlockID(8),
+                        count: 3
+                    ),
+                ]
+            )
+        ),
     ]
 
     private static let node = TargetNodeState(

@@ -153,6 +153,11 @@ write("target-report-answer", "0x17 target report, answer: the second is being d
       .node("target-2", "[2001:db8::6]:3260", 2, 8, 0, True, True)
       .node("target-3", "10.0.0.7:3260", 3, 9, 1, False, False))
 write("nexus-states", "0x18 nexus states, request and answer.", M().i64(7, "volume").ids("nexuses", 3, 5))
+write("find-slots", "0x19 find slots, request.", M().i64(7, "volume").u64(1024, "first block").u32(256, "blocks"))
+write("find-slots-answer", "0x19 find slots, answer.",
+      M().u32(200, "known").count(2, "runs")
+      .u64(99, "object").i32(1, "object server").u32(5, "first slot").u64(1030, "origin").u32(100, "slots")
+      .u64(100, "object").i32(2, "object server").u32(0, "first slot").u64(8, "origin").u32(3, "slots"))
 
 # Section 11: commands.
 write("read", "0x20 read, request: 8 KiB at 1 MiB.", M().header().u64(1 << 20, "offset").u64(8192, "count"))

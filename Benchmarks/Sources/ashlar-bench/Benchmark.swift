@@ -26,7 +26,7 @@ struct Benchmark: Sendable {
 
     static let all: [Benchmark] =
         checksumBenchmarks + iscsiBenchmarks + scsiBenchmarks + rpcBenchmarks + objectBenchmarks + nexusBenchmarks
-        + ownerBenchmarks + mapBenchmarks + storeBenchmarks
+        + ownerBenchmarks + mapBenchmarks + slotBenchmarks + storeBenchmarks
 }
 
 /// What a benchmark found out of order: it would measure something else than it says.

@@ -42,6 +42,7 @@ private let messageTypes: [any RPCMessage.Type] = [
     DatabaseAge.self, DatabaseAge.Answer.self, ScrubWork.self, ScrubWork.Answer.self, ReportObjects.self,
     DrainingServers.self, DrainingServers.Answer.self, ObjectHeader.self, ObjectHeader.Answer.self, RaiseClock.self,
     RaiseClock.Answer.self, BeginDirect.self, BeginDirect.Answer.self, MapDirect.self, MapDirect.Answer.self,
+    FindSlots.self, FindSlots.Answer.self,
 ]
 
 private func check<M: RPCMessage>(_ type: M.Type, _ body: ByteBuffer) throws(FuzzFailure) {

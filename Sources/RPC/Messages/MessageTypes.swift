@@ -12,6 +12,7 @@ extension RPCMessageType {
     static let targetHeartbeat = RPCMessageType(0x16)
     static let targetReport = RPCMessageType(0x17)
     static let nexusStates = RPCMessageType(0x18)
+    static let findSlots = RPCMessageType(0x19)
     // Target to cache: commands.
     static let read = RPCMessageType(0x20)
     static let write = RPCMessageType(0x21)
@@ -73,6 +74,8 @@ public enum RPCMessageLimits {
     public static let objectServersMaximum = 4_096
     /// Slots asked of an object at once.
     public static let slotsMaximum = Int(Limits.objectSlotsMaximum)
+    /// Blocks that are asked for, for reading ahead, and runs of slots in the answer: 4 MiB of the smallest blocks.
+    public static let slotsFoundMaximum = 8_192
     /// Target nodes told at once.
     public static let targetNodesMaximum = Limits.targetNodesMaximum
     /// Runs in the answer to a question for what is mapped.

@@ -388,6 +388,13 @@ extension Setting {
             presence: .optional,
             summary: "Addresses of the proxies, or prefixes; with target.proxy-protocol required no others may connect."
         ),
+        Setting(
+            name: "target.read-cache",
+            kind: .size(0...1 << 44),
+            roles: [.target],
+            presence: .standard([nil: "256M"]),
+            summary: "Block data read from objects that is kept in memory; 0 for none, and for reading nothing ahead."
+        ),
     ]
 
     private static let agent: [Setting] = [

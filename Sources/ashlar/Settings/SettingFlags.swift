@@ -120,6 +120,7 @@ struct TargetFlags: SettingFlags {
     var targetProxyProtocol: String?
     @Option(help: "Addresses or prefixes of the proxies; may be repeated or separated by commas.")
     var targetProxyProtocolFrom: [String] = []
+    @Option(help: "Memory for blocks read from objects, as in 256M; 0 for none.") var targetReadCache: String?
 
     var flags: [String: [String]] {
         given(
@@ -128,7 +129,7 @@ struct TargetFlags: SettingFlags {
                 ("target.relative-port-identifier", targetRelativePortIdentifier),
                 ("target.discovery-access-file", targetDiscoveryAccessFile), ("target.isns-server", targetIsnsServer),
                 ("target.isns-listen-port", targetIsnsListenPort), ("target.redirect", targetRedirect),
-                ("target.proxy-protocol", targetProxyProtocol),
+                ("target.proxy-protocol", targetProxyProtocol), ("target.read-cache", targetReadCache),
             ],
             lists: [
                 ("target.allowed-addresses", targetAllowedAddresses),

@@ -47,7 +47,8 @@ extension Settings {
                 proxyProtocol: ProxyProtocol(rawValue: text("target.proxy-protocol")) ?? .off,
                 proxies: list("target.proxy-protocol-from").compactMap(AddressPrefix.init),
                 initiators: list("target.allowed-addresses").compactMap(AddressPrefix.init)
-            )
+            ),
+            readCacheBytes: Int(clamping: size("target.read-cache"))
         )
     }
 

@@ -6,16 +6,32 @@ enum UpLimits {
     static let instancesMaximum = 32
     /// Ports for what is not an iSCSI portal are taken from here: below Linux's ephemeral ports, which connections take.
     static let portRange = 20_000..<32_000
-    /// The part of the machine's memory that goes to block data, for all cache servers together.
+    /// The part of the machine's memory that goes to block data, for all cache servers and targets together: each kind has half
+    /// of it.
     static let cacheMemoryDivisor = 4
     /// The least that a cache server gets of it, in MiB.
     static let cacheMemoryMinimumMebibytes = 64
+    /// The least that a target gets of it, in MiB.
+    static let readCacheMinimumMebibytes = 16
 
     /// What each cache server keeps in memory, as its configuration says it.
-    static func cacheMemory(caches: Int) -> String {
-        let bytes = max(0, sysconf(Int32(_SC_PHYS_PAGES))) * max(0, sysconf(Int32(_SC_PAGESIZE)))
-        let mebibytes = (bytes / cacheMemoryDivisor / max(1, caches)) >> 20
-        return "\(max(mebibytes, cacheMemoryMinimumMebibytes))M"
+    static func cacheMemory(caches: Int, physicalBytes: Int = physicalBytes) -> String {
+        share(of: physicalBytes, among: caches, minimum: cacheMemoryMinimumMebibytes)
+    }
+
+    /// What each target keeps of the objects that it has read, likewise.
+    static func readCache(targets: Int, physicalBytes: Int = physicalBytes) -> String {
+        share(of: physicalBytes, among: targets, minimum: readCacheMinimumMebibytes)
+    }
+
+    private static func share(of bytes: Int, among count: Int, minimum: Int) -> String {
+        let mebibytes = (bytes / cacheMemoryDivisor / 2 / max(1, count)) >> 20
+        return "\(max(mebibytes, minimum))M"
+    }
+
+    /// The machine's memory.
+    private static var physicalBytes: Int {
+        max(0, sysconf(Int32(_SC_PHYS_PAGES))) * max(0, sysconf(Int32(_SC_PAGESIZE)))
     }
 
     /// How many ports are tried until one is free.

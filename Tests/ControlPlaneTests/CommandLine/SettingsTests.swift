@@ -1,6 +1,7 @@
 import ArgumentParser
 import AshlarCore
 import CacheServer
+import ControlPlane
 import Foundation
 import TargetNode
 import Testing
@@ -159,6 +160,31 @@ import Testing
         #expect(access.proxies.map(\.description) == ["10.0.0.7"])
         let flags = ["target.allowed-addresses": ["10.2.0.0/16,10.3.0.0/16", "10.4.0.1"]]
         #expect(try await load(.target, object, flags: flags).target().portalAccess.initiators.count == 3)
+    }
+
+    @Test func theReadCacheReachesTheTargetAndNoneIsPossible() async throws {
+        var object = required(.target)
+        #expect(try await load(.target, object).target().readCacheBytes == 256 << 20)
+        object["target"] = ["read-cache": "0"]
+        #expect(try await load(.target, object).target().readCacheBytes == 0)
+        #expect(
+            try await load(.target, object, flags: ["target.read-cache": ["1G"]]).target().readCacheBytes == 1 << 30
+        )
+    }
+
+    /// Block data in memory is a quarter of what a machine has, where that is not very little.
+    @Test func upSharesAQuarterOfTheMemoryAmongCacheServersAndTargets() throws {
+        for gibibytes in [4, 23, 512] {
+            for (caches, targets) in [(1, 2), (3, 1), (2, 8)] {
+                let bytes = gibibytes << 30
+                let cache = try #require(ByteSize.parse(UpLimits.cacheMemory(caches: caches, physicalBytes: bytes)))
+                let read = try #require(ByteSize.parse(UpLimits.readCache(targets: targets, physicalBytes: bytes)))
+                let sum = Int(cache) * caches + Int(read) * targets
+                #expect(sum <= bytes / 4 && sum > bytes / 5, "\(gibibytes) GiB: \(cache), \(read)")
+            }
+        }
+        #expect(UpLimits.cacheMemory(caches: 1, physicalBytes: 0) == "64M")
+        #expect(UpLimits.readCache(targets: 1, physicalBytes: 0) == "16M")
     }
 
     @Test func unknownKeysAreRefusedWithASuggestion() async throws {
