@@ -93,7 +93,6 @@ final class ObjectRequestHandler: RPCConnectionHandler {
     ) {
         var slots: [GetSlots.Slot] = []
         slots.reserveCapacity(found.slots.count)
-        var payload: [ByteBuffer] = []
         var bytes = 0
         for (entry, stored) in zip(found.header.slots[Int(firstSlot.rawValue)...], found.slots) {
             let count = stored.bytes.readableBytes
@@ -107,12 +106,11 @@ final class ObjectRequestHandler: RPCConnectionHandler {
                     storedBytes: UInt32(count)
                 )
             )
-            if count > 0 { payload.append(stored.bytes) }
         }
         metrics.slotsRead.increment(by: UInt64(slots.count))
         metrics.bytesRead.increment(by: UInt64(bytes))
         let message = GetSlots.Answer(blockSizeBytes: found.header.blockSizeBytes, slots: slots)
-        connection.respond(to: handle, message, payload: payload)
+        connection.respond(to: handle, message, payload: found.payload)
     }
 
     private func delete(_ request: RPCRequest, _ connection: RPCServerConnection) throws(RPCError) {

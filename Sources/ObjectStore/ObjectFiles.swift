@@ -151,8 +151,8 @@ package final class ObjectFiles: Sendable {
                 header = try root.header(id, of: file)
                 self.headers.insert(HeaderCache.Entry(header: header, root: index), for: id)
             }
-            let slots = try root.slots(id, of: file, header: header, selection: selection)
-            return StoredObject(header: header, slots: slots)
+            let (slots, payload) = try root.slots(id, of: file, header: header, selection: selection)
+            return StoredObject(header: header, slots: slots, payload: payload)
         }
     }
 

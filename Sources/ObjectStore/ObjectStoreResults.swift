@@ -1,5 +1,6 @@
 public import AshlarCore
 public import BlockObjects
+public import NIOCore
 
 /// Which slots of an object are wanted.
 public enum SlotSelection: Sendable, Hashable {
@@ -23,6 +24,8 @@ public struct StoredObject: Sendable, Hashable {
     public let header: BlockObjectHeader
     /// The slots that were wanted, in the order in which they were asked for; their stored checksums are verified.
     public let slots: [StoredSlot]
+    /// The stored bytes of all of them one behind the other, in as few pieces as they were read in: slots that lie in a row are one.
+    public let payload: [ByteBuffer]
 }
 
 /// A part of the list of all objects.

@@ -45,13 +45,13 @@ extension Root {
         return header
     }
 
-    /// The wanted slots of an open object.
+    /// The wanted slots of an open object, and their stored bytes one behind the other in as few pieces as there can be.
     func slots(
         _ id: ObjectID,
         of file: OpenFile,
         header: BlockObjectHeader,
         selection: SlotSelection
-    ) throws(ObjectStoreError) -> [StoredSlot] {
+    ) throws(ObjectStoreError) -> (slots: [StoredSlot], payload: [ByteBuffer]) {
         let wanted: [SlotIndex]
         switch selection {
         case .all: wanted = (0..<UInt32(header.slots.count)).map { SlotIndex($0) }
@@ -66,6 +66,15 @@ extension Root {
         }
         var slots: [StoredSlot] = []
         slots.reserveCapacity(wanted.count)
+        var payload: [ByteBuffer] = []
+        // What lies in a row in the file, and which of the runs it was read with.
+        var row: (run: Int, bytes: StoredRun)?
+        func endRow() {
+            guard let row else { return }
+            let (run, bytes) = runs[row.run]
+            let start = bytes.readerIndex + Int(row.bytes.start - run.start)
+            payload += bytes.getSlice(at: start, length: Int(row.bytes.end - row.bytes.start)).map { [$0] } ?? []
+        }
         for index in wanted {
             let slot = header.slots[Int(index.rawValue)]
             // The runs ascend; the one that holds the slot is the last that does not begin behind it.
@@ -74,6 +83,12 @@ extension Root {
                 if slot.storedCount > 0, let place {
                     let found = runs[place]
                     slots.append(try header.stored(index, from: found.bytes, startingAt: found.run.start))
+                    if let last = row, last.run == place, last.bytes.end == slot.storedOffset {
+                        row?.bytes.end = slot.storedEnd
+                    } else {
+                        endRow()
+                        row = (place, StoredRun(start: slot.storedOffset, end: slot.storedEnd))
+                    }
                 } else {
                     slots.append(try header.stored(index, from: ByteBuffer(), startingAt: slot.storedOffset))
                 }
@@ -81,7 +96,8 @@ extension Root {
                 throw .corrupt(id, error)
             }
         }
-        return slots
+        endRow()
+        return (slots, payload)
     }
 
     /// Reads all of an object from the disk and verifies every checksum of it.

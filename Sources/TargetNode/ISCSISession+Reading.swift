@@ -15,8 +15,18 @@ final class ReadAssembly {
     let geometry: Geometry
     let completion: (Result<[ByteBuffer], BackEndFailure>) -> Void
     var runs: [ReadCommand.Run] = []
-    /// Plain bytes of each run in order: a run in an object has a buffer for each block, which is empty while the block is missing.
-    var parts: [[ByteBuffer]] = []
+    /// What of a run has arrived.
+    enum Part {
+        /// A block is missing.
+        case missing
+        /// Plain bytes: of the block, or of several in a row, or of all of a run that does not lie in an object.
+        case bytes(ByteBuffer)
+        /// A block that the part before it holds.
+        case joined
+    }
+
+    /// The parts of each run in order; a run in an object has one for each block.
+    var parts: [[Part]] = []
     /// The block that the first slot of each run in an object must have been written as.
     private var origins: [BlockID] = []
     /// What is being fetched or waited for.
@@ -58,7 +68,9 @@ final class ReadAssembly {
     /// The first block that has not arrived.
     var firstMissing: (run: Int, place: Int)? {
         for (run, pieces) in parts.enumerated() {
-            if let place = pieces.firstIndex(where: { $0.readableBytes == 0 }) { return (run, place) }
+            if let place = pieces.firstIndex(where: { if case .missing = $0 { true } else { false } }) {
+                return (run, place)
+            }
         }
         return nil
     }
@@ -72,6 +84,37 @@ final class ReadAssembly {
 
     /// The LBA at which a block in an object begins, likewise.
     func address(of piece: SlotPiece) -> LBA { address(ofRun: piece.run, block: piece.place) }
+}
+
+/// Blocks of a read that follow one another both in an answer's payload, as they are, and in the read: they go on as one piece, which
+/// costs less than one for each.
+private struct PlainRow {
+    private var first: SlotPiece?
+    private var start = 0
+    private var count = 0
+
+    /// Whether a block goes on where the row ends; it is then in the row.
+    mutating func takes(_ piece: SlotPiece) -> Bool {
+        guard let first, piece == first.moved(by: count) else { return false }
+        count += 1
+        return true
+    }
+
+    /// Begins with a block whose bytes are at an index of the payload.
+    mutating func begin(_ piece: SlotPiece, at index: Int) {
+        first = piece
+        start = index
+        count = 1
+    }
+
+    /// Puts the row in the place of its first block.
+    mutating func end(of payload: ByteBuffer, blockBytes: Int, in assembly: ReadAssembly) {
+        if let first, count > 1, let bytes = payload.getSlice(at: start, length: count * blockBytes) {
+            assembly.parts[first.run][first.place] = .bytes(bytes)
+        }
+        first = nil
+        count = 0
+    }
 }
 
 // Reads: one request to the owner, then what lies in objects: from memory, else from the object servers, in parallel.
@@ -129,7 +172,7 @@ extension ISCSISession {
         for (index, run) in answer.runs.enumerated() {
             switch run {
             case .zeros(let count):
-                assembly.parts[index] = [ByteBuffer(repeating: 0, count: Int(count) * size)]
+                assembly.parts[index] = [.bytes(ByteBuffer(repeating: 0, count: Int(count) * size))]
             case .bytes(let checksums):
                 guard let bytes = rest.readSlice(length: checksums.count * size) else {
                     return finish(assembly, failure: .internalError)
@@ -137,7 +180,7 @@ extension ISCSISession {
                 if let bad = Self.firstDamaged(bytes, checksums, blockBytes: size) {
                     return finishDamaged(assembly, run: index, block: bad)
                 }
-                assembly.parts[index] = [bytes]
+                assembly.parts[index] = [.bytes(bytes)]
             case .object(let object, let server, let firstSlot, _, let count):
                 guard UInt64(firstSlot.rawValue) + UInt64(count) <= UInt64(Limits.objectSlotsMaximum) else {
                     return finish(assembly, failure: .internalError)
@@ -193,11 +236,11 @@ extension ISCSISession {
         let before = missing.count
         var gaps = 0
         var isInGap = false
-        assembly.parts[first.run] = Array(repeating: ByteBuffer(), count: count)
+        assembly.parts[first.run] = Array(repeating: .missing, count: count)
         for place in 0..<count {
             let piece = first.moved(by: place)
             if let bytes = find(piece, of: assembly) {
-                assembly.parts[first.run][place] = bytes
+                assembly.parts[first.run][place] = .bytes(bytes)
                 isInGap = false
             } else {
                 missing.append(piece)
@@ -210,7 +253,7 @@ extension ISCSISession {
         // One request for all of it costs less than many small ones.
         missing.removeSubrange(before...)
         missing.append(contentsOf: (0..<count).map(first.moved))
-        assembly.parts[first.run] = Array(repeating: ByteBuffer(), count: count)
+        assembly.parts[first.run] = Array(repeating: .missing, count: count)
     }
 
     private func find(_ piece: SlotPiece, of assembly: ReadAssembly) -> ByteBuffer? {
@@ -259,7 +302,7 @@ extension ISCSISession {
         var missing: [SlotPiece] = []
         for piece in pieces {
             if let bytes = find(piece, of: assembly) {
-                assembly.parts[piece.run][piece.place] = bytes
+                assembly.parts[piece.run][piece.place] = .bytes(bytes)
             } else {
                 missing.append(piece)
             }
@@ -346,11 +389,14 @@ extension ISCSISession {
         guard
             slots.slots.count == Int(request.count), slots.blockSizeBytes == assembly.geometry.blockSizeBytes
         else { return finish(assembly, failure: .unreadable(assembly.address(of: request.pieces[0]))) }
+        let size = Int(slots.blockSizeBytes)
         var rest = payload
         var next = 0
-        for (index, slot) in slots.slots.enumerated() {
+        var row = PlainRow()
+        for slot in slots.slots {
             // Each slot of a request is that of a piece, or of several.
             let first = request.pieces[next]
+            let index = rest.readerIndex
             let plain: ByteBuffer
             do {
                 plain = try service.slots.plain(slot, from: &rest, at: first.slot, blockSizeBytes: slots.blockSizeBytes)
@@ -361,18 +407,24 @@ extension ISCSISession {
                 )
                 return finish(assembly, failure: .unreadable(assembly.address(of: first)))
             }
-            while next < request.pieces.count,
-                Int(request.pieces[next].slot.rawValue - request.firstSlot.rawValue) == index
-            {
+            let isPlain = slot.encoding == SlotEncoding.plain.rawValue
+            while next < request.pieces.count, request.pieces[next].slot == first.slot {
                 let piece = request.pieces[next]
+                next += 1
                 guard slot.block == assembly.origin(ofRun: piece.run, place: piece.place) else {
                     return finish(assembly, failure: .unreadable(assembly.address(of: piece)))
                 }
-                assembly.parts[piece.run][piece.place] = plain
-                next += 1
+                if isPlain, row.takes(piece) {
+                    assembly.parts[piece.run][piece.place] = .joined
+                } else {
+                    row.end(of: payload, blockBytes: size, in: assembly)
+                    assembly.parts[piece.run][piece.place] = .bytes(plain)
+                    if isPlain { row.begin(piece, at: index) }
+                }
             }
             service.slots.keep(slot, plain, at: request.object, first.slot, isAhead: false)
         }
+        row.end(of: payload, blockBytes: size, in: assembly)
         assembly.missing -= 1
         if assembly.missing == 0 { complete(assembly) }
     }
@@ -386,8 +438,7 @@ extension ISCSISession {
         var left = Int(assembly.range.count)
         var result: [ByteBuffer] = []
         for part in assembly.parts {
-            for piece in part where left > 0 {
-                var piece = piece
+            for case .bytes(var piece) in part where left > 0 {
                 if skip > 0 {
                     let cut = min(skip, piece.readableBytes)
                     piece.moveReaderIndex(forwardBy: cut)

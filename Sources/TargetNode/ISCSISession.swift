@@ -181,7 +181,11 @@ final class ISCSISession: ChannelInboundHandler {
         if bytes.readableBytes <= TargetLimits.copiedOutputMaximumBytes {
             if output.capacity == 0 { swap(&output, &service.spareOutput) }
             output.writeImmutableBuffer(bytes)
-            if output.readableBytes >= TargetLimits.outputChunkBytes { handOverOutput() }
+            if output.readableBytes >= TargetLimits.outputChunkBytes {
+                handOverOutput()
+                // There is more to come: growing from nothing would copy it all twice.
+                output.reserveCapacity(TargetLimits.outputChunkBytes + TargetLimits.copiedOutputMaximumBytes)
+            }
         } else {
             handOverOutput()
             context?.write(wrapOutboundOut(bytes), promise: nil)

@@ -5,7 +5,6 @@ import NIOCore
 import Observability
 import Ownership
 import RPC
-import Transport
 
 /// What a target keeps of the objects that its sessions have read, and what it reads ahead: one for all of them.
 ///
@@ -121,8 +120,11 @@ final class SlotReader {
         flights[object]?.first { $0.slots.contains(slot.rawValue) }
     }
 
+    /// Asks an object server for slots, and calls back once: with the answer and its payload, or nil for none.
+    typealias Send = (GetSlots, @escaping ((slots: GetSlots.Answer, payload: ByteBuffer)?) -> Void) -> Void
+
     /// Reads slots ahead that are not here, nor on their way.
-    func readAhead(_ run: FindSlots.Run, blockSizeBytes: UInt32, from client: RPCClient) {
+    func readAhead(_ run: FindSlots.Run, blockSizeBytes: UInt32, send: Send) {
         guard UInt64(run.firstSlot.rawValue) + UInt64(run.count) <= UInt64(Limits.objectSlotsMaximum) else { return }
         func isKnown(_ slot: UInt32) -> Bool {
             cache.contains(run.object, SlotIndex(slot)) || flight(run.object, SlotIndex(slot)) != nil
@@ -139,12 +141,12 @@ final class SlotReader {
             let first = slot
             repeat { slot += 1 } while slot < end && slot - first < most && !isKnown(slot)
             let bytes = Int(slot - first) * Int(blockSizeBytes)
-            guard client.isConnected, aheadBytes + bytes <= aheadMaximumBytes else { return }
-            send(Flight(run.object, first..<slot), bytes, blockSizeBytes, client)
+            guard aheadBytes + bytes <= aheadMaximumBytes else { return }
+            begin(Flight(run.object, first..<slot), bytes, blockSizeBytes, send)
         }
     }
 
-    private func send(_ flight: Flight, _ bytes: Int, _ blockSizeBytes: UInt32, _ client: RPCClient) {
+    private func begin(_ flight: Flight, _ bytes: Int, _ blockSizeBytes: UInt32, _ send: Send) {
         flights[flight.object, default: []].append(flight)
         aheadBytes += bytes
         metrics.aheadBlocks.increment(by: UInt64(flight.slots.count))
@@ -153,14 +155,12 @@ final class SlotReader {
             firstSlot: SlotIndex(flight.slots.lowerBound),
             count: UInt32(flight.slots.count)
         )
-        client.send(message, deadlineMilliseconds: TargetLimits.aheadDeadlineMilliseconds) { [self] result in
+        send(message) { [self] answer in
             aheadBytes -= bytes
             flights[flight.object]?.removeAll { $0 === flight }
             if flights[flight.object]?.isEmpty == true { flights[flight.object] = nil }
             // What fails here is left to the read that wants it: that tells what is wrong.
-            if case .success(var answer) = result, let slots = try? answer.decode(GetSlots.Answer.self) {
-                take(slots, answer.body, flight, blockSizeBytes)
-            }
+            if let answer { take(answer.slots, answer.payload, flight, blockSizeBytes) }
             let waiters = flight.waiters
             flight.waiters = []
             for waiter in waiters { waiter() }

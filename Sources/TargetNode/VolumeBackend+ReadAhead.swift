@@ -36,8 +36,15 @@ extension VolumeBackend {
             let inObjects = found.runs.reduce(0) { $0 + UInt64($1.count) }
             readAhead?.looked(at: range, known: UInt64(found.known), inObjects: inObjects)
             for run in found.runs {
-                guard let client = service.objects[run.server] else { continue }
-                service.slots.readAhead(run, blockSizeBytes: size, from: client)
+                guard let client = service.objects[run.server], client.isConnected else { continue }
+                service.slots.readAhead(run, blockSizeBytes: size) { message, arrived in
+                    client.send(message, deadlineMilliseconds: TargetLimits.aheadDeadlineMilliseconds) { result in
+                        guard case .success(var answer) = result,
+                            let slots = try? answer.decode(GetSlots.Answer.self)
+                        else { return arrived(nil) }
+                        arrived((slots, answer.body))
+                    }
+                }
             }
         }
     }

@@ -24,6 +24,12 @@ import Testing
             store.get(ObjectID(1), slots: .slots([SlotIndex(99), SlotIndex(3)]), completion: $0)
         }
         #expect(found.slots.map(\.bytes) == [Fixtures.block(1, 99), Fixtures.block(1, 3)])
+        #expect(found.payload == found.slots.map(\.bytes))
+        let row = try await outcome {
+            store.get(ObjectID(1), slots: .slots((10..<60).map { SlotIndex($0) }), completion: $0)
+        }
+        #expect(row.payload.count == 1, "what lies in a row is one piece")
+        #expect(row.payload.first == row.slots.reduce(into: ByteBuffer()) { $0.writeImmutableBuffer($1.bytes) })
         #expect(try await outcome { store.header(ObjectID(1), completion: $0) }.slots.count == 100)
         #expect(try await outcome { store.verify(ObjectID(1), completion: $0) }.copies == 1)
         #expect(try await outcome { store.list(after: nil, limit: 5, completion: $0) }.ids == [ObjectID(1)])
