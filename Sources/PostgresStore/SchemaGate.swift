@@ -22,6 +22,7 @@ public enum SchemaGate {
         Requirement(version: 9, name: "aborts"),
         Requirement(version: 10, name: "older_databases"),
         Requirement(version: 11, name: "journal"),
+        Requirement(version: 12, name: "hot_objects"),
     ]
 
     /// Tests the ledger and the cluster's UUID.
