@@ -191,7 +191,8 @@ enum Statements {
             """
     )
 
-    /// $1 volumes, $2 epochs, $3 objects, $4 blocks, $5 versions, $6 conditions: items of a move become moved (M1).
+    /// $1 volumes, $2 epochs, $3 objects, $4 blocks, $5 versions, $6 conditions: items of a move become moved (M1). That they are unmoved
+    /// is asked of the column that the index of unmoved items is not made by: planned while that is small, it would be read for each.
     static let mapItems = Statement(
         name: "map_items",
         sql: """
@@ -199,7 +200,7 @@ enum Statements {
                 unmoved_since = NULL, moved_version = k.version
             FROM \(slotKeys)
             WHERE \(slotIsGuarded) AND k.kind = \(SlotKind.itemHasVersion) AND i.volume_id = k.v AND i.block_id = k.block
-                AND (i.item ->> 'Version')::int8 = k.version AND i.unmoved_since IS NOT NULL
+                AND (i.item ->> 'Version')::int8 = k.version AND i.moved_version IS NULL
             """
     )
 
