@@ -166,7 +166,7 @@ final class Cluster {
             unmovedHighWatermarkBytes: watermarks.high,
             unmovedHardLimitBytes: watermarks.hard,
             // Moves are to meet as much as they can.
-            busyMovePause: 0
+            busyPause: 0
         )
         if defect == .leaseOverrated { configuration.lease *= 3 }
         if defect == .proofsNeverAge { configuration.nexusTimeToLive *= 100 }

@@ -185,7 +185,7 @@ extension CacheService {
     /// Where blocks lie: what the image knows, for reading ahead.
     private func respond(to request: RPCRequest, _ message: FindSlots, on connection: RPCServerConnection) {
         let count = min(UInt64(message.count), UInt64(RPCMessageLimits.slotsFoundMaximum))
-        guard message.firstBlock.rawValue <= Limits.volumeSizeMaximumBytes else {
+        guard message.firstBlock.rawValue < Limits.volumeSizeMaximumBytes / UInt64(Limits.blockSizeMinimumBytes) else {
             let error = RPCError(.outOfRange, "no volume has block \(message.firstBlock)")
             return connection.respond(to: request.handle, error: error)
         }

@@ -226,10 +226,10 @@ extension CacheOwner {
 
     /// Has what there is of a volume counted.
     mutating func count(_ volume: VolumeOwner) {
-        let before = VolumeCounts(
+        let before = KnownCounts(
             unmovedItems: volume.unmovedItems,
             items: volume.cachedItems,
-            objectBlocks: volume.mappedBlocks
+            mappedBlocks: volume.mappedBlocks
         )
         actions.append(.countVolume(operation(.count(volume, before: before)), volume.id))
     }
@@ -252,7 +252,7 @@ extension CacheOwner {
             volume.cachedItems = sum(counts.items, volume.cachedItems, before.items)
             // Moved items lie in extents as well.
             let mapped = counts.objectBlocks + counts.unmovedItems
-            volume.setMapped(sum(mapped, volume.mappedBlocks, before.objectBlocks))
+            volume.setMapped(sum(mapped, volume.mappedBlocks, before.mappedBlocks))
         case .failure: schedule(.count(volume), at: now.advanced(byNanoseconds: OwnerLimits.storeRetry))
         }
     }

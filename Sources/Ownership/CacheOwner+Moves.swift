@@ -272,7 +272,7 @@ extension CacheOwner {
         let until = now.advanced(byNanoseconds: OwnerLimits.moveTimeout)
         for item in search.chosen { volume.moving[item.row.block] = (item.row.version, until) }
         volume.isLookingForMoves = false
-        if search.isInBackground { nextBackgroundMove = now.advanced(byNanoseconds: configuration.busyMovePause) }
+        if search.isInBackground { nextBackgroundMove = now.advanced(byNanoseconds: configuration.busyPause) }
         let assignment = MoveAssignment(volume: volume.description, object: object, blocks: search.chosen)
         actions.append(.answer(search.ticket, .moveWork(assignment)))
     }
@@ -366,8 +366,10 @@ extension CacheOwner {
 
     /// Finds a sparse object to rewrite; answered with `compactionWork`.
     public mutating func requestCompactionWork(_ ticket: Ticket, now: MonotonicTime) {
-        guard !mustCompactLater(now: now) else { return actions.append(.answer(ticket, .compactionWork(nil))) }
         let volumes = ownedVolumes
+        guard !mustCompactLater(volumes, now: now) else {
+            return actions.append(.answer(ticket, .compactionWork(nil)))
+        }
         // In turn, so that of many volumes none is always behind others.
         let start = volumes.firstIndex { $0.id > lastCompactionLook } ?? 0
         for volume in volumes[start...] + volumes[..<start] {
@@ -386,11 +388,11 @@ extension CacheOwner {
     }
 
     /// Whether compaction has to wait, so that initiators do not notice it. What is overwritten meanwhile need not be copied.
-    private func mustCompactLater(now: MonotonicTime) -> Bool {
+    private func mustCompactLater(_ volumes: [VolumeOwner], now: MonotonicTime) -> Bool {
         guard now < busyUntil, now < nextBackgroundCompaction else { return false }
         var dead: UInt64 = 0
         var mapped: UInt64 = 0
-        for volume in ownedVolumes {
+        for volume in volumes {
             dead += volume.deadBlocks * volume.blockBytes
             mapped += volume.mappedBlocks * volume.blockBytes
         }
@@ -446,7 +448,7 @@ extension CacheOwner {
             return actions.append(.answer(ticket, .compactionWork(nil)))
         }
         // An operator waits for what is on a server that is drained.
-        if !isDrain { nextBackgroundCompaction = now.advanced(byNanoseconds: configuration.busyMovePause) }
+        if !isDrain { nextBackgroundCompaction = now.advanced(byNanoseconds: configuration.busyPause) }
         extents.sort { $0.blocks.first < $1.blocks.first }
         let assignment = CompactionAssignment(volume: volume.description, object: object, extents: extents)
         actions.append(.answer(ticket, .compactionWork(assignment)))

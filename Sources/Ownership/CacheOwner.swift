@@ -32,10 +32,17 @@ public struct CacheOwner: ~Copyable {
         var clientCommands = 0
     }
 
+    /// What was known of a volume when it began to be counted.
+    struct KnownCounts {
+        var unmovedItems: UInt64
+        var items: UInt64
+        var mappedBlocks: UInt64
+    }
+
     enum Operation {
         case commit(Flight)
         case region(VolumeOwner, Region)
-        case count(VolumeOwner, before: VolumeCounts)
+        case count(VolumeOwner, before: KnownCounts)
         case survey(VolumeOwner, Command)
         case remains(VolumeOwner, BlockRange)
         case bytes(VolumeOwner, Command, [BlockID])

@@ -18,7 +18,7 @@ public struct OwnerConfiguration: Sendable {
     public var unmovedHardLimitBytes: UInt64
     /// While initiators use volumes, how long after an object's worth of blocks the next one is moved that nothing but order asks for,
     /// in nanoseconds; and how long after one compaction the next.
-    public var busyMovePause: UInt64
+    public var busyPause: UInt64
     /// Dead bytes in objects up to which compaction does not keep up with what is overwritten while initiators use volumes.
     public var deadBytesSlack: UInt64
     /// Room for PostgreSQL's log below which writes are slowed down.
@@ -33,7 +33,7 @@ public struct OwnerConfiguration: Sendable {
         memoryBytes: Int = 256 << 20,
         unmovedHighWatermarkBytes: UInt64 = 8 << 30,
         unmovedHardLimitBytes: UInt64 = 16 << 30,
-        busyMovePause: UInt64 = 1_000_000_000,
+        busyPause: UInt64 = 1_000_000_000,
         deadBytesSlack: UInt64 = 2 << 30,
         logSlowBelowBytes: UInt64 = 1 << 30,
         logWaitBelowBytes: UInt64 = 256 << 20
@@ -43,7 +43,7 @@ public struct OwnerConfiguration: Sendable {
         self.memoryBytes = memoryBytes
         self.unmovedHighWatermarkBytes = unmovedHighWatermarkBytes
         self.unmovedHardLimitBytes = unmovedHardLimitBytes
-        self.busyMovePause = busyMovePause
+        self.busyPause = busyPause
         self.deadBytesSlack = deadBytesSlack
         self.logSlowBelowBytes = logSlowBelowBytes
         self.logWaitBelowBytes = logWaitBelowBytes

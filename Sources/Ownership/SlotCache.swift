@@ -200,47 +200,55 @@ public struct SlotCache: Sendable {
 
     // MARK: Lists
 
-    private mutating func link(_ number: Int, into list: List) {
-        nodes[number].list = list
-        let cost = list == .ghosts ? 0 : Self.cost(nodes[number].bytes)
-        switch list {
-        case .small: Self.push(number, &small, &nodes, cost)
-        case .main: Self.push(number, &main, &nodes, cost)
-        case .ghosts: Self.push(number, &ghosts, &nodes, cost)
-        case .free: preconditionFailure("a free node is in no list")
+    private subscript(list: List) -> Queue {
+        get {
+            switch list {
+            case .small: small
+            case .main: main
+            case .ghosts: ghosts
+            case .free: preconditionFailure("a free node is in no list")
+            }
+        }
+        set {
+            switch list {
+            case .small: small = newValue
+            case .main: main = newValue
+            case .ghosts: ghosts = newValue
+            case .free: preconditionFailure("a free node is in no list")
+            }
         }
     }
 
-    private static func push(_ number: Int, _ queue: inout Queue, _ nodes: inout [Node], _ cost: Int) {
+    /// What a node adds to its list's bytes.
+    private func cost(of number: Int) -> Int {
+        nodes[number].list == .ghosts ? 0 : Self.cost(nodes[number].bytes)
+    }
+
+    private mutating func link(_ number: Int, into list: List) {
+        nodes[number].list = list
+        var queue = self[list]
         nodes[number].older = queue.newest
-        nodes[number].newer = none
-        if queue.newest == none {
+        nodes[number].newer = Self.none
+        if queue.newest == Self.none {
             queue.oldest = UInt32(number)
         } else {
             nodes[Int(queue.newest)].newer = UInt32(number)
         }
         queue.newest = UInt32(number)
         queue.count += 1
-        queue.bytes += cost
+        queue.bytes += cost(of: number)
+        self[list] = queue
     }
 
     private mutating func unlink(_ number: Int) {
         let list = nodes[number].list
-        let cost = list == .ghosts ? 0 : Self.cost(nodes[number].bytes)
-        switch list {
-        case .small: Self.pull(number, &small, &nodes, cost)
-        case .main: Self.pull(number, &main, &nodes, cost)
-        case .ghosts: Self.pull(number, &ghosts, &nodes, cost)
-        case .free: preconditionFailure("a free node is in no list")
-        }
-    }
-
-    private static func pull(_ number: Int, _ queue: inout Queue, _ nodes: inout [Node], _ cost: Int) {
+        var queue = self[list]
         let (older, newer) = (nodes[number].older, nodes[number].newer)
-        if older == none { queue.oldest = newer } else { nodes[Int(older)].newer = newer }
-        if newer == none { queue.newest = older } else { nodes[Int(newer)].older = older }
+        if older == Self.none { queue.oldest = newer } else { nodes[Int(older)].newer = newer }
+        if newer == Self.none { queue.newest = older } else { nodes[Int(newer)].older = older }
         queue.count -= 1
-        queue.bytes -= cost
+        queue.bytes -= cost(of: number)
+        self[list] = queue
     }
 
     // MARK: Nodes and their keys

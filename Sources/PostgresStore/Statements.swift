@@ -102,20 +102,8 @@ enum Statements {
                     WHERE \(overlap("x", volume: "k.v", first: "k.source", end: "k.source + k.count"))
                         AND x.object_id = k.object AND x.first_slot - x.first_block = k.slot - k.source
                 )
-            ), \(hitExtents(replacing: true)), put AS (
-                \(insertExtents)
-                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
-                UNION ALL SELECT v, first, count, object, slot, origin, version FROM run \(overwriteExtent)
-            ), dropped AS (
-                DELETE FROM block_items i USING run r
-                WHERE i.volume_id = r.v AND i.block_id >= r.first AND i.block_id < r.first + r.count
-            ), counted AS (
-                UPDATE block_objects o SET live_slots = o.live_slots + d.change
-                FROM (
-                    SELECT object_id, sum(change)::int8 AS change FROM (
-                        SELECT object_id, -lost AS change FROM hit UNION ALL SELECT object, count FROM run
-                    ) c GROUP BY object_id
-                ) d WHERE o.object_id = d.object_id
+            ), \(hitExtents(replacing: true)), \(putExtents(origin: "origin", version: "version")), \(dropItems), counted AS (
+                \(countLiveSlots(also: ""))
             )
             SELECT coalesce(sum(count), 0)::int8 FROM run
             """
@@ -214,14 +202,7 @@ enum Statements {
                 FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
                     AS k (v, e, object, first, count, slot), volume_epochs g, block_objects o
                 WHERE \(slotIsGuarded)
-            ), dropped AS (
-                DELETE FROM block_items i USING run r
-                WHERE i.volume_id = r.v AND i.block_id >= r.first AND i.block_id < r.first + r.count
-            ), \(hitExtents(replacing: true)), put AS (
-                \(insertExtents)
-                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
-                UNION ALL SELECT v, first, count, object, slot, NULL, NULL FROM run \(overwriteExtent)
-            ), counted AS (
+            ), \(dropItems), \(hitExtents(replacing: true)), \(putExtents(origin: "NULL", version: "NULL")), counted AS (
                 \(countLiveSlots(also: ""))
             )
             SELECT count(*) FROM run
@@ -256,11 +237,7 @@ enum Statements {
                         slot - row_number() OVER (PARTITION BY n, block - slot ORDER BY slot) AS island
                     FROM mapped
                 ) m GROUP BY v, object, n, block - slot, island
-            ), \(hitExtents(replacing: true)), put AS (
-                \(insertExtents)
-                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
-                UNION ALL SELECT v, first, count, object, slot, NULL, NULL FROM run \(overwriteExtent)
-            ), counted AS (
+            ), \(hitExtents(replacing: true)), \(putExtents(origin: "NULL", version: "NULL")), counted AS (
                 \(countLiveSlots(also: "UNION ALL SELECT object, 0 FROM slot"))
             )
             SELECT n, array_agg(slot ORDER BY slot) FROM mapped GROUP BY n
@@ -394,6 +371,25 @@ enum Statements {
         ON CONFLICT (volume_id, first_block) DO UPDATE SET block_count = excluded.block_count,
                     object_id = excluded.object_id, first_slot = excluded.first_slot,
                     origin_block = excluded.origin_block, copy_version = excluded.copy_version
+        """
+
+    /// The pieces that stay, and the runs in the place of what was there. `origin` and `version`: of a run that a copy makes.
+    private static func putExtents(origin: String, version: String) -> String {
+        """
+        put AS (
+                \(insertExtents)
+                SELECT volume_id, first, count, object_id, slot, origin, version FROM piece
+                UNION ALL SELECT v, first, count, object, slot, \(origin), \(version) FROM run \(overwriteExtent)
+            )
+        """
+    }
+
+    /// The items under the runs go.
+    private static let dropItems = """
+        dropped AS (
+                DELETE FROM block_items i USING run r
+                WHERE i.volume_id = r.v AND i.block_id >= r.first AND i.block_id < r.first + r.count
+            )
         """
 
     /// What objects lose by `hit` and gain by `run`; those that are given `also` have been mapped, too.

@@ -66,7 +66,7 @@ struct MoveRuleTests {
         for part in 0..<4 { bench.submit(nexus, bench.write(part * perObject * block, perObject * block, 2)) }
         _ = bench.map(bench.put(try #require(bench.moveWork())))
         #expect(bench.moveWork() == nil)
-        write(for: bench.core.configuration.busyMovePause)
+        write(for: bench.core.configuration.busyPause)
         _ = bench.map(bench.put(try #require(bench.moveWork())))
         #expect(bench.moveWork() == nil)
         // Nobody uses it any more: all goes at once.

@@ -6,9 +6,9 @@ enum UpLimits {
     static let instancesMaximum = 32
     /// Ports for what is not an iSCSI portal are taken from here: below Linux's ephemeral ports, which connections take.
     static let portRange = 20_000..<32_000
-    /// The part of the machine's memory that goes to block data, for all cache servers and targets together: each kind has half
-    /// of it.
-    static let cacheMemoryDivisor = 4
+    /// The part of the machine's memory that goes to the block data of all cache servers together, and as much to that of all targets: a
+    /// quarter for both.
+    static let cacheMemoryDivisor = 8
     /// The least that a cache server gets of it, in MiB.
     static let cacheMemoryMinimumMebibytes = 64
     /// The least that a target gets of it, in MiB.
@@ -25,7 +25,7 @@ enum UpLimits {
     }
 
     private static func share(of bytes: Int, among count: Int, minimum: Int) -> String {
-        let mebibytes = (bytes / cacheMemoryDivisor / 2 / max(1, count)) >> 20
+        let mebibytes = (bytes / cacheMemoryDivisor / max(1, count)) >> 20
         return "\(max(mebibytes, minimum))M"
     }
 
