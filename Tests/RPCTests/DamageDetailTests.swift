@@ -26,10 +26,4 @@ struct DamageDetailTests {
         four.writeInteger(UInt32(7))
         #expect(received(RPCError(.exists, "of another status", detail: four)).damagedSlot == nil)
     }
-
-    @Test func aSlotHasAPlaceAmongThoseAskedFor() {
-        let question = GetSlots(object: ObjectID(1), firstSlot: SlotIndex(5), count: 3)
-        #expect((4...8).map { question.place(of: SlotIndex($0)) } == [nil, 0, 1, 2, nil])
-        #expect(question.place(of: nil) == nil)
-    }
 }

@@ -48,12 +48,6 @@ public struct GetSlots: RPCMessage {
         buffer.writeRPC(count)
     }
 
-    /// How many slots behind the first one asked for a slot lies; nil where it is none of those.
-    public func place(of slot: SlotIndex?) -> Int? {
-        guard let slot, slot >= firstSlot, slot.rawValue - firstSlot.rawValue < count else { return nil }
-        return Int(slot.rawValue - firstSlot.rawValue)
-    }
-
     /// What is known of one slot.
     public struct Slot: Sendable, Hashable {
         /// The data block in it.
