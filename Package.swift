@@ -250,7 +250,10 @@ let package = Package(
         ),
         .testTarget(
             name: "CacheServerTests",
-            dependencies: ["CacheServer", "Ownership", "AshlarTestSupport"],
+            dependencies: [
+                "AshlarCore", "AshlarTestSupport", "CacheServer", "Ownership", "PostgresStore", "RPC", "Transport", nioCore,
+                nioPosix, logging,
+            ],
             swiftSettings: settings
         ),
         .testTarget(

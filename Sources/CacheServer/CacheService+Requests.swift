@@ -7,16 +7,23 @@ import RPC
 import Transport
 
 /// One RPC connection to the cache server: hands requests to the service, and ends the service's turn once a read.
+///
+/// Whoever was connected before this process began connects again as soon as its port is open, which may be before the service is made:
+/// until then requests are refused as busy, and made again. The connection stays; so each request has to look anew.
 final class CacheConnection: RPCConnectionHandler {
-    private let service: CacheService
+    private let service: NIOLoopBoundBox<CacheService?>
 
-    init(service: CacheService) { self.service = service }
+    init(service: NIOLoopBoundBox<CacheService?>) { self.service = service }
 
     func requestReceived(_ request: RPCRequest, connection: RPCServerConnection) {
+        guard let service = service.value else {
+            let error = RPCError(.busy, "the cache server is starting")
+            return connection.respond(to: request.handle, error: error)
+        }
         service.handle(request, on: connection)
     }
 
-    func readCompleted(connection: RPCServerConnection) { service.endTurn() }
+    func readCompleted(connection: RPCServerConnection) { service.value?.endTurn() }
 
     func connectionClosed(connection: RPCServerConnection) {}
 }

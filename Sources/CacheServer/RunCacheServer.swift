@@ -79,10 +79,7 @@ private func serve(
         ),
         group: group,
         logger: logger,
-        makeHandler: { _ in
-            guard let service = box.value else { return StartingConnection() }
-            return CacheConnection(service: service)
-        }
+        makeHandler: { _ in CacheConnection(service: box) }
     )
     let endpoint = configuration.advertisedEndpoint ?? server.endpoint.description
     try await loop.submit {
@@ -129,13 +126,4 @@ private func serve(
             continuation.resume()
         }
     }
-}
-
-/// A connection that came before the service was made: every request is refused as busy, and made again.
-private final class StartingConnection: RPCConnectionHandler {
-    func requestReceived(_ request: RPCRequest, connection: RPCServerConnection) {
-        connection.respond(to: request.handle, error: RPCError(.busy, "the cache server is starting"))
-    }
-    func readCompleted(connection: RPCServerConnection) {}
-    func connectionClosed(connection: RPCServerConnection) {}
 }

@@ -231,6 +231,30 @@ final class FailpointCluster: Sendable {
         return all.map { "--- \($0.key)\n\($0.value.errors.suffix(2_000))" }.joined(separator: "\n")
     }
 
+    /// What the database says of owners, and what its sessions do: where nothing moves, one of them tells why.
+    func databaseState() async -> String {
+        let queries = [
+            """
+            SELECT 'volume ' || v.name, e.epoch, e.owner, e.handed_to, clock_timestamp() - e.handed_at
+            FROM volumes v JOIN volume_epochs e ON e.volume_id = v.id ORDER BY 1
+            """,
+            """
+            SELECT 'server ' || id, name, endpoint, lease_end - clock_timestamp(), stopping
+            FROM cache_servers ORDER BY id DESC LIMIT 8
+            """,
+            """
+            SELECT 'session ' || pid, application_name, state, wait_event_type, wait_event,
+                clock_timestamp() - xact_start, pg_blocking_pids(pid), left(regexp_replace(query, '\\s+', ' ', 'g'), 120)
+            FROM pg_stat_activity WHERE backend_type = 'client backend' ORDER BY pid
+            """,
+        ]
+        var lines: [String] = []
+        for query in queries {
+            do { lines.append(try await sql(query)) } catch { lines.append("\(error)") }
+        }
+        return lines.joined(separator: "\n")
+    }
+
     /// Asks all processes to end, which they must do in order, and removes everything.
     func stop() async throws {
         for node in [Node.agent, .target, .control, .cache, .successor, .objects, .spare] where isRunning(node) {

@@ -144,10 +144,12 @@ extension IntegrationTests {
                 try await load.settle()
                 try await cluster.stop()
             } catch {
+                // The last first: what prints it may not print all.
+                let state = await cluster.databaseState()
                 let logs = cluster.logs()
                 await cluster.remove()
                 await postgres.stop()
-                throw ProcessFailure("\(error)\n\(logs)")
+                throw ProcessFailure("\(error)\n\(state)\n\(logs)")
             }
             await cluster.remove()
             await postgres.stop()
