@@ -251,7 +251,8 @@ let package = Package(
         .testTarget(
             name: "CacheServerTests",
             dependencies: [
-                "AshlarCore", "AshlarTestSupport", "CacheServer", "Ownership", "PostgresStore", "RPC", "Transport", nioCore,
+                "AshlarCore", "AshlarTestSupport", "CacheServer", "Ownership", "PostgresStore", "RPC", "Transport",
+                nioCore,
                 nioPosix, logging,
             ],
             swiftSettings: settings
