@@ -252,8 +252,7 @@ let package = Package(
             name: "CacheServerTests",
             dependencies: [
                 "AshlarCore", "AshlarTestSupport", "CacheServer", "Ownership", "PostgresStore", "RPC", "Transport",
-                nioCore,
-                nioPosix, logging,
+                nioCore, nioPosix, logging,
             ],
             swiftSettings: settings
         ),

@@ -9,7 +9,7 @@ import Transport
 /// One RPC connection to the cache server: hands requests to the service, and ends the service's turn once a read.
 ///
 /// Whoever was connected before this process began connects again as soon as its port is open, which may be before the service is made:
-/// until then requests are refused as busy, and made again. The connection stays; so each request has to look anew.
+/// until then requests are refused as busy, and made again. The connection stays, so that each request has to look for the service anew.
 final class CacheConnection: RPCConnectionHandler {
     private let service: NIOLoopBoundBox<CacheService?>
 

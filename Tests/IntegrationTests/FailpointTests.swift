@@ -144,7 +144,7 @@ extension IntegrationTests {
                 try await load.settle()
                 try await cluster.stop()
             } catch {
-                // The last first: what prints it may not print all.
+                // Before the logs, which are long: what prints this may cut its end off.
                 let state = await cluster.databaseState()
                 let logs = cluster.logs()
                 await cluster.remove()
