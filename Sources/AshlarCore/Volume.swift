@@ -40,6 +40,9 @@ public struct CachePolicy: Hashable, Sendable {
     public var compactBelowPercent: UInt8
     /// Writes of whole data blocks and at least this many bytes go straight to a block object (M4); 0 for never.
     public var directWriteMinimumBytes: UInt32
+    /// Writes of whole data blocks and at least this many bytes, and fewer than go straight to an object, are written to the cache and to a
+    /// block object at the same time; 0 for never.
+    public var writeThroughMinimumBytes: UInt32
 
     /// What a volume gets for which nothing is named.
     public static let standard = CachePolicy(
@@ -62,7 +65,8 @@ public struct CachePolicy: Hashable, Sendable {
         cachedBytesMaximum: UInt64,
         readFill: ReadFillPolicy,
         compactBelowPercent: UInt8,
-        directWriteMinimumBytes: UInt32
+        directWriteMinimumBytes: UInt32,
+        writeThroughMinimumBytes: UInt32 = 0
     ) {
         self.move = move
         self.unmovedItemsMaximum = unmovedItemsMaximum
@@ -72,6 +76,17 @@ public struct CachePolicy: Hashable, Sendable {
         self.readFill = readFill
         self.compactBelowPercent = compactBelowPercent
         self.directWriteMinimumBytes = directWriteMinimumBytes
+        self.writeThroughMinimumBytes = writeThroughMinimumBytes
+    }
+
+    /// Whether a write of so many bytes, of whole data blocks, goes straight to an object.
+    public func isDirect(byteCount: Int) -> Bool {
+        directWriteMinimumBytes > 0 && byteCount >= Int(directWriteMinimumBytes)
+    }
+
+    /// Whether a write of so many bytes, of whole data blocks, is written to the cache and to an object at the same time.
+    public func isThrough(byteCount: Int) -> Bool {
+        writeThroughMinimumBytes > 0 && byteCount >= Int(writeThroughMinimumBytes) && !isDirect(byteCount: byteCount)
     }
 }
 

@@ -49,6 +49,8 @@ final class Cluster {
     var agents: [ClusterAgent] = []
     /// Targets that write directly; none in some clusters.
     var directTargets: [ClusterDirectTarget] = []
+    /// Targets that write through; none in some clusters.
+    var throughTargets: [ClusterThroughTarget] = []
     var map: MapChecker
     /// What was seen to be wrong while it ran.
     var problems: [String] = []
@@ -147,6 +149,7 @@ final class Cluster {
         }
         // Drawn from the seed alone, so that other draws stay as they are.
         if seed % 3 != 0 { directTargets = [ClusterDirectTarget(blockSizeBytes: blockBytes)] }
+        if seed % 3 == 0 || seed % 4 == 1 { throughTargets = [ClusterThroughTarget(blockSizeBytes: blockBytes)] }
         agents = (0..<2).map {
             ClusterAgent(number: $0, planner: planner(seed: generator.next()), servers: nodes.map(\.number))
         }
@@ -234,6 +237,7 @@ final class Cluster {
         for initiator in initiators { initiator.session?.reads = [:] }
         (servers, initiators, nodes, agents, operations) = ([], [], [], [], [])
         directTargets = []
+        throughTargets = []
         store = ModelStore(volumes: [])
     }
 

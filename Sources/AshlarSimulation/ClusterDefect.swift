@@ -27,6 +27,8 @@ extension Cluster {
         case clockReadEarly
         /// A direct write is mapped though something newer was committed since its versions were handed out (M4).
         case overtakenMapped
+        /// The object of a write through is mapped whatever its items are by now (M1).
+        case throughIgnoresVersion
         /// Who takes a nexus up again does not say that it was aborted meanwhile (R9).
         case abortsForgottenWithResume
         /// Of a commit whose outcome is not heard only a part is made (I12).

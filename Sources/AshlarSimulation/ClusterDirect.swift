@@ -78,7 +78,9 @@ extension Cluster {
 
     /// Where a write goes: those of sessions that write directly are made of whole data blocks now and then.
     func placeOfWrite(_ first: Int, _ count: Int, _ session: ClusterSession) -> (first: Int, count: Int) {
-        guard directTarget(of: session) != nil, generator.chance(60) else { return (first, count) }
+        guard directTarget(of: session) != nil || throughTarget(of: session) != nil, generator.chance(60) else {
+            return (first, count)
+        }
         let start = first / sectorsInBlock * sectorsInBlock
         let end = (first + count + sectorsInBlock - 1) / sectorsInBlock * sectorsInBlock
         return (start, end - start)

@@ -204,6 +204,7 @@ extension Cluster {
             drain(session)
             stamp(session)
             tickDirect()
+            tickThrough()
             idle(session)
         }
     }
@@ -306,13 +307,16 @@ extension Cluster {
     ) {
         guard let index = session.server else { return session.client.ownerLost() }
         if !throughCache, takeDirect(id, attempt, request, context, session) { return }
+        let place = throughCache ? nil : takeThrough(id, attempt, request, context, session)
+        // So that now and then its object is there first.
+        let pause = place != nil && generator.below(5) == 0 ? UInt64(generator.below(40)) * 1_000_000 : 0
         let connection = session.connection
         let command = request.command
         // What was on its way when a connection broke arrives all the same, or not.
         let isLost = generator.chance(50)
         let rewrites = defect == .epochsRewritten
         let generation = servers[index].generation
-        after(delay() + session.extraDelay) { [self] in
+        after(delay() + session.extraDelay + pause) { [self] in
             guard servers[index].generation == generation, session.connection == connection || !isLost else { return }
             onServer(index) { server in
                 let ticket = Ticket(server.nextTicket)
@@ -344,7 +348,17 @@ extension Cluster {
                     }
                     return
                 }
-                server.core.submit(ticket, context: context, operation: command, deadline: deadline, now: now)
+                if place != nil, self.defect == .overtakenMapped {
+                    server.core.owned(Self.volume)?.direct.forgetChanges()
+                }
+                server.core.submit(
+                    ticket,
+                    context: context,
+                    operation: command,
+                    through: place,
+                    deadline: deadline,
+                    now: now
+                )
             }
         }
     }
@@ -624,66 +638,6 @@ extension Cluster {
     private func compareAndWrite(_ first: Int, _ expected: [UInt64], _ values: [UInt64]) -> CommandOperation {
         let bytes = bytes(expected + values)
         return .compareAndWrite(offset: offset(ofSector: first), checksum: bytes.testChecksum, bytes: bytes)
-    }
-
-    // MARK: Answers
-
-    private func complete(
-        _ request: ClusterRequest,
-        _ outcome: NexusOutcome<ClusterAnswer>,
-        _ session: ClusterSession
-    ) {
-        let index = request.operation
-        session.inFlight = session.inFlight.filter { $0.value != index }
-        fold(UInt64(index))
-        fold(now)
-        // An initiator that has gone hears nothing.
-        guard !session.isInitiatorGone else { return }
-        if operations[index].isRead, case .answered(.read(let runs, let payload)) = outcome {
-            return assemble(request, runs, payload, session)
-        }
-        session.received = now
-        if operations[index].isRead { readEnded(index, session) }
-        session.isClearing = session.isClearing && operations[index].reservation == nil
-        switch outcome {
-        case .answered(.done): done(index, session)
-        case .committedEarlier:
-            count("committed earlier")
-            done(index, session)
-        case .aborted:
-            count("aborted")
-            operations[index].fate = .never
-        case .answered(.miscompare):
-            count("miscompare")
-            operations[index].fate = .never
-        case .answered(.read): count("read by what is no read")
-        case .answered(.failed(.superseded)): count("superseded")
-        case .answered(.failed(let refusal)):
-            count("failed \(refusal)")
-            operations[index].fate = .never
-            operations[index].refusal = refusal
-            switch refusal {
-            case .attention, .outOfRange: operations[index].isExcused = true
-            default: break
-            }
-            if refusal == .reservationConflict { keptOut(session) }
-        }
-        owners[index] = nil
-    }
-
-    private func done(_ index: Int, _ session: ClusterSession) {
-        count("changes done")
-        if operations[index].expected != nil { count("compared and written") }
-        if operations[index].isOfCopy { count("copied") }
-        operations[index].fate = .done
-        operations[index].latest = min(operations[index].latest, now)
-        if let reservation = operations[index].reservation { done(reservation, session) }
-        guard operations[index].isReset else { return }
-        count("reset done")
-        for other in operations.indices
-        where operations[other].fate == .open && operations[other].begun <= operations[index].begun {
-            operations[other].latest = min(operations[other].latest, now)
-        }
     }
 }
 

@@ -135,6 +135,22 @@ extension CacheService {
                 now: now
             )
         case MapDirect.type: map(try body.readRPCWholeMessage(MapDirect.self), request, connection)
+        case WriteThrough.type:
+            let message = try WriteThrough(decoding: &body)
+            let isSmall = body.readableBytes <= CacheServerLimits.copiedPayloadMaximumBytes
+            submit(
+                message.write.header,
+                .write(
+                    offset: message.write.offset,
+                    checksums: message.write.checksums,
+                    bytes: isSmall ? body.compacted : body
+                ),
+                through: ThroughPlace(object: message.object, firstSlot: message.firstSlot.rawValue),
+                request,
+                connection
+            )
+        case MapThrough.type:
+            map(try body.readRPCWholeMessage(MapThrough.self).map, isThrough: true, request, connection)
         case OrWriteCommand.type:
             let message = try OrWriteCommand(decoding: &body).write
             let write = CommandOperation.orWrite(offset: message.offset, checksums: message.checksums, bytes: body)
@@ -215,6 +231,7 @@ extension CacheService {
     private func submit(
         _ header: CommandHeader,
         _ operation: CommandOperation,
+        through place: ThroughPlace? = nil,
         _ request: RPCRequest,
         _ connection: RPCServerConnection
     ) {
@@ -222,6 +239,7 @@ extension CacheService {
             waiting(request, connection),
             context: CommandContext(header),
             operation: operation,
+            through: place,
             deadline: deadline(request),
             now: now
         )
@@ -276,8 +294,13 @@ extension CacheService {
         return true
     }
 
-    /// Maps an object of direct writes: each is a command with a ticket of its own, and they are answered together.
-    private func map(_ message: MapDirect, _ request: RPCRequest, _ connection: RPCServerConnection) {
+    /// Maps an object of direct writes, or of writes through: each is a command with a ticket of its own, and they are answered together.
+    private func map(
+        _ message: MapDirect,
+        isThrough: Bool = false,
+        _ request: RPCRequest,
+        _ connection: RPCServerConnection
+    ) {
         guard !message.writes.isEmpty else {
             return connection.respond(to: request.handle, MapDirect.Answer(outcomes: []))
         }
@@ -301,15 +324,27 @@ extension CacheService {
             )
             return DirectWrite(ticket: ticket, context: context, blocks: write.blocks)
         }
-        core.mapDirect(
-            volume: message.volume,
-            object: message.object,
-            server: message.server,
-            sizeBytes: message.sizeBytes,
-            writes: writes,
-            deadline: deadline(request),
-            now: now
-        )
+        if isThrough {
+            core.mapThrough(
+                volume: message.volume,
+                object: message.object,
+                server: message.server,
+                sizeBytes: message.sizeBytes,
+                writes: writes,
+                deadline: deadline(request),
+                now: now
+            )
+        } else {
+            core.mapDirect(
+                volume: message.volume,
+                object: message.object,
+                server: message.server,
+                sizeBytes: message.sizeBytes,
+                writes: writes,
+                deadline: deadline(request),
+                now: now
+            )
+        }
     }
 
     private func map(

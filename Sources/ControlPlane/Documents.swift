@@ -24,6 +24,8 @@ public struct PolicyDocument: RequestDocument, Hashable {
     public var compactBelowPercent: UInt8?
     /// Aligned writes from this size on go straight to an object; 0 for never.
     public var directWriteMinimumBytes: UInt32?
+    /// Aligned writes from this size on, below that of direct ones, are written to cache and object at the same time; 0 for never.
+    public var writeThroughMinimumBytes: UInt32?
 
     /// A policy without a part.
     public init() {}
@@ -31,7 +33,7 @@ public struct PolicyDocument: RequestDocument, Hashable {
     /// The names that may stand in it.
     public static let fields: Set<String> = [
         "move", "unmovedItemsMaximum", "unmovedBytesMaximum", "unmovedAgeMaximumSeconds", "cachedBytesMaximum",
-        "readFill", "compactBelowPercent", "directWriteMinimumBytes",
+        "readFill", "compactBelowPercent", "directWriteMinimumBytes", "writeThroughMinimumBytes",
     ]
 
     /// Whether no part is named.

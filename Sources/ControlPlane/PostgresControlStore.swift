@@ -74,6 +74,8 @@ struct PostgresControlStore: ControlStore {
                         "UPDATE volumes SET config = config || $2::jsonb WHERE id = $1",
                         [.int(id), .text(config)]
                     )
+                    // What the volume has now is known only here: an error takes the change back.
+                    try VolumeRules.checkTogether(try Self.volume(name, connection).policy)
                 }
                 if let initiators = change.initiators { try Self.setInitiators(initiators, of: id, connection) }
                 if let credentials = change.credentials {

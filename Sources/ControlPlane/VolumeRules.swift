@@ -41,6 +41,7 @@ public enum VolumeRules {
         try checkGeometry(sizeBytes: request.sizeBytes, blockSizeBytes: blockSize, logicalBlockSizeBytes: logical)
         let policy = request.policy ?? PolicyDocument()
         try checkPolicy(policy)
+        try checkTogether(complete(policy))
         let initiators = try checkedInitiators(request.initiators ?? [])
         let credentials = request.credentials ?? []
         try checkCredentials(credentials, mutual: request.mutual)
@@ -182,6 +183,28 @@ public enum VolumeRules {
         }
     }
 
+    /// Checks the parts of a complete policy against one another.
+    ///
+    /// - Throws: ``ControlError`` with the field and what it must be.
+    static func checkTogether(_ policy: PolicyDocument) throws(ControlError) {
+        guard let through = policy.writeThroughMinimumBytes, let direct = policy.directWriteMinimumBytes else { return }
+        if through > 0, direct > 0, through >= direct {
+            throw ControlError(
+                .invalid,
+                "With policy.writeThroughMinimumBytes \(through) and policy.directWriteMinimumBytes \(direct) no write would be "
+                    + "written through: writes go straight to objects from \(direct) bytes on.",
+                remedy: "Set writeThroughMinimumBytes to less than directWriteMinimumBytes, or one of the two to 0."
+            )
+        }
+        if through > UInt32(Limits.objectTargetBytes) {
+            throw ControlError(
+                .invalid,
+                "policy.writeThroughMinimumBytes is \(through).",
+                remedy: "Set it to at most \(Limits.objectTargetBytes): larger writes do not fit into an object."
+            )
+        }
+    }
+
     private static func invalid(_ field: String, _ value: String, _ allowed: [String]) -> ControlError {
         ControlError(
             .invalid,
@@ -202,6 +225,7 @@ public enum VolumeRules {
         policy.readFill = parts.readFill ?? standard.readFill.rawValue
         policy.compactBelowPercent = parts.compactBelowPercent ?? standard.compactBelowPercent
         policy.directWriteMinimumBytes = parts.directWriteMinimumBytes ?? standard.directWriteMinimumBytes
+        policy.writeThroughMinimumBytes = parts.writeThroughMinimumBytes ?? standard.writeThroughMinimumBytes
         return policy
     }
 

@@ -4,16 +4,21 @@ package import NIOCore
 // Commands of initiators: checks, order, what they read and write.
 extension CacheOwner {
     /// Takes a command of an initiator; answered with `done`, `read`, `miscompare` or `refused`.
+    ///
+    /// - Parameter place: where a write's bytes lie in an object that its target puts at the same time.
     public mutating func submit(
         _ ticket: Ticket,
         context: CommandContext,
         operation: CommandOperation,
+        through place: ThroughPlace? = nil,
         deadline: MonotonicTime,
         now: MonotonicTime
     ) {
         if case .direct = operation { return refuse(ticket, .invalid("a direct write comes with its object")) }
         let accepted = accept(ticket, context: context, operation: operation, deadline: deadline, now: now)
-        if let (command, volume) = accepted { admit(command, of: volume, now: now) }
+        guard let (command, volume) = accepted else { return }
+        if let place { claim(place, for: command, of: volume, now: now) }
+        admit(command, of: volume, now: now)
     }
 
     /// Takes a command that is not known yet; nil: it is answered, or its answer will go to whoever asks.
@@ -404,6 +409,8 @@ extension CacheOwner {
         let size = Int(volume.geometry.blockSizeBytes)
         let range = ByteRange(offset: offset, count: UInt64(bytes.readableBytes))
         let blocks = volume.geometry.blocks(touching: range)
+        // Its object came while it was slowed down: there are no items.
+        if command.group != nil { return prepareDirect(command, blocks, of: volume, now: now) }
         let whole = volume.geometry.blocks(inside: range)
         var partial: [BlockID] = []
         if !whole.contains(blocks.first) { partial.append(blocks.first) }
@@ -413,6 +420,7 @@ extension CacheOwner {
 
         var writes: [ItemWrite] = []
         writes.reserveCapacity(Int(blocks.count))
+        let through = throughVersion(of: command, blocks, in: volume)
         for (piece, checksum) in zip(pieces(of: bytes, at: offset, in: volume), checksums) {
             guard piece.bytes.checksum == checksum else {
                 cancel(command, of: volume, refusal: .invalid("a block does not agree with its checksum"), now: now)
@@ -425,7 +433,7 @@ extension CacheOwner {
             writes.append(
                 ItemWrite(
                     block: piece.block,
-                    version: volume.takeVersion(),
+                    version: through.map { Version($0.rawValue + UInt64(writes.count)) } ?? volume.takeVersion(),
                     checksum: checksum,
                     bytes: piece.bytes
                 )

@@ -323,6 +323,7 @@ extension CacheOwner {
                 for range in command.zeros { applyZero(range, to: volume) }
                 for reference in command.references { applyReference(reference, to: volume) }
                 for write in command.writes { applyWrite(write, to: volume) }
+                if command.through != nil { noteThrough(command, of: volume, now: now) }
                 committedBlocks += UInt64(command.writes.count)
                 if let context = command.context, !command.isWholeErasure {
                     volume.nexuses[context.nexus]?.markDone(context.command)

@@ -99,7 +99,7 @@ final class DirectGroup {
 
 /// What an owner remembers of the objects that it has handed out for direct writes, and of what was changed since (M4).
 package struct DirectWrites {
-    private var handed: [ObjectID: (grant: DirectGrant, until: MonotonicTime)] = [:]
+    private var handed: [ObjectID: (grant: DirectGrant, until: MonotonicTime, slotsUsed: UInt32)] = [:]
     /// The first versions of objects that are to be mapped, and whose commands have not all been judged.
     private var undecided: [Version] = []
     /// What was changed since the oldest of them was handed out, with the highest version of the change.
@@ -118,7 +118,24 @@ package struct DirectWrites {
     /// Whether changes have to be noted.
     var isWatching: Bool { !undecided.isEmpty || !handed.isEmpty }
 
-    mutating func hand(_ grant: DirectGrant, until: MonotonicTime) { handed[grant.object] = (grant, until) }
+    mutating func hand(_ grant: DirectGrant, until: MonotonicTime) {
+        handed[grant.object] = (grant, until, slotsUsed: 0)
+    }
+
+    /// Gives a write through its slots in an object that is handed out; nil where it may not have them. Each slot goes to one write, and its
+    /// version to one item (M2): so they are given in their order.
+    mutating func claim(_ place: ThroughPlace, count: UInt64, now: MonotonicTime) -> ThroughSlots? {
+        guard let entry = handed[place.object], now < entry.until, place.firstSlot >= entry.slotsUsed,
+            count <= UInt64(entry.grant.slots), UInt64(place.firstSlot) + count <= UInt64(entry.grant.slots)
+        else { return nil }
+        handed[place.object]?.slotsUsed = place.firstSlot + UInt32(count)
+        return ThroughSlots(grant: entry.grant, firstSlot: place.firstSlot)
+    }
+
+    /// Whether changes since an object was handed out are still remembered.
+    func remembers(_ grant: DirectGrant) -> Bool {
+        handed[grant.object] != nil || undecided.contains(grant.firstVersion)
+    }
 
     /// Takes an object back that is to be mapped; nil where it is not known, or not any more. Once: an object is mapped once.
     mutating func take(_ object: ObjectID, now: MonotonicTime) -> DirectGrant? {
@@ -259,8 +276,11 @@ extension CacheOwner {
         guard let group = command.group, !volume.direct.isOvertaken(group.grant, blocks) else {
             return cancel(command, of: volume, refusal: .stale, now: now)
         }
-        volume.counters.writes += 1
-        volume.counters.bytesWritten += blocks.count * volume.blockBytes
+        // One that came as a write as well was counted as such.
+        if case .direct? = command.operation {
+            volume.counters.writes += 1
+            volume.counters.bytesWritten += blocks.count * volume.blockBytes
+        }
         command.phase = .ready
         decide(group, of: volume)
     }

@@ -257,6 +257,10 @@ extension CacheOwner {
         }
         for next in volume.order.leave(command) { toBegin.append((volume, next)) }
         if let group = command.group { decide(group, of: volume) }
+        if let grant = command.remembered {
+            command.remembered = nil
+            volume.direct.decided(grant)
+        }
         beginAll(now: now)
         endChange(command, of: volume, now: now)
     }

@@ -91,6 +91,11 @@ public enum OwnerLimits {
     /// Changes of one volume that are remembered while objects are handed out for direct writes: with one more, those that were
     /// handed out before the oldest are refused.
     public static let directChangesMaximum = 8_192
+    /// How long items of writes through are kept from agents while their object is on its way, in nanoseconds: longer than a put may take.
+    public static let throughMapWait: UInt64 = 4_000_000_000
+    /// Items of one volume that are with agents, or whose object is on its way, from which on no more of the latter are noted: agents may
+    /// move them then, which does no harm.
+    public static let throughItemsMaximum = 65_536
     /// Longest time that a write is slowed down at the high watermark, in nanoseconds.
     public static let slowdownMaximum: UInt64 = 50_000_000
     /// How long a hand-over may take before the volume is taken over anew instead, in nanoseconds.

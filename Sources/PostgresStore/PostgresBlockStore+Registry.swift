@@ -166,7 +166,8 @@ extension QueryResult {
             cachedBytesMaximum: try number(14, standard.cachedBytesMaximum),
             readFill: ReadFillPolicy(rawValue: string(row, 10)) ?? standard.readFill,
             compactBelowPercent: try number(15, standard.compactBelowPercent),
-            directWriteMinimumBytes: try number(16, standard.directWriteMinimumBytes)
+            directWriteMinimumBytes: try number(16, standard.directWriteMinimumBytes),
+            writeThroughMinimumBytes: try number(23, standard.writeThroughMinimumBytes)
         )
     }
 

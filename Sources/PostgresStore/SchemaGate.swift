@@ -23,6 +23,7 @@ public enum SchemaGate {
         Requirement(version: 10, name: "older_databases"),
         Requirement(version: 11, name: "journal"),
         Requirement(version: 12, name: "hot_objects"),
+        Requirement(version: 13, name: "both_tiers"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

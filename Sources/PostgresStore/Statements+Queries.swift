@@ -331,7 +331,8 @@ extension Statements {
             ARRAY(SELECT c.secret FROM chap_credentials c WHERE c.volume_id = v.id AND NOT c.mutual ORDER BY c.name),
             ARRAY(SELECT c.name FROM chap_credentials c WHERE c.volume_id = v.id AND c.mutual),
             ARRAY(SELECT c.secret FROM chap_credentials c WHERE c.volume_id = v.id AND c.mutual),
-            (SELECT z.zero_from FROM volume_epochs z WHERE z.volume_id = v.id)
+            (SELECT z.zero_from FROM volume_epochs z WHERE z.volume_id = v.id),
+            (v.config ->> 'writeThroughMinimumBytes')::int8
         """
 
     /// $1 volume.

@@ -151,6 +151,7 @@ final class ISCSISession: ChannelInboundHandler {
         machine.tick(now: now)
         nexus?.tick(now: now, giveUp: .failed(.deadlinePassed))
         backend?.tickDirect()
+        backend?.tickThrough()
         drain()
     }
 
@@ -551,12 +552,17 @@ final class ISCSISession: ChannelInboundHandler {
                 completion: completion
             )
         case .write(let offset, let checksums, let bytes):
-            client.send(
-                WriteCommand(header: header, offset: offset, checksums: checksums),
-                payload: [bytes],
-                deadlineMilliseconds: deadline,
-                completion: completion
-            )
+            let write = WriteCommand(header: header, offset: offset, checksums: checksums)
+            if !throughCache, let place = backend?.takeThrough(request, id, attempt, context, of: self) {
+                client.send(
+                    WriteThrough(write, object: place.object, firstSlot: SlotIndex(place.firstSlot)),
+                    payload: [bytes],
+                    deadlineMilliseconds: deadline,
+                    completion: completion
+                )
+            } else {
+                client.send(write, payload: [bytes], deadlineMilliseconds: deadline, completion: completion)
+            }
         case .zero(let ranges):
             client.send(
                 ZeroCommand(header: header, ranges: ranges),

@@ -25,6 +25,9 @@ final class VolumeBackend {
     /// Direct writes on their way.
     var direct: DirectPacker<DirectCommand>?
     var isDirectScheduled = false
+    /// Writes through on their way into objects.
+    var through: ThroughPacker<DirectCommand>?
+    var isThroughScheduled = false
     /// Reads that go on where others ended.
     var readAhead: ReadAhead?
     /// The owner is being asked where lies what is to be read ahead.
@@ -59,6 +62,7 @@ final class VolumeBackend {
     func ownerLost() {
         owner = nil
         directOwnerLost()
+        through?.ownerLost()
         for session in Array(sessions.values) { session.ownerLost() }
         locate()
     }

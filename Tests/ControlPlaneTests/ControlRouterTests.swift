@@ -265,6 +265,14 @@ import Testing
         (#"{"name":"a","sizeBytes":0}"#, "size 0"), (#"{"name":"a","sizeBytes":4096,"blockSizeBytes":1000}"#, "1000"),
         (#"{"name":"a","sizeBytes":4096,"iqn":"disk"}"#, "disk"),
         (#"{"name":"a","sizeBytes":4096,"policy":{"move":"random"}}"#, "random"),
+        (
+            #"{"name":"a","sizeBytes":4096,"policy":{"writeThroughMinimumBytes":65536}}"#,
+            "writeThroughMinimumBytes 65536"
+        ),
+        (
+            #"{"name":"a","sizeBytes":4096,"policy":{"writeThroughMinimumBytes":8388608,"directWriteMinimumBytes":0}}"#,
+            "8388608"
+        ),
         (#"{"name":"a","sizeBytes":4096,"initiators":["me"]}"#, "me"),
         (#"{"name":"a","sizeBytes":4096,"credentials":[{"name":"x","secret":"short"}]}"#, "5 bytes"),
     ])

@@ -55,6 +55,18 @@ struct PostgresControlStoreTests {
             #expect(changed.readOnly && changed.credentials.isEmpty && changed.mutual == nil)
             #expect(changed.policy.move == "lru" && changed.policy.cachedBytesMaximum == 1 << 20)
             #expect(changed.revision > made.revision)
+            var through = ChangeVolumeRequest()
+            through.policy = PolicyDocument()
+            through.policy?.writeThroughMinimumBytes = 4_096
+            #expect(try await store.changeVolume(named: "a", through).policy.writeThroughMinimumBytes == 4_096)
+            // It has to fit what the volume has already, or nothing is changed.
+            var direct = ChangeVolumeRequest()
+            direct.policy = PolicyDocument()
+            direct.policy?.directWriteMinimumBytes = 4_096
+            direct.readOnly = false
+            let refused = await #expect(throws: ControlError.self) { try await store.changeVolume(named: "a", direct) }
+            #expect(refused?.code == .invalid && refused?.message.contains("4096") == true)
+            #expect(try await store.volume(named: "a")?.readOnly == true)
             let shrink = await #expect(throws: ControlError.self) {
                 try await store.resizeVolume(named: "a", sizeBytes: 4_096, force: false)
             }

@@ -251,6 +251,7 @@ final class Bench {
     func submit(
         _ nexus: NexusNumber,
         _ operation: CommandOperation,
+        through place: ThroughPlace? = nil,
         command: UInt64? = nil,
         lowWater: UInt64 = 0,
         proved: Stamp? = nil,
@@ -263,6 +264,7 @@ final class Bench {
             ticket,
             context: context(nexus, number, lowWater: lowWater, proved: proved),
             operation: operation,
+            through: place,
             deadline: now.advanced(byNanoseconds: deadline * Self.millisecond),
             now: now
         )

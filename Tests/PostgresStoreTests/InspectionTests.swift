@@ -193,7 +193,7 @@ struct InspectionTests {
             #"""
             UPDATE volumes SET read_only = true, config = '{"move": "age", "readFill": "second", "cachedBytesMaximum": 77,
                 "unmovedItemsMaximum": 5, "unmovedBytesMaximum": 6, "unmovedAgeMaximumSeconds": 7, "compactBelowPercent": 8,
-                "directWriteMinimumBytes": 9}';
+                "directWriteMinimumBytes": 9, "writeThroughMinimumBytes": 4}';
             INSERT INTO access_initiators VALUES (1, 'iqn.b'), (1, 'iqn.a');
             INSERT INTO chap_credentials (volume_id, name, secret, mutual)
             VALUES (1, 'u', 'p', false), (1, 't', 'q', true);
@@ -213,7 +213,8 @@ struct InspectionTests {
                     cachedBytesMaximum: 77,
                     readFill: .second,
                     compactBelowPercent: 8,
-                    directWriteMinimumBytes: 9
+                    directWriteMinimumBytes: 9,
+                    writeThroughMinimumBytes: 4
                 )
         )
         #expect(volume.access.initiators == ["iqn.a", "iqn.b"])

@@ -353,6 +353,40 @@ extension MessageVector {
                 MapDirect.Outcome(status: .stale, stamp: later, detail: 0),
             ])
         ),
+        MessageVector(
+            "write-through",
+            0x2D,
+            WriteThrough(
+                WriteCommand(
+                    header: header,
+                    offset: 65_536,
+                    checksums: [Checksum(0xE306_9283), Checksum(0x8A91_36AA)]
+                ),
+                object: ObjectID(99),
+                firstSlot: SlotIndex(16)
+            )
+        ),
+        MessageVector(
+            "map-through",
+            0x2E,
+            MapThrough(
+                MapDirect(
+                    volume: VolumeID(7),
+                    object: ObjectID(99),
+                    server: ObjectServerID(1),
+                    sizeBytes: 10_000,
+                    writes: [
+                        MapDirect.Write(
+                            nexus: NexusNumber(3),
+                            command: CommandID(41),
+                            lowWater: CommandID(40),
+                            proved: stamp,
+                            blocks: BlockRange(first: BlockID(16), count: 2)
+                        )
+                    ]
+                )
+            )
+        ),
         MessageVector("fence", 0x24, FenceCommand(header: header, commands: [CommandID(39), CommandID(40)])),
         MessageVector("command-answer", 0x21, CommandAnswer(stamp: stamp, detail: 1_024)),
     ]

@@ -32,7 +32,7 @@ struct MessageVectorTests {
         #expect(files.sorted() == MessageVector.all.map { "message-\($0.name).hex" }.sorted())
         let types = Set(MessageVector.all.map(\.type))
         #expect(
-            types == Set([0x10...0x19, 0x20...0x2C, 0x30...0x3B, 0x40...0x47, 0x50...0x53].joined().map(UInt16.init))
+            types == Set([0x10...0x19, 0x20...0x2E, 0x30...0x3B, 0x40...0x47, 0x50...0x53].joined().map(UInt16.init))
         )
     }
 
@@ -128,6 +128,7 @@ struct MessageRefusalTests {
         ("change-unit-unregister", "target ports", 4, RPCMessageLimits.registrationPortsMaximum),
         ("begin-direct-answer", "grants", 20, RPCMessageLimits.directGrantsMaximum),
         ("map-direct", "writes", 56, RPCMessageLimits.directWritesMaximum),
+        ("map-through", "writes", 56, RPCMessageLimits.directWritesMaximum),
         ("map-direct-answer", "outcomes", 28, RPCMessageLimits.directWritesMaximum),
         ("move-work-answer", "blocks", 20, RPCMessageLimits.slotsMaximum),
         ("map-move", "slots", 16, RPCMessageLimits.slotsMaximum),

@@ -63,7 +63,7 @@ class Message:
         self.u64(1 << 30, "size").u32(4096, "data block").u32(512, "logical block").flag(False, "read only")
         self.string("fifo", "move policy").u64(1 << 20, "unmoved items").u64(1 << 30, "unmoved bytes")
         self.u32(300, "unmoved age in s").u64(256 << 20, "cached bytes").string("never", "read-fill policy")
-        self.u8(50, "compact below percent").u32(65_536, "direct write")
+        self.u8(50, "compact below percent").u32(65_536, "direct write").u32(0, "write through")
         self.count(len(initiators), "initiators")
         for text in initiators:
             self.string(text, "initiator")
@@ -245,6 +245,13 @@ write("map-direct", "0x2C map direct, request.",
 write("map-direct-answer", "0x2C map direct, answer.",
       M().count(2, "outcomes").u32(0, "status: ok").stamp(2, 6_000_000_000).u64(0, "detail")
       .u32(29, "status: stale").stamp(2, 6_000_000_000).u64(0, "detail"))
+write("write-through", "0x2D write through, request; the payload is not part of it.",
+      M().header().u64(65_536, "offset").checksums(0xE3069283, 0x8A9136AA)
+      .u64(99, "object").u32(16, "first slot"))
+write("map-through", "0x2E map through, request.",
+      M().i64(7, "volume").u64(99, "object").i32(1, "object server").u64(10_000, "size").count(1, "writes")
+      .u64(3, "nexus").u64(41, "command").u64(40, "low water").stamp(2, 5_000_000_000, "proved")
+      .u64(16, "first block").u64(2, "blocks"))
 write("command-answer", "Answer to 0x14, 0x21 to 0x25, 0x28 to 0x2A; also the detail of their refusals.",
       M().stamp(2, 5_000_000_000).u64(1024, "detail"))
 

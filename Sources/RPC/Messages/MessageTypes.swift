@@ -27,6 +27,8 @@ extension RPCMessageType {
     static let copy = RPCMessageType(0x2A)
     static let beginDirect = RPCMessageType(0x2B)
     static let mapDirect = RPCMessageType(0x2C)
+    static let writeThrough = RPCMessageType(0x2D)
+    static let mapThrough = RPCMessageType(0x2E)
     // Agent to cache.
     static let moveWork = RPCMessageType(0x30)
     static let mapMove = RPCMessageType(0x31)

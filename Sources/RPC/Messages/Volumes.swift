@@ -71,7 +71,8 @@ extension ByteBuffer {
             cachedBytesMaximum: cached,
             readFill: fill,
             compactBelowPercent: try readRPC(UInt8.self),
-            directWriteMinimumBytes: try readRPC(UInt32.self)
+            directWriteMinimumBytes: try readRPC(UInt32.self),
+            writeThroughMinimumBytes: try readRPC(UInt32.self)
         )
     }
 
@@ -84,6 +85,7 @@ extension ByteBuffer {
         writeRPCString(policy.readFill.rawValue)
         writeRPC(policy.compactBelowPercent)
         writeRPC(policy.directWriteMinimumBytes)
+        writeRPC(policy.writeThroughMinimumBytes)
     }
 
     private mutating func readRPCAccess() throws(RPCDecodingError) -> AccessRules {

@@ -234,6 +234,10 @@ enum VolumeText {
             "direct writes from",
             policy.directWriteMinimumBytes.map { $0 == 0 ? "never" : SizeText.text(UInt64($0)) } ?? "",
         ])
+        table.add([
+            "written through from",
+            policy.writeThroughMinimumBytes.map { $0 == 0 ? "never" : SizeText.text(UInt64($0)) } ?? "",
+        ])
         table.add(["cached", "\(space.items) items, \(SizeText.text(space.cachedBytes))"])
         let age = space.oldestUnmovedSeconds.map { ", oldest \(Int($0)) s" } ?? ""
         table.add(["unmoved", "\(space.unmovedItems) items, \(SizeText.text(space.unmovedBytes))\(age)"])

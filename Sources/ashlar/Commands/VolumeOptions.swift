@@ -12,6 +12,8 @@ struct PolicyOptions: ParsableArguments {
     @Option(help: "Whether blocks read from objects are kept: never, always or second.") var readFill: String?
     @Option(help: "Objects with a lower live share in percent are compacted.") var compactBelow: UInt8?
     @Option(help: "Writes of so many bytes go straight to objects, as in 64K; or never.") var directWrite: String?
+    @Option(help: "Smaller writes, from so many bytes on, go to cache and objects at once, as in 4K; or never.")
+    var writeThrough: String?
 
     /// What was named; nil where nothing was.
     func policy() throws -> PolicyDocument? {
@@ -23,11 +25,13 @@ struct PolicyOptions: ParsableArguments {
         policy.cachedBytesMaximum = try cachedBytes.map { try SizeText.parse($0, option: "--cached-bytes") }
         policy.readFill = readFill
         policy.compactBelowPercent = compactBelow
-        policy.directWriteMinimumBytes = try directWrite.map {
-            if $0 == "never" { return 0 }
-            return try SizeText.narrow(SizeText.parse($0, option: "--direct-write"), option: "--direct-write")
-        }
+        policy.directWriteMinimumBytes = try Self.bytes(directWrite, option: "--direct-write")
+        policy.writeThroughMinimumBytes = try Self.bytes(writeThrough, option: "--write-through")
         return policy.isEmpty ? nil : policy
+    }
+
+    private static func bytes(_ text: String?, option: String) throws -> UInt32? {
+        try text.map { $0 == "never" ? 0 : try SizeText.narrow(SizeText.parse($0, option: option), option: option) }
     }
 }
 
