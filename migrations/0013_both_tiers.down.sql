@@ -1,5 +1,6 @@
 -- Undoes 0013_both_tiers.up.sql.
-UPDATE volumes SET config = config - 'writeThroughMinimumBytes' WHERE config ? 'writeThroughMinimumBytes';
+UPDATE volumes SET config = config - 'writeThroughMinimumBytes' - 'readsBothAtOnce'
+WHERE config ?| ARRAY['writeThroughMinimumBytes', 'readsBothAtOnce'];
 ALTER TABLE volumes DROP CONSTRAINT volumes_config_is_valid;
 ALTER TABLE volumes ADD CONSTRAINT volumes_config_is_valid CHECK (
     jsonb_typeof(config) = 'object'

@@ -1,6 +1,6 @@
 -- ashlar: oldest-release 0.3
--- Writes that go to the cache and into an object at the same time: from which size on, by volume. A program that does not know the key leaves
--- it alone.
+-- Writes that go to the cache and into an object at the same time, from which size on; reads that ask both at once: by volume. A program that
+-- does not know the keys leaves them alone.
 ALTER TABLE volumes DROP CONSTRAINT volumes_config_is_valid;
 ALTER TABLE volumes ADD CONSTRAINT volumes_config_is_valid CHECK (
     jsonb_typeof(config) = 'object'
@@ -13,7 +13,8 @@ ALTER TABLE volumes ADD CONSTRAINT volumes_config_is_valid CHECK (
     AND coalesce((config ->> 'compactBelowPercent')::bigint, 0) BETWEEN 0 AND 100
     AND coalesce((config ->> 'directWriteMinimumBytes')::bigint, 0) BETWEEN 0 AND 4294967295
     AND coalesce((config ->> 'writeThroughMinimumBytes')::bigint, 0) BETWEEN 0 AND 4294967295
+    AND jsonb_typeof(coalesce(config -> 'readsBothAtOnce', 'false')) = 'boolean'
 );
 COMMENT ON COLUMN volumes.config IS
     'Cache policy; keys move, unmovedItemsMaximum, unmovedBytesMaximum, unmovedAgeMaximumSeconds, cachedBytesMaximum, '
-    'readFill, compactBelowPercent, directWriteMinimumBytes, writeThroughMinimumBytes; an absent key has its default.';
+    'readFill, compactBelowPercent, directWriteMinimumBytes, writeThroughMinimumBytes, readsBothAtOnce; an absent key has its default.';

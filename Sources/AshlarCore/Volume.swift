@@ -43,6 +43,8 @@ public struct CachePolicy: Hashable, Sendable {
     /// Writes of whole data blocks and at least this many bytes, and fewer than go straight to an object, are written to the cache and to a
     /// block object at the same time; 0 for never.
     public var writeThroughMinimumBytes: UInt32
+    /// Whether targets that read ask the object servers for what last lay there, at the same time as the owner.
+    public var readsBothAtOnce: Bool
 
     /// What a volume gets for which nothing is named.
     public static let standard = CachePolicy(
@@ -66,7 +68,8 @@ public struct CachePolicy: Hashable, Sendable {
         readFill: ReadFillPolicy,
         compactBelowPercent: UInt8,
         directWriteMinimumBytes: UInt32,
-        writeThroughMinimumBytes: UInt32 = 0
+        writeThroughMinimumBytes: UInt32 = 0,
+        readsBothAtOnce: Bool = false
     ) {
         self.move = move
         self.unmovedItemsMaximum = unmovedItemsMaximum
@@ -77,6 +80,7 @@ public struct CachePolicy: Hashable, Sendable {
         self.compactBelowPercent = compactBelowPercent
         self.directWriteMinimumBytes = directWriteMinimumBytes
         self.writeThroughMinimumBytes = writeThroughMinimumBytes
+        self.readsBothAtOnce = readsBothAtOnce
     }
 
     /// Whether a write of so many bytes, of whole data blocks, goes straight to an object.

@@ -49,6 +49,8 @@ final class Cluster {
     var agents: [ClusterAgent] = []
     /// Targets that write directly; none in some clusters.
     var directTargets: [ClusterDirectTarget] = []
+    /// Where blocks last lay, in clusters whose targets ask both at once.
+    var places: KnownPlaces?
     /// Targets that write through; none in some clusters.
     var throughTargets: [ClusterThroughTarget] = []
     var map: MapChecker
@@ -149,6 +151,7 @@ final class Cluster {
         }
         // Drawn from the seed alone, so that other draws stay as they are.
         if seed % 3 != 0 { directTargets = [ClusterDirectTarget(blockSizeBytes: blockBytes)] }
+        if seed % 5 < 3 { places = KnownPlaces() }
         if seed % 3 == 0 || seed % 4 == 1 { throughTargets = [ClusterThroughTarget(blockSizeBytes: blockBytes)] }
         agents = (0..<2).map {
             ClusterAgent(number: $0, planner: planner(seed: generator.next()), servers: nodes.map(\.number))

@@ -43,6 +43,8 @@ extension Cluster {
         case scanAsksFirst
         /// Puts are acknowledged before they are synced (M9).
         case putsUnsynced
+        /// A read that asks both at once takes what came from where its blocks last lay, whatever the owner says (I2).
+        case knownPlacesTrusted
         /// A read that misses an object keeps what it had of the older map (M10).
         case readsMixed
     }

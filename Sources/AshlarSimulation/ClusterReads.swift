@@ -14,6 +14,8 @@ final class ClusterRead {
     /// How often it was asked again because an object had gone (I7).
     var repeats = 0
     var isFinished = false
+    /// What came of slots that were sent for along with the question to the owner, by its place in the read.
+    var early: [Int: ClusterEarlySlot] = [:]
 
     init(request: ClusterRequest, range: ByteRange) {
         self.request = request
@@ -41,6 +43,10 @@ extension Cluster {
             read.blocks = Array(repeating: nil, count: count)
         }
         read.runs = runs
+        notePlaces(read)
+        if defect == .knownPlacesTrusted {
+            for (block, slot) in read.early where block < count { read.blocks[block] = slot.bytes }
+        }
         var index = 0
         var rest = payload.reduce(into: ByteBuffer()) { $0.writeImmutableBuffer($1) }
         let isSlow = !isQuiet && generator.below(12) == 0
@@ -64,6 +70,7 @@ extension Cluster {
                 let own = BlockID(range.offset / UInt64(blockBytes) + UInt64(start))
                 if origin != nil { self.count("read from a shared slot") }
                 self.count("read from object")
+                if takeEarly(of: read, start..<index, object, first) { continue }
                 let piece = ClusterPiece(
                     object: object,
                     server: server,

@@ -586,6 +586,7 @@ extension Cluster {
             deadline: MonotonicTime(now + 20_000_000_000)
         )
         session.inFlight[id] = number
+        if operation.isRead { readAtOnce(number, command, management, session) }
         drain(session)
     }
 

@@ -26,6 +26,8 @@ public struct PolicyDocument: RequestDocument, Hashable {
     public var directWriteMinimumBytes: UInt32?
     /// Aligned writes from this size on, below that of direct ones, are written to cache and object at the same time; 0 for never.
     public var writeThroughMinimumBytes: UInt32?
+    /// Whether reads ask the owner and the object servers at once.
+    public var readsBothAtOnce: Bool?
 
     /// A policy without a part.
     public init() {}
@@ -33,7 +35,7 @@ public struct PolicyDocument: RequestDocument, Hashable {
     /// The names that may stand in it.
     public static let fields: Set<String> = [
         "move", "unmovedItemsMaximum", "unmovedBytesMaximum", "unmovedAgeMaximumSeconds", "cachedBytesMaximum",
-        "readFill", "compactBelowPercent", "directWriteMinimumBytes", "writeThroughMinimumBytes",
+        "readFill", "compactBelowPercent", "directWriteMinimumBytes", "writeThroughMinimumBytes", "readsBothAtOnce",
     ]
 
     /// Whether no part is named.

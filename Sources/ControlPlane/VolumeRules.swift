@@ -226,6 +226,7 @@ public enum VolumeRules {
         policy.compactBelowPercent = parts.compactBelowPercent ?? standard.compactBelowPercent
         policy.directWriteMinimumBytes = parts.directWriteMinimumBytes ?? standard.directWriteMinimumBytes
         policy.writeThroughMinimumBytes = parts.writeThroughMinimumBytes ?? standard.writeThroughMinimumBytes
+        policy.readsBothAtOnce = parts.readsBothAtOnce ?? standard.readsBothAtOnce
         return policy
     }
 

@@ -129,7 +129,7 @@ package struct DirectWrites {
             count <= UInt64(entry.grant.slots), UInt64(place.firstSlot) + count <= UInt64(entry.grant.slots)
         else { return nil }
         handed[place.object]?.slotsUsed = place.firstSlot + UInt32(count)
-        return ThroughSlots(grant: entry.grant, firstSlot: place.firstSlot)
+        return ThroughSlots(entry.grant, firstSlot: place.firstSlot)
     }
 
     /// Whether changes since an object was handed out are still remembered.

@@ -248,7 +248,8 @@ extension CacheOwner {
         case .fill(_, let list): volume.fillsInFlight -= list.count
         case .evict: volume.isLookingForEvictions = false
         case .forget: if volume.isLookingForRemains { endRemainsStep(of: volume, now: now) }
-        case .client, .erase, .manage, .map, .direct: break
+        case .map: if let slots = command.through { volume.direct.decided(slots.grant) }
+        case .client, .erase, .manage, .direct: break
         }
         if command.isBulk, let index = volume.bulk.firstIndex(where: { $0 === command }) {
             volume.bulk.remove(at: index)
@@ -257,10 +258,6 @@ extension CacheOwner {
         }
         for next in volume.order.leave(command) { toBegin.append((volume, next)) }
         if let group = command.group { decide(group, of: volume) }
-        if let grant = command.remembered {
-            command.remembered = nil
-            volume.direct.decided(grant)
-        }
         beginAll(now: now)
         endChange(command, of: volume, now: now)
     }

@@ -16,9 +16,14 @@ public struct ThroughPlace: Sendable, Hashable {
 }
 
 /// What a write has in an object that is being put: the versions of its slots are those of its items.
-struct ThroughSlots {
+final class ThroughSlots {
     let grant: DirectGrant
     let firstSlot: UInt32
+
+    init(_ grant: DirectGrant, firstSlot: UInt32) {
+        self.grant = grant
+        self.firstSlot = firstSlot
+    }
 
     var firstVersion: Version { grant.version(of: firstSlot) }
 }
@@ -194,7 +199,7 @@ extension CacheOwner {
             isExclusive: true,
             deadline: MonotonicTime(.max)
         )
-        command.remembered = group.grant
+        command.through = ThroughSlots(group.grant, firstSlot: 0)
         enter(command, of: volume, now: now)
     }
 

@@ -277,10 +277,9 @@ final class Command {
     var isParked = false
     /// What a direct write is committed with.
     var group: DirectGroup?
-    /// Where the bytes of a write lie in an object that is put at the same time, as long as its items have, or will have, those versions.
+    /// Where the bytes of a write lie in an object that is put at the same time, as long as its items have, or will have, those versions. Of
+    /// a map: the object of such writes; changes since it was handed out are remembered until the map has ended.
     var through: ThroughSlots?
-    /// Changes since this object was handed out are remembered until the command, which maps it, has ended.
-    var remembered: DirectGrant?
 
     init(
         kind: Kind,

@@ -167,7 +167,8 @@ extension QueryResult {
             readFill: ReadFillPolicy(rawValue: string(row, 10)) ?? standard.readFill,
             compactBelowPercent: try number(15, standard.compactBelowPercent),
             directWriteMinimumBytes: try number(16, standard.directWriteMinimumBytes),
-            writeThroughMinimumBytes: try number(23, standard.writeThroughMinimumBytes)
+            writeThroughMinimumBytes: try number(23, standard.writeThroughMinimumBytes),
+            readsBothAtOnce: isNull(row, 24) ? standard.readsBothAtOnce : try bool(row, 24)
         )
     }
 

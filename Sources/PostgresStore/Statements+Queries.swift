@@ -332,7 +332,7 @@ extension Statements {
             ARRAY(SELECT c.name FROM chap_credentials c WHERE c.volume_id = v.id AND c.mutual),
             ARRAY(SELECT c.secret FROM chap_credentials c WHERE c.volume_id = v.id AND c.mutual),
             (SELECT z.zero_from FROM volume_epochs z WHERE z.volume_id = v.id),
-            (v.config ->> 'writeThroughMinimumBytes')::int8
+            (v.config ->> 'writeThroughMinimumBytes')::int8, (v.config ->> 'readsBothAtOnce')::boolean
         """
 
     /// $1 volume.

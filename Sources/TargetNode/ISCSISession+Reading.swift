@@ -140,6 +140,7 @@ extension ISCSISession {
                 }
             }
         )
+        if assembly.repeats == 0 { backend?.readAtOnce(assembly.geometry.blocks(touching: assembly.range)) }
     }
 
     private func finish(_ assembly: ReadAssembly, failure: BackEndFailure) {
@@ -161,6 +162,7 @@ extension ISCSISession {
             let address = assembly.address(ofRun: missing.run, block: missing.place)
             return finish(assembly, failure: .unreadable(address))
         }
+        backend?.notePlaces(answer.runs, from: blocks.first)
         let size = Int(assembly.geometry.blockSizeBytes)
         if answer.runs.count == 1, case .bytes(let checksums) = answer.runs[0] {
             return finish(assembly, checksums, payload, blockBytes: size)

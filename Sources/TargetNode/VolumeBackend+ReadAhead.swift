@@ -35,16 +35,19 @@ extension VolumeBackend {
             }
             let inObjects = found.runs.reduce(0) { $0 + UInt64($1.count) }
             readAhead?.looked(at: range, known: UInt64(found.known), inObjects: inObjects)
-            for run in found.runs {
-                guard let client = service.objects[run.server], client.isConnected else { continue }
-                service.slots.readAhead(run, blockSizeBytes: size) { message, arrived in
-                    client.send(message, deadlineMilliseconds: TargetLimits.aheadDeadlineMilliseconds) { result in
-                        guard case .success(var answer) = result,
-                            let slots = try? answer.decode(GetSlots.Answer.self)
-                        else { return arrived(nil) }
-                        arrived((slots, answer.body))
-                    }
+            for run in found.runs { getAhead(run, blockSizeBytes: size) }
+        }
+    }
+
+    /// Sends for slots before they are read, as far as they are not here, nor on their way.
+    func getAhead(_ run: FindSlots.Run, blockSizeBytes: UInt32) {
+        guard let client = service.objects[run.server], client.isConnected else { return }
+        service.slots.readAhead(run, blockSizeBytes: blockSizeBytes) { message, arrived in
+            client.send(message, deadlineMilliseconds: TargetLimits.aheadDeadlineMilliseconds) { result in
+                guard case .success(var answer) = result, let slots = try? answer.decode(GetSlots.Answer.self) else {
+                    return arrived(nil)
                 }
+                arrived((slots, answer.body))
             }
         }
     }

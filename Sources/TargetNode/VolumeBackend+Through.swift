@@ -29,8 +29,8 @@ extension VolumeBackend {
         _ context: CommandContext,
         of session: ISCSISession
     ) -> ThroughPlace? {
-        guard let volume, volume.policy.writeThroughMinimumBytes > 0, attempt == 1, request.mayGoDirect,
-            case .write(let offset, let checksums, let bytes) = request.operation, !service.objects.isEmpty,
+        guard writesThrough, attempt == 1, request.mayGoDirect, let volume, !service.objects.isEmpty,
+            case .write(let offset, let checksums, let bytes) = request.operation,
             let blocks = DirectCommand.throughBlocks(offset: offset, byteCount: bytes.readableBytes, of: volume)
         else { return nil }
         let command = DirectCommand(session, request, id, attempt, context, blocks, checksums, bytes)

@@ -16,6 +16,9 @@ final class VolumeBackend {
     let iqn: String
     unowned let service: TargetService
     private(set) var volume: VolumeDescription?
+    // Of its policy, so that volumes without these options pay next to nothing for them.
+    private(set) var writesThrough = false
+    private(set) var readsBothAtOnce = false
     private(set) var owner: CacheLink?
     private(set) var sessions: [ObjectIdentifier: ISCSISession] = [:]
     private var isLocating = false
@@ -30,6 +33,8 @@ final class VolumeBackend {
     var isThroughScheduled = false
     /// Reads that go on where others ended.
     var readAhead: ReadAhead?
+    /// Where blocks last lay, for reads that ask both at once.
+    var places: KnownPlaces?
     /// The owner is being asked where lies what is to be read ahead.
     var isLookingAhead = false
 
@@ -158,6 +163,9 @@ final class VolumeBackend {
     private func describe(_ description: VolumeDescription) {
         let old = volume
         volume = description
+        writesThrough = description.policy.writeThroughMinimumBytes > 0
+        readsBothAtOnce = description.policy.readsBothAtOnce
+        if !readsBothAtOnce { places = nil }
         guard let old, old.revision != description.revision else { return }
         for session in sessions.values { session.volumeChanged(to: description) }
     }

@@ -12,33 +12,12 @@ extension IntegrationTests {
             #expect(result.isSuccess && !result.output.contains("verification failed"), "\(result.summary)")
         }
 
-        /// The sum of a metric of a process over its labels that contain a text.
-        private func metric(_ cluster: TestCluster, _ node: String, _ name: String, _ labels: String = "") async throws
-            -> Int
-        {
-            struct Document: Decodable {
-                struct Metrics: Decodable { var listen: String }
-                var metrics: Metrics
-            }
-            let data = FileManager.default.contents(atPath: "\(cluster.data)/\(node)/config.json") ?? Data()
-            let listen = try JSONDecoder().decode(Document.self, from: data).metrics.listen
-            let request = HTTPClientRequest(url: "http://\(listen)/metrics")
-            let response = try await HTTPClient.shared.execute(request, timeout: .seconds(30))
-            let text = String(buffer: try await response.body.collect(upTo: 4 << 20))
-            return text.split(separator: "\n").reduce(0) { sum, line in
-                guard line.hasPrefix(name), !line.hasPrefix("#"), labels.isEmpty || line.contains(labels) else {
-                    return sum
-                }
-                return sum + (line.split(separator: " ").last.flatMap { Int($0) } ?? 0)
-            }
-        }
-
         private func gets(_ cluster: TestCluster) async throws -> Int {
-            try await metric(cluster, "objects-1", "ashlar_objects_requests_total", "\"get\"")
+            try await cluster.metric("objects-1", "ashlar_objects_requests_total", "\"get\"")
         }
 
         private func hits(_ cluster: TestCluster, target: Int = 1) async throws -> Int {
-            try await metric(cluster, "target-\(target)", "ashlar_target_read_cache_hits_total")
+            try await cluster.metric("target-\(target)", "ashlar_target_read_cache_hits_total")
         }
 
         @Test func whatWasReadFromObjectsIsReadFromMemoryAndNeverOutOfDate_I2_I5() async throws {
@@ -54,7 +33,7 @@ extension IntegrationTests {
                 let second = (try await gets(cluster), try await hits(cluster))
                 #expect(second.0 == first.0, "the object server was asked again")
                 #expect(second.1 >= first.1 + 256)
-                #expect(try await metric(cluster, "target-1", "ashlar_target_read_cache_bytes") > 1 << 20)
+                #expect(try await cluster.metric("target-1", "ashlar_target_read_cache_bytes") > 1 << 20)
 
                 // Written through another target: the owner says so, and only the rest comes from memory.
                 try await io(cluster, target: 2, ["write -P 0x22 64k 8k", "write -P 0x44 129k 1k"])
@@ -68,10 +47,10 @@ extension IntegrationTests {
                 for target in 1...2 { try await io(cluster, target: target, afterwards) }
 
                 // In order, one at a time: what comes next is there before it is asked for.
-                let blocks = try await metric(cluster, "target-2", "ashlar_target_read_ahead_blocks_total")
+                let blocks = try await cluster.metric("target-2", "ashlar_target_read_ahead_blocks_total")
                 let inOrder = (0..<64).map { "read -P 0x33 \(4_096 + 64 * $0)k 64k" }
                 try await io(cluster, target: 2, inOrder)
-                #expect(try await metric(cluster, "target-2", "ashlar_target_read_ahead_blocks_total") >= blocks + 64)
+                #expect(try await cluster.metric("target-2", "ashlar_target_read_ahead_blocks_total") >= blocks + 64)
                 #expect(try await hits(cluster, target: 2) > 0)
             }
         }

@@ -174,6 +174,10 @@ struct WriteThroughTests {
         #expect(rig.items.map(\.isMoved) == [true, true])
         #expect(rig.extent(0)?.object == rig.grants[0].object)
         rig.expect(0, rig.bytes((1, 2)))
+        // I10: with the last object that is handed out nothing is remembered for this one either.
+        let owner = try #require(rig.bench.owner)
+        owner.direct.expire(now: rig.bench.now.advanced(byNanoseconds: OwnerLimits.directGrantLife))
+        #expect(!owner.direct.isWatching && owner.direct.changesKnown == 0)
     }
 
     @Test("I5: some in a commit and some not: the object is mapped as a move behind all of them")

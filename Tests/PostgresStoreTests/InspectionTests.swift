@@ -193,7 +193,8 @@ struct InspectionTests {
             #"""
             UPDATE volumes SET read_only = true, config = '{"move": "age", "readFill": "second", "cachedBytesMaximum": 77,
                 "unmovedItemsMaximum": 5, "unmovedBytesMaximum": 6, "unmovedAgeMaximumSeconds": 7, "compactBelowPercent": 8,
-                "directWriteMinimumBytes": 9, "writeThroughMinimumBytes": 4}';
+                "directWriteMinimumBytes": 9, "writeThroughMinimumBytes": 4,
+                "readsBothAtOnce": true}';
             INSERT INTO access_initiators VALUES (1, 'iqn.b'), (1, 'iqn.a');
             INSERT INTO chap_credentials (volume_id, name, secret, mutual)
             VALUES (1, 'u', 'p', false), (1, 't', 'q', true);
@@ -214,7 +215,8 @@ struct InspectionTests {
                     readFill: .second,
                     compactBelowPercent: 8,
                     directWriteMinimumBytes: 9,
-                    writeThroughMinimumBytes: 4
+                    writeThroughMinimumBytes: 4,
+                    readsBothAtOnce: true
                 )
         )
         #expect(volume.access.initiators == ["iqn.a", "iqn.b"])

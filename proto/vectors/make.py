@@ -63,7 +63,7 @@ class Message:
         self.u64(1 << 30, "size").u32(4096, "data block").u32(512, "logical block").flag(False, "read only")
         self.string("fifo", "move policy").u64(1 << 20, "unmoved items").u64(1 << 30, "unmoved bytes")
         self.u32(300, "unmoved age in s").u64(256 << 20, "cached bytes").string("never", "read-fill policy")
-        self.u8(50, "compact below percent").u32(65_536, "direct write").u32(0, "write through")
+        self.u8(50, "compact below percent").u32(65_536, "direct write").u32(0, "write through").flag(False, "reads both at once")
         self.count(len(initiators), "initiators")
         for text in initiators:
             self.string(text, "initiator")

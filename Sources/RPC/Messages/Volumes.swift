@@ -72,7 +72,8 @@ extension ByteBuffer {
             readFill: fill,
             compactBelowPercent: try readRPC(UInt8.self),
             directWriteMinimumBytes: try readRPC(UInt32.self),
-            writeThroughMinimumBytes: try readRPC(UInt32.self)
+            writeThroughMinimumBytes: try readRPC(UInt32.self),
+            readsBothAtOnce: try readRPCBool()
         )
     }
 
@@ -86,6 +87,7 @@ extension ByteBuffer {
         writeRPC(policy.compactBelowPercent)
         writeRPC(policy.directWriteMinimumBytes)
         writeRPC(policy.writeThroughMinimumBytes)
+        writeRPCBool(policy.readsBothAtOnce)
     }
 
     private mutating func readRPCAccess() throws(RPCDecodingError) -> AccessRules {

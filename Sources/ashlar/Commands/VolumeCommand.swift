@@ -238,6 +238,7 @@ enum VolumeText {
             "written through from",
             policy.writeThroughMinimumBytes.map { $0 == 0 ? "never" : SizeText.text(UInt64($0)) } ?? "",
         ])
+        table.add(["reads ask", policy.readsBothAtOnce == true ? "cache and objects at once" : "the cache first"])
         table.add(["cached", "\(space.items) items, \(SizeText.text(space.cachedBytes))"])
         let age = space.oldestUnmovedSeconds.map { ", oldest \(Int($0)) s" } ?? ""
         table.add(["unmoved", "\(space.unmovedItems) items, \(SizeText.text(space.unmovedBytes))\(age)"])

@@ -14,6 +14,8 @@ struct PolicyOptions: ParsableArguments {
     @Option(help: "Writes of so many bytes go straight to objects, as in 64K; or never.") var directWrite: String?
     @Option(help: "Smaller writes, from so many bytes on, go to cache and objects at once, as in 4K; or never.")
     var writeThrough: String?
+    @Flag(inversion: .prefixedNo, help: "Whether reads ask the cache and the object servers at once.")
+    var readBothAtOnce: Bool?
 
     /// What was named; nil where nothing was.
     func policy() throws -> PolicyDocument? {
@@ -27,6 +29,7 @@ struct PolicyOptions: ParsableArguments {
         policy.compactBelowPercent = compactBelow
         policy.directWriteMinimumBytes = try Self.bytes(directWrite, option: "--direct-write")
         policy.writeThroughMinimumBytes = try Self.bytes(writeThrough, option: "--write-through")
+        policy.readsBothAtOnce = readBothAtOnce
         return policy.isEmpty ? nil : policy
     }
 
