@@ -281,6 +281,19 @@ struct WriteThroughTests {
         rig.expect(0, rig.bytes((1, 2)))
     }
 
+    @Test("I1: items that the store refuses are done by their object, which comes meanwhile")
+    func commitFails() throws {
+        let rig = try Rig()
+        rig.bench.commitFailures = [(.refused("planted"), isMade: false)]
+        let parts = [Part(0, 2, 1, command: 50)]
+        let write = rig.send(rig.grants[0], parts)[0]
+        #expect(rig.bench.answers[write] == nil)
+        rig.map(rig.grants[0], parts)
+        rig.bench.advance(200 * Bench.millisecond)
+        #expect(rig.bench.isDone(write) && rig.items.isEmpty)
+        rig.expect(0, rig.bytes((1, 2)))
+    }
+
     @Test("I1: a map that fails in place of the items leaves a write that is sent again, and done once")
     func mapFails() throws {
         let rig = try Rig()
