@@ -33,12 +33,17 @@ final class CopyJob {
     /// The session of the command, which answers it.
     let coordinator: ISCSISession
     /// Who reads and writes each device: sessions of one initiator.
-    let devices: [ISCSISession]
+    let devices: [any CopyParticipant]
     var record: CopyRecord
     /// The change that a session has asked its owner for, and that may take effect yet.
-    var step: (session: ISCSISession, command: CommandID)?
+    var step: (session: any CopyParticipant, change: UInt64)?
 
-    init(_ copy: ExtendedCopy, _ task: SessionTask, coordinator: ISCSISession, devices: [ISCSISession]) {
+    init(
+        _ copy: ExtendedCopy,
+        _ task: SessionTask,
+        coordinator: ISCSISession,
+        devices: [any CopyParticipant]
+    ) {
         self.copy = copy
         self.task = task
         self.coordinator = coordinator
@@ -54,23 +59,34 @@ final class CopyJob {
     var isRunning: Bool { record.progress == .inProgress }
 
     /// The sessions that know of it.
-    var sessions: [ISCSISession] { devices + [coordinator] }
+    var sessions: [any CopyParticipant] { devices + [coordinator] }
 }
 
-// EXTENDED COPY (SPC-5, 6.6). A device is this volume, or another one that the same initiator is logged in to at this node: so
+// EXTENDED COPY (SPC-5, 6.6). A device is this volume, or another one that the same initiator is logged in to at this node, on whichever loop: so
 // that reservations hold for it as for any command of that session. Inside a volume the owner copies whole data blocks, most of
 // which become references to the same slots (M11); all else is read and written here.
 extension ISCSISession {
     func begin(_ copy: ExtendedCopy, _ task: SessionTask) {
+        let missing = copy.devices.filter { service.session(of: self, designatedBy: $0) == nil }
+        guard !missing.isEmpty, service.hasOtherLoops else { return begin(copy, task, elsewhere: [:]) }
+        service.sessionsElsewhere(of: self, designatedBy: missing) { [self] found in
+            defer { drain() }
+            // Not where it was aborted meanwhile.
+            if isLive(task) { begin(copy, task, elsewhere: found) }
+        }
+    }
+
+    private func begin(_ copy: ExtendedCopy, _ task: SessionTask, elsewhere: [CopyDevice: CopyElsewhere]) {
         if let identifier = copy.listIdentifier, copies.isRunning(identifier) {
             return answer(task, .checkCondition(.copyInProgress))
         }
         guard runningCopies.values.count(where: { $0.coordinator === self }) < SCSILimits.copiesMaximum else {
             return answer(task, BackEndFailure.busy.response)
         }
-        var devices: [ISCSISession] = []
+        var devices: [any CopyParticipant] = []
         for device in copy.devices {
-            guard let session = service.session(of: self, designatedBy: device), let unit = session.unit else {
+            let here: (any CopyParticipant)? = service.session(of: self, designatedBy: device)
+            guard let session = here ?? elsewhere[device], let unit = session.unit else {
                 return answer(task, .checkCondition(.unreachableCopyTarget))
             }
             guard [0, unit.volume.geometry.logicalBlockSizeBytes].contains(device.logicalBlockSizeBytes) else {
@@ -79,7 +95,7 @@ extension ISCSISession {
             devices.append(session)
         }
         let job = CopyJob(copy, task, coordinator: self, devices: devices)
-        for session in job.sessions { session.runningCopies[ObjectIdentifier(job)] = job }
+        for session in job.sessions { session.join(job) }
         remember(job)
         if copy.isImmediate { answer(task, .good) }
         run(job)
@@ -92,7 +108,7 @@ extension ISCSISession {
     /// Ends a copy: nothing more is asked for it, and what it has asked for is answered to nobody.
     private func close(_ job: CopyJob, _ progress: CopyRecord.Progress) {
         job.record.progress = progress
-        for session in job.sessions { session.runningCopies[ObjectIdentifier(job)] = nil }
+        for session in job.sessions { session.leave(job) }
         remember(job)
     }
 
@@ -156,10 +172,10 @@ extension ISCSISession {
         _ count: UInt64,
         _ from: ByteRange,
         _ to: ByteRange,
-        at session: ISCSISession,
+        at session: any CopyParticipant,
         _ job: CopyJob
     ) {
-        let request = BackEndRequest(task: task(of: job, at: session), operation: operation) { [self] outcome in
+        let change = session.submitChange(operation, for: task(of: job, at: session)) { [self] outcome in
             defer { drain() }
             job.step = nil
             guard job.isRunning else {
@@ -176,19 +192,18 @@ extension ISCSISession {
             case .read, .checked, .mapped: fail(job, .internalError, at: session)
             }
         }
-        session.submit(request)
         // Without a number it was refused at once, and the copy has ended.
-        if let command = request.command { job.step = (session, command) }
+        if let change { job.step = (session, change) }
         if session !== self { session.drain() }
     }
 
     /// The command that a session works for: none where it was answered already, or is another session's.
-    private func task(of job: CopyJob, at session: ISCSISession) -> SessionTask? {
+    private func task(of job: CopyJob, at session: any CopyParticipant) -> SessionTask? {
         session === self && !job.copy.isImmediate ? job.task : nil
     }
 
     /// A step failed at the owner of one of the volumes.
-    private func fail(_ job: CopyJob, _ failure: BackEndFailure, at session: ISCSISession) {
+    private func fail(_ job: CopyJob, _ failure: BackEndFailure, at session: any CopyParticipant) {
         if case .attention(let attention) = failure, session !== self || job.copy.isImmediate {
             // The condition is that session's, and is reported with the next command that it can be reported with.
             session.tell(attention)
@@ -214,7 +229,7 @@ extension ISCSISession {
     ///
     /// - Parameter tasks: The copies to end; nil: all of this session.
     func endCopies(of tasks: [UInt32]?, deadline: MonotonicTime, completion: @escaping (Bool) -> Void) {
-        var left: [(session: ISCSISession, command: CommandID)] = []
+        var left: [(session: any CopyParticipant, change: UInt64)] = []
         for job in Array(runningCopies.values) where job.coordinator === self {
             if let tasks, job.copy.isImmediate || !tasks.contains(job.task.tag) { continue }
             close(job, .failed(.abortedCommand))
@@ -224,19 +239,19 @@ extension ISCSISession {
     }
 
     private func takeBack(
-        _ steps: ArraySlice<(session: ISCSISession, command: CommandID)>,
+        _ steps: ArraySlice<(session: any CopyParticipant, change: UInt64)>,
         deadline: MonotonicTime,
         completion: @escaping (Bool) -> Void
     ) {
         guard let step = steps.first else { return completion(true) }
-        step.session.takeBack(step.command, deadline: deadline) { [self] isDone in
+        step.session.takeBack(step.change, deadline: deadline) { [self] isDone in
             guard isDone else { return completion(false) }
             takeBack(steps.dropFirst(), deadline: deadline, completion: completion)
         }
     }
 
     /// Has the owner take one command back; asked again until it has or the deadline has passed.
-    private func takeBack(_ command: CommandID, deadline: MonotonicTime, completion: @escaping (Bool) -> Void) {
+    func takeBack(_ command: CommandID, deadline: MonotonicTime, completion: @escaping (Bool) -> Void) {
         // A nexus that is closed has its commands refused (R3).
         guard nexus != nil else { return completion(true) }
         guard service.now < deadline else { return completion(false) }
@@ -266,12 +281,19 @@ extension ISCSISession {
         }
     }
 
+    /// The session of a device has ended.
+    func deviceLeft(_ job: CopyJob) {
+        fail(job, .unreachableCopyTarget)
+        drain()
+    }
+
     /// The session ends: so do its copies, and those of others that read or write through it.
     func leaveCopies() {
         for job in Array(runningCopies.values) where job.coordinator !== self {
-            job.coordinator.fail(job, .unreachableCopyTarget)
-            job.coordinator.drain()
+            job.coordinator.deviceLeft(job)
         }
+        for copy in copiesElsewhere.values { copy.sessionEnded?() }
+        copiesElsewhere = [:]
         let milliseconds = UInt64(TargetLimits.taskManagementDeadlineMilliseconds)
         let deadline = service.now.advanced(byNanoseconds: milliseconds * 1_000_000)
         endCopies(of: nil, deadline: deadline) { [logger = service.logger] isDone in

@@ -40,6 +40,8 @@ final class ISCSISession: ChannelInboundHandler {
     var copies = CopyRecords()
     /// Copies of this session, and those of others that read or write through it.
     var runningCopies: [ObjectIdentifier: CopyJob] = [:]
+    /// Copies of sessions on other loops that read or write through this one.
+    var copiesElsewhere: [ObjectIdentifier: RemoteCopy] = [:]
     /// What the initiator proved itself with; nil where it was not asked.
     private(set) var proof: CHAPCredential?
     /// A request to log out has been sent.
@@ -138,7 +140,10 @@ final class ISCSISession: ChannelInboundHandler {
     private func leaveVolume() {
         login = nil
         leaveCopies()
-        if let nexus { backend?.closeNexus(nexus.nexus) }
+        if let nexus {
+            backend?.closeNexus(nexus.nexus)
+            service.nexusClosed()
+        }
         nexus?.close()
         nexus = nil
         backend?.remove(self)
@@ -337,6 +342,7 @@ final class ISCSISession: ChannelInboundHandler {
                 describe(volume)
                 proof = volume.access.credentials.first { $0.name == parameters.authenticatedName }
                 nexus = NexusClient(volume: volume.id, nexus: answer.nexus, opened: answer.stamp)
+                service.nexusOpened()
                 let sessionOpened = { [self] in
                     machine.sessionOpened(tsih: service.takeTSIH())
                     service.logger.info(

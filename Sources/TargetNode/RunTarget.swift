@@ -16,11 +16,11 @@ public func runTarget(_ configuration: TargetConfiguration, logger: Logger) asyn
         authorityPath: configuration.node.authorityPath
     )
     try identity.require(.target, configuration.node)
-    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-    let loop = group.next()
-    identity.startWatching(on: loop, logger: logger)
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.loops)
+    let loops = Array(group.makeIterator())
+    identity.startWatching(on: loops[0], logger: logger)
     do {
-        try await serve(configuration, identity: identity, loop: loop, group: group, logger: logger)
+        try await serve(configuration, identity: identity, loops: loops, logger: logger)
     } catch {
         identity.stopWatching()
         try? await group.shutdownGracefully()
@@ -30,70 +30,103 @@ public func runTarget(_ configuration: TargetConfiguration, logger: Logger) asyn
     try await group.shutdownGracefully()
 }
 
+/// - Parameter loops: Each gets a service; the first one listens besides.
 private func serve(
     _ configuration: TargetConfiguration,
     identity: TLSIdentity,
-    loop: any EventLoop,
-    group: any EventLoopGroup,
+    loops: [any EventLoop],
     logger: Logger
 ) async throws {
-    let box = NIOLoopBoundBox<TargetService?>.makeEmptyBox(valueType: TargetService.self, eventLoop: loop)
-    let bootstrap = ServerBootstrap(group: group)
-        .serverChannelOption(.backlog, value: 1_024)
-        .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-        .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-        .childChannelOption(.maxMessagesPerRead, value: 4)
-        .childChannelOption(
-            .writeBufferWaterMark,
-            value: .init(low: TargetLimits.outputLowBytes, high: TargetLimits.outputHighBytes)
-        )
-        .childChannelOption(
-            .recvAllocator,
-            value: AdaptiveRecvByteBufferAllocator(minimum: 4_096, initial: 65_536, maximum: 1 << 20)
-        )
-        .childChannelInitializer { channel in
-            channel.eventLoop.makeCompletedFuture {
-                guard let service = box.value else { throw ChannelError.operationUnsupported }
-                try service.accept(channel)
-            }
-        }
-    let portal = "\(configuration.listenAddress):\(configuration.listenPort)"
-    let listener: any Channel
-    do {
-        listener = try await bootstrap.bind(host: configuration.listenAddress, port: configuration.listenPort).get()
-    } catch {
-        throw TargetError.portalNotAvailable(portal, reason: "\(error)")
-    }
+    let first = loops[0]
+    let box = NIOLoopBoundBox<SharedNode?>.makeEmptyBox(valueType: SharedNode.self, eventLoop: first)
+    let listener = try await listen(configuration, on: first, node: box, logger: logger)
     let port = listener.localAddress?.port ?? configuration.listenPort
     let host =
         configuration.listenAddress.contains(":") ? "[\(configuration.listenAddress)]" : configuration.listenAddress
-    try await loop.submit {
-        let service = try TargetService(
-            loop: loop,
-            configuration: configuration,
-            identity: identity,
-            boundPortal: "\(host):\(port)",
-            logger: logger
+    let node = SharedNode(
+        NodeState(
+            name: configuration.node.name,
+            portal: "\(configuration.advertisedPortal ?? "\(host):\(port)"),\(configuration.portalGroupTag)",
+            port: TargetPort(
+                portalGroupTag: configuration.portalGroupTag,
+                relativePortIdentifier: configuration.relativePortIdentifier
+            ),
+            redirect: configuration.redirect,
+            loops: loops.count
         )
-        box.value = service
-        try service.start()
-    }.get()
+    )
+    for (number, loop) in loops.enumerated() {
+        try await loop.submit {
+            node.add(
+                try TargetService(
+                    loop: loop,
+                    number: number,
+                    node: node,
+                    configuration: configuration,
+                    identity: identity,
+                    logger: logger
+                )
+            )
+        }.get()
+    }
+    let services = node.all
+    for service in services { try await service.eventLoop.submit { try service.value.start() }.get() }
+    try await first.submit { box.value = node }.get()
+    node.show(in: .shared)
     var health: HealthServer?
     if let listen = configuration.node.metricsListen {
-        // The group has one loop, so that the question comes on the service's own.
-        health = try await HealthServer.start(listen: listen, group: group, logger: logger) {
-            box.value?.isReady == true ? .ready : .notReady("no cache server is connected")
+        health = try await HealthServer.start(listen: listen, group: first, logger: logger) {
+            node.withState({ $0.isReady }) ? .ready : .notReady("no cache server is connected")
         }
     }
-    logger.info("ready", metadata: ["role": "target", "endpoint": "\(host):\(port)"])
+    logger.info(
+        "ready",
+        metadata: ["role": "target", "endpoint": "\(host):\(port)", "loops": "\(loops.count)"]
+    )
     try? await Task.sleep(for: .seconds(UInt32.max))
     logger.info("stopping", metadata: ["role": "target"])
-    try await loop.flatSubmit { box.value?.deregister() ?? loop.makeSucceededVoidFuture() }.get()
+    try await first.flatSubmit { services[0].value.deregister() }.get()
     try await listener.close()
-    if try await loop.submit({ box.value?.requestLogouts() ?? false }).get() {
-        // Their initiators have this long to log out; this task was cancelled already, so that only the loop can wait.
-        try await loop.scheduleTask(in: TargetLimits.stopGrace) {}.futureResult.get()
+    var areThereSessions = false
+    for service in services {
+        let has = try await service.eventLoop.submit { service.value.requestLogouts() }.get()
+        areThereSessions = areThereSessions || has
+    }
+    if areThereSessions {
+        // Their initiators have this long to log out; this task was cancelled already, so that only a loop can wait.
+        try await first.scheduleTask(in: TargetLimits.stopGrace) {}.futureResult.get()
     }
     await health?.shutdown()
-    try await loop.submit { box.value?.stop() }.get()
+    for service in services { try await service.eventLoop.submit { service.value.stop() }.get() }
+    node.removeAll()
+}
+
+/// Opens the portal; connections are closed until there is a node to take them.
+private func listen(
+    _ configuration: TargetConfiguration,
+    on loop: any EventLoop,
+    node: NIOLoopBoundBox<SharedNode?>,
+    logger: Logger
+) async throws -> any Channel {
+    let bootstrap = ServerBootstrap(group: loop)
+        .serverChannelOption(.backlog, value: 1_024)
+        .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+        .serverChannelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture {
+                try channel.pipeline.syncOperations.addHandler(ConnectionSpreader(node: node, logger: logger))
+            }
+        }
+        .portalOptions()
+        .childChannelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture {
+                guard let service = node.value?.all.first else { throw ChannelError.operationUnsupported }
+                try service.value.accept(channel)
+            }
+        }
+    do {
+        return try await bootstrap.bind(host: configuration.listenAddress, port: configuration.listenPort).get()
+    } catch {
+        let portal = "\(configuration.listenAddress):\(configuration.listenPort)"
+        throw TargetError.portalNotAvailable(portal, reason: "\(error)")
+    }
 }

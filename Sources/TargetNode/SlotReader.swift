@@ -6,11 +6,11 @@ import Observability
 import Ownership
 import RPC
 
-/// What a target keeps of the objects that its sessions have read, and what it reads ahead: one for all of them.
+/// What a target keeps of the objects that the sessions of a loop have read, and what it reads ahead: one for all of them.
 ///
 /// Nothing here says what a volume holds: each read asks the owner, and looks here only for the slots that the owner's answer
 /// names (I2). Everything that goes in was verified, and is verified again when it is used (I11). Not Sendable: everything
-/// happens on the target's loop.
+/// happens on that loop.
 final class SlotReader {
     /// Slots on their way that nobody had asked for when they were sent for.
     final class Flight {
@@ -30,6 +30,8 @@ final class SlotReader {
     private let logger: Logger
     private let metrics: ReadCacheMetrics
     private var flights: [ObjectID: [Flight]] = [:]
+    /// What the gauge was last told.
+    private var shownBytes = 0
     /// Bytes that reads have sent for.
     private var fetchedBytes = 0
     /// Bytes that are being read ahead.
@@ -92,7 +94,9 @@ final class SlotReader {
     func keep(_ slot: GetSlots.Slot, _ plain: ByteBuffer, at object: ObjectID, _ number: SlotIndex, isAhead: Bool) {
         let block = SlotCache.Block(block: slot.block, checksum: slot.checksum, bytes: plain)
         cache.insert(block, at: object, number, isAhead: isAhead)
-        metrics.bytes.set(Double(cache.bytes))
+        // All loops of a target add to one gauge.
+        metrics.bytes.add(Int64(cache.bytes - shownBytes))
+        shownBytes = cache.bytes
     }
 
     // MARK: Reading ahead

@@ -1,4 +1,5 @@
 public import AshlarCore
+import NIOCore
 
 /// Whether a target sends logins to the least loaded target that lives (RFC 7143, 11.13.5).
 public enum LoginRedirect: String, Sendable, Hashable, CaseIterable {
@@ -40,6 +41,17 @@ public struct TargetConfiguration: Sendable {
     public var portalAccess: PortalAccess
     /// Memory for blocks that were read from objects, in bytes; 0: none are kept, and nothing is read ahead.
     public var readCacheBytes: Int
+    /// Event loops, each with links of its own to cache and object servers, and its share of `readCacheBytes`.
+    public var loops: Int
+
+    /// Event loops that a target can have.
+    public static let loopsAllowed = 1...TargetLimits.loopsMaximum
+    /// Event loops where nothing else is wanted: a quarter of the machine's processors, since what is behind a target takes the
+    /// others.
+    public static let loopsDefault = loops(processors: System.coreCount)
+
+    /// As many as a machine with so many processors has by default.
+    static func loops(processors: Int) -> Int { min(max(1, processors / 4), TargetLimits.loopsMaximum) }
 
     /// A configuration with each part named.
     public init(
@@ -56,8 +68,10 @@ public struct TargetConfiguration: Sendable {
         isnsServer: String? = nil,
         isnsListenPort: Int = 0,
         portalAccess: PortalAccess = PortalAccess(),
-        readCacheBytes: Int = 256 << 20
+        readCacheBytes: Int = 256 << 20,
+        loops: Int = 1
     ) {
+        precondition(Self.loopsAllowed.contains(loops), "a target has some loops")
         self.node = node
         self.listenAddress = listenAddress
         self.listenPort = listenPort
@@ -72,5 +86,6 @@ public struct TargetConfiguration: Sendable {
         self.isnsListenPort = isnsListenPort
         self.portalAccess = portalAccess
         self.readCacheBytes = readCacheBytes
+        self.loops = loops
     }
 }

@@ -21,11 +21,15 @@ final class CacheLink {
     }
 }
 
-/// What all sessions of a target share: links to cache and object servers, and the volumes with their owners.
+/// What all sessions of one event loop of a target share: links to cache and object servers, and the volumes with their owners.
 ///
-/// A target keeps nothing that must survive (I9). Not Sendable: everything happens on `loop`.
+/// A target keeps nothing that must survive (I9). Its loops share nothing but ``SharedNode``, no more than two targets would. Not
+/// Sendable: everything happens on `loop`.
 final class TargetService {
     let loop: any EventLoop
+    /// Which of the node's loops it is, from 0.
+    let number: Int
+    let node: SharedNode
     let configuration: TargetConfiguration
     let identity: TLSIdentity
     let logger: Logger
@@ -33,22 +37,11 @@ final class TargetService {
     let slots: SlotReader
     /// Storage for the output of whichever session writes next, so that busy sessions allocate none, and idle ones hold none.
     var spareOutput = ByteBuffer()
-    /// `address:port,tag` as SendTargets returns it.
-    let portal: String
     private(set) var caches: [CacheLink] = []
     private(set) var objects: [ObjectServerID: RPCClient] = [:]
     private(set) var backends: [String: VolumeBackend] = [:]
     private var sessionsByID: [ObjectIdentifier: ISCSISession] = [:]
     private var timers: [RepeatedTask] = []
-    /// Connections at the portal, logged in or not.
-    private var connectionCount = 0
-    private var nextTSIH: UInt16 = 1
-    /// The targets that live, as the last report told; this one is among them.
-    private var nodes: [TargetNodeState] = []
-    /// The states of the target port groups that initiators were told.
-    private var lastStates: [UInt16: AsymmetricAccessState] = [:]
-    /// Since when an operator wants the sessions to go elsewhere.
-    private var drainingSince: MonotonicTime?
     private(set) var isns: ISNSService?
     /// Where objects of direct writes go.
     private var placement: ObjectPlacement
@@ -57,18 +50,20 @@ final class TargetService {
 
     init(
         loop: any EventLoop,
+        number: Int,
+        node: SharedNode,
         configuration: TargetConfiguration,
         identity: TLSIdentity,
-        boundPortal: String,
         logger: Logger
     ) throws {
         self.loop = loop
+        self.number = number
+        self.node = node
         self.configuration = configuration
         self.identity = identity
         self.logger = logger
-        portal = "\(configuration.advertisedPortal ?? boundPortal),\(configuration.portalGroupTag)"
         slots = SlotReader(
-            capacityBytes: configuration.readCacheBytes,
+            capacityBytes: configuration.readCacheBytes / configuration.loops,
             inflater: try BlockInflater(),
             metrics: ReadCacheMetrics(.shared),
             logger: logger
@@ -90,7 +85,7 @@ final class TargetService {
                     endpoint: endpoint,
                     identity: identity,
                     expectedRole: .objects,
-                    seed: UInt64(bitPattern: Int64(id))
+                    seed: seed(UInt64(bitPattern: Int64(id)))
                 ),
                 logger: logger
             )
@@ -99,8 +94,18 @@ final class TargetService {
 
     var now: MonotonicTime { RPCClock.now }
 
-    /// Whether a cache server is connected.
-    var isReady: Bool { caches.contains { $0.client.isConnected } }
+    /// Whether it does what one loop does for all: it reports regularly, and registers with the iSNS server.
+    private var isFirst: Bool { number == 0 }
+
+    var portal: String { node.portal }
+
+    /// Begins the generator that spreads the reconnects of a link: another one for each loop.
+    private func seed(_ link: UInt64) -> UInt64 { link &+ UInt64(number) << 32 }
+
+    private func noteLinks() {
+        let isConnected = caches.contains { $0.client.isConnected }
+        node.withState { $0.linksChanged(on: number, isConnected: isConnected) }
+    }
 
     @discardableResult
     private func addCache(_ endpoint: RPCEndpoint) -> CacheLink {
@@ -111,15 +116,17 @@ final class TargetService {
                 endpoint: endpoint,
                 identity: identity,
                 expectedRole: .cache,
-                seed: UInt64(caches.count)
+                seed: seed(UInt64(caches.count))
             ),
             logger: logger,
             onStateChange: { [weak self] state in
+                guard let self else { return }
+                noteLinks()
                 switch state {
                 case .connected:
-                    self?.refreshNodes {}
-                    self?.refreshDrainedObjects()
-                case .disconnected: self?.linkLost(text)
+                    if isFirst { refreshNodes {} }
+                    refreshDrainedObjects()
+                case .disconnected: linkLost(text)
                 default: return
                 }
             }
@@ -157,11 +164,11 @@ final class TargetService {
                 delay: TargetLimits.stampInterval
             ) { _ in bound.value.askForStamps() },
             loop.scheduleRepeatedTask(initialDelay: .zero, delay: TargetLimits.heartbeatInterval) { _ in
-                bound.value.refreshNodes {}
+                if bound.value.isFirst { bound.value.refreshNodes {} }
                 bound.value.refreshDrainedObjects()
             },
         ]
-        if let server = configuration.isnsServer {
+        if isFirst, let server = configuration.isnsServer {
             isns = try ISNSService(service: self, server: server)
             isns?.start()
         }
@@ -183,7 +190,6 @@ final class TargetService {
 
     /// Lets a connection to the portal in, or throws why it is closed at once.
     func accept(_ channel: any Channel) throws {
-        guard connectionCount < TargetLimits.connectionsMaximum else { throw TargetError.tooManyConnections }
         let access = configuration.portalAccess
         let pipeline = channel.pipeline.syncOperations
         let remote = channel.remoteAddress
@@ -201,9 +207,6 @@ final class TargetService {
                 }
             )
         }
-        connectionCount += 1
-        let bound = NIOLoopBound(self, eventLoop: loop)
-        channel.closeFuture.whenComplete { _ in bound.value.connectionCount -= 1 }
     }
 
     private func refuse(_ remote: SocketAddress?, _ message: Logger.Message) -> TargetError {
@@ -223,12 +226,13 @@ final class TargetService {
     func register(_ session: ISCSISession) { sessionsByID[ObjectIdentifier(session)] = session }
     func unregister(_ session: ISCSISession) { sessionsByID[ObjectIdentifier(session)] = nil }
 
-    /// A target session identifying handle that is not 0 (RFC 7143, 11.12.6).
-    func takeTSIH() -> UInt16 {
-        let handle = nextTSIH
-        nextTSIH = nextTSIH == .max ? 1 : nextTSIH + 1
-        return handle
-    }
+    /// A session is logged in to a volume.
+    func nexusOpened() { node.withState { $0.sessionOpened(on: number) } }
+
+    /// It is no more.
+    func nexusClosed() { node.withState { $0.sessionClosed(on: number) } }
+
+    func takeTSIH() -> UInt16 { node.withState { $0.takeTSIH() } }
 
     func backend(iqn: String) -> VolumeBackend {
         if let known = backends[iqn] { return known }
@@ -260,6 +264,8 @@ final class TargetService {
             }
             for backend in page { backend.askForNexuses() }
         }
+        // A peer that ends a link in order stops to take requests before that changes its state.
+        noteLinks()
         continueDraining()
     }
 
@@ -294,25 +300,20 @@ final class TargetService {
     // MARK: Target nodes
 
     /// Tells that this target lives, and learns which others do; what was known stays where nobody answers.
+    ///
+    /// One loop does so regularly, each where a session wants to know what is so now: by its own link, and for all.
     func refreshNodes(completion: @escaping () -> Void) {
         guard let link = caches.first(where: { $0.client.isConnected }) else { return completion() }
-        let own = TargetNodeState(
-            name: configuration.node.name,
-            portal: portal,
-            port: ownPort,
-            release: ProgramRelease.current,
-            sessions: UInt32(sessionsByID.values.count { $0.nexus != nil }),
-            receivesLogins: configuration.redirect == .never
-        )
+        let report = node.withState { $0.beginReport() }
         link.client.send(
-            TargetReport(node: own),
+            TargetReport(node: report.node),
             deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
         ) { [self] result in
             defer { completion() }
             switch result {
             case .success(var answer):
                 do throws(RPCError) {
-                    take(try answer.decode(TargetReport.Answer.self).nodes)
+                    take(try answer.decode(TargetReport.Answer.self).nodes, ofReport: report.number)
                 } catch {
                     logger.debug("report was not taken", metadata: ["reason": "\(error)"])
                 }
@@ -322,73 +323,40 @@ final class TargetService {
         }
     }
 
-    private func take(_ list: [TargetNodeState]) {
-        nodes = list
-        let isWanted = nodes.contains { $0.name == configuration.node.name && $0.isDraining }
-        if isWanted, drainingSince == nil {
-            logger.notice("draining: sessions are asked to go elsewhere")
-            drainingSince = now
-        } else if !isWanted, drainingSince != nil {
+    private func take(_ list: [TargetNodeState], ofReport number: UInt64) {
+        let now = now
+        guard let news = node.withState({ $0.take(list, ofReport: number, now: now) }) else { return }
+        switch news.isDraining {
+        case true?: logger.notice("draining: sessions are asked to go elsewhere")
+        case false?:
             logger.notice("no longer draining")
-            drainingSince = nil
-            for session in sessionsByID.values { session.withdrawLogoutRequest() }
+            node.onEachLoop { service in
+                for session in service.sessionsByID.values { session.withdrawLogoutRequest() }
+            }
+        case nil: break
         }
-        let groups = targetPortGroups
-        // Groups that come and go are no change of a state: an initiator learns of them where it discovers.
-        let isChanged = groups.contains { group in lastStates[group.tag].map { $0 != group.state } ?? false }
-        lastStates = Dictionary(uniqueKeysWithValues: groups.map { ($0.tag, $0.state) })
-        guard isChanged else { return }
-        for session in sessionsByID.values { session.tell(.asymmetricAccessChanged) }
-    }
-
-    private var ownPort: TargetPort {
-        TargetPort(
-            portalGroupTag: configuration.portalGroupTag,
-            relativePortIdentifier: configuration.relativePortIdentifier
-        )
+        guard news.isAccessChanged else { return }
+        node.onEachLoop { service in
+            for session in service.sessionsByID.values { session.tell(.asymmetricAccessChanged) }
+        }
     }
 
     /// Whether sessions are to go elsewhere.
-    var isDraining: Bool { drainingSince != nil }
+    var isDraining: Bool { node.withState({ $0.isDraining }) }
 
-    /// All target ports that live, ascending; nodes behind one balanced address share one.
-    var targetPorts: [TargetPort] {
-        let known = nodes.map(\.port).filter { $0.relativePortIdentifier != 0 }
-        return Set(known + [ownPort]).sorted {
-            ($0.relativePortIdentifier, $0.portalGroupTag) < ($1.relativePortIdentifier, $1.portalGroupTag)
-        }
-    }
+    /// All target ports that live, ascending.
+    var targetPorts: [TargetPort] { node.withState({ $0.targetPorts }) }
 
-    /// The target port groups: standby where every node of a group is being drained (SPC-5, 5.16.2).
-    var targetPortGroups: [TargetPortGroup] {
-        let ports = targetPorts
-        return Set(ports.map(\.portalGroupTag)).sorted().map { tag in
-            let members = nodes.filter { $0.port.portalGroupTag == tag }
-            let isDraining = !members.isEmpty && members.allSatisfy(\.isDraining)
-            return TargetPortGroup(
-                tag: tag,
-                state: isDraining ? .standby : .activeOptimized,
-                ports: ports.filter { $0.portalGroupTag == tag }.map(\.relativePortIdentifier)
-            )
-        }
-    }
+    /// The target port groups, with their states.
+    var targetPortGroups: [TargetPortGroup] { node.withState({ $0.targetPortGroups }) }
 
-    /// Where a login is to go instead: to the living node with the fewest sessions, where this node only receives, or is being
-    /// drained.
-    func redirection() -> (portal: String, isPermanent: Bool)? {
-        guard configuration.redirect != .never || isDraining else { return nil }
-        let others = nodes.filter { $0.name != configuration.node.name && $0.portal != portal }
-        guard let least = LoginDestination.choose(among: others, servesIfThereIsNone: !isDraining) else { return nil }
-        // Counted at once: the next report comes in seconds, and many may log in until then.
-        if let index = nodes.firstIndex(where: { $0.name == least.name }) { nodes[index].sessions += 1 }
-        let address = least.portal.split(separator: ",").first.map(String.init) ?? least.portal
-        return (address, configuration.redirect == .permanently && !isDraining)
-    }
+    /// Where a login is to go instead.
+    func redirection() -> (portal: String, isPermanent: Bool)? { node.withState { $0.redirection() } }
 
     /// Goes on with draining: the port is standby for a while, so that initiators with other paths leave by themselves; then
     /// sessions are asked to log out, and at last dropped. Discovery goes on, and so do logins that are to be sent elsewhere.
     private func continueDraining() {
-        guard let drainingSince else { return }
+        guard let drainingSince = node.withState({ $0.drainingSince }) else { return }
         let waited = now.nanoseconds(since: drainingSince)
         let open = sessionsByID.values.filter { $0.nexus != nil }
         if waited >= TargetLimits.drainGraceNanoseconds {
@@ -409,10 +377,54 @@ final class TargetService {
     /// have opened with what it has proved here. (A name alone proves nothing: anybody may claim it.)
     func session(of session: ISCSISession, designatedBy device: CopyDevice) -> ISCSISession? {
         if session.unit?.isDesignated(by: device) == true { return session }
-        return sessionsByID.values.first {
-            guard $0.initiator == session.initiator, $0.nexus != nil, let unit = $0.unit else { return false }
-            return unit.isDesignated(by: device)
-                && unit.volume.access.admits(session.initiator, proof: session.proof)
+        return self.session(designatedBy: device, initiator: session.initiator, proof: session.proof)
+    }
+
+    private func session(
+        designatedBy device: CopyDevice,
+        initiator: String,
+        proof: CHAPCredential?
+    ) -> ISCSISession? {
+        sessionsByID.values.first {
+            guard $0.initiator == initiator, $0.nexus != nil, let unit = $0.unit else { return false }
+            return unit.isDesignated(by: device) && unit.volume.access.admits(initiator, proof: proof)
+        }
+    }
+
+    /// Whether there are sessions that this loop does not know.
+    var hasOtherLoops: Bool { configuration.loops > 1 }
+
+    /// As ``session(of:designatedBy:)``, of the other loops, and for several devices at once.
+    func sessionsElsewhere(
+        of session: ISCSISession,
+        designatedBy devices: [CopyDevice],
+        completion: @escaping ([CopyDevice: CopyElsewhere]) -> Void
+    ) {
+        let (initiator, proof, loop) = (session.initiator, session.proof, loop)
+        let searches = node.all.filter { !$0.eventLoop.inEventLoop }.map { other in
+            other.eventLoop.submit { () -> [CopyElsewhere.Found] in
+                devices.compactMap { device in
+                    guard
+                        let found = other.value.session(designatedBy: device, initiator: initiator, proof: proof),
+                        let unit = found.unit
+                    else { return nil }
+                    let bound = NIOLoopBound(found, eventLoop: other.eventLoop)
+                    return CopyElsewhere.Found(device: device, session: bound, id: ObjectIdentifier(found), unit: unit)
+                }
+            }
+        }
+        EventLoopFuture.whenAllSucceed(searches, on: loop).assumeIsolated().whenComplete { result in
+            // It fails where a loop has stopped: then this one stops, too.
+            let found = (try? result.get())?.joined() ?? [].joined()
+            var sessions: [ObjectIdentifier: CopyElsewhere] = [:]
+            var byDevice: [CopyDevice: CopyElsewhere] = [:]
+            for found in found where byDevice[found.device] == nil {
+                // Devices of one session are one participant, so that it is seen that a copy stays inside a volume.
+                let participant = sessions[found.id] ?? CopyElsewhere(found, loop: loop)
+                sessions[found.id] = participant
+                byDevice[found.device] = participant
+            }
+            completion(byDevice)
         }
     }
 
@@ -523,6 +535,9 @@ enum TargetLimits {
     static let cacheLinksMaximum = 64
     /// Targets in the answer to one discovery.
     static let discoveryTargetsMaximum = 20_000
+    /// Event loops of one target. What each of them has in stock of objects for direct writes to one volume may add up to what its
+    /// owner hands out.
+    static let loopsMaximum = 32
     /// Connections at one portal.
     static let connectionsMaximum = 1_024
     /// Connections by which an iSNS server inquires.

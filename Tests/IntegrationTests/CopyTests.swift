@@ -16,6 +16,9 @@ extension IntegrationTests {
             var blocks: UInt16
         }
 
+        /// Two loops: sessions that are opened one after the other are on different ones then.
+        private static let twoLoops = ["--target-loops", "2"]
+
         /// Begins an EXTENDED COPY with a short list identifier; its parameter list goes with it.
         private func begin(
             through session: RawInitiator,
@@ -162,7 +165,7 @@ extension IntegrationTests {
 
         /// A name is claimed, not proved: a session of a volume that asks for a secret is not used for one that did not.
         @Test func aCopyNeedsWhatTheOtherVolumeAsksFor() async throws {
-            try await TestCluster.with(volumes: ["demo:16M", "other:16M"]) { cluster in
+            try await TestCluster.with(volumes: ["demo:16M", "other:16M"], extra: Self.twoLoops) { cluster in
                 let session = try await cluster.session("copies")
                 let other = try await cluster.session("copies", volume: "other")
                 for initiator in [session, other] { _ = try initiator.attentions() }
@@ -186,7 +189,7 @@ extension IntegrationTests {
         /// I10: as many copies of a session run at once as RECEIVE COPY OPERATING PARAMETERS says; one more gets BUSY, and a reset
         /// ends them all.
         @Test func copiesOfASessionAreBounded_I10() async throws {
-            try await TestCluster.with(volumes: ["demo:64M", "other:64M"]) { cluster in
+            try await TestCluster.with(volumes: ["demo:64M", "other:64M"], extra: Self.twoLoops) { cluster in
                 let session = try await cluster.session("copies")
                 let other = try await cluster.session("copies", volume: "other")
                 for initiator in [session, other] { _ = try initiator.attentions() }
@@ -214,7 +217,7 @@ extension IntegrationTests {
         /// R6: nothing of a copy is done once it was aborted, and it is over for its session.
         @Test(arguments: [TaskManagementFunction.abortTask, .abortTaskSet, .logicalUnitReset])
         func anAbortedCopyEnds_R6(_ function: TaskManagementFunction) async throws {
-            try await TestCluster.with(volumes: ["demo:64M", "other:64M"]) { cluster in
+            try await TestCluster.with(volumes: ["demo:64M", "other:64M"], extra: Self.twoLoops) { cluster in
                 let session = try await cluster.session("copies")
                 let other = try await cluster.session("copies", volume: "other")
                 for initiator in [session, other] { _ = try initiator.attentions() }

@@ -296,6 +296,25 @@ final class TestCluster: Sendable {
         }
     }
 
+    /// The sum of a metric of a process over its labels that contain a text.
+    func metric(_ node: String, _ name: String, _ labels: String = "") async throws -> Int {
+        struct Document: Decodable {
+            struct Metrics: Decodable { var listen: String }
+            var metrics: Metrics
+        }
+        let bytes = FileManager.default.contents(atPath: "\(data)/\(node)/config.json") ?? Data()
+        let listen = try JSONDecoder().decode(Document.self, from: bytes).metrics.listen
+        let request = HTTPClientRequest(url: "http://\(listen)/metrics")
+        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(30))
+        let text = String(buffer: try await response.body.collect(upTo: 4 << 20))
+        return text.split(separator: "\n").reduce(0) { sum, line in
+            guard line.hasPrefix(name), !line.hasPrefix("#"), labels.isEmpty || line.contains(labels) else {
+                return sum
+            }
+            return sum + (line.split(separator: " ").last.flatMap { Int($0) } ?? 0)
+        }
+    }
+
     /// Has everything moved to block objects and, with a limit, evicted down to it; waits for both.
     func drain(volume: String = "demo", cachedBytesMaximum: UInt64? = nil) async throws {
         _ = try await ProcessRunner.eventually("nothing is unmoved", timeout: .seconds(120)) { () -> Bool? in

@@ -395,6 +395,13 @@ extension Setting {
             presence: .standard([nil: "256M"]),
             summary: "Block data read from objects that is kept in memory; 0 for none, and for reading nothing ahead."
         ),
+        Setting(
+            name: "target.loops",
+            kind: .number(TargetConfiguration.loopsAllowed),
+            roles: [.target],
+            presence: .standard([nil: String(TargetConfiguration.loopsDefault)]),
+            summary: "Event loops that connections are spread over; without it a quarter of the machine's processors."
+        ),
     ]
 
     private static let agent: [Setting] = [

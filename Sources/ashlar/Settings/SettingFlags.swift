@@ -121,6 +121,7 @@ struct TargetFlags: SettingFlags {
     @Option(help: "Addresses or prefixes of the proxies; may be repeated or separated by commas.")
     var targetProxyProtocolFrom: [String] = []
     @Option(help: "Memory for blocks read from objects, as in 256M; 0 for none.") var targetReadCache: String?
+    @Option(help: "Event loops that connections are spread over.") var targetLoops: String?
 
     var flags: [String: [String]] {
         given(
@@ -130,6 +131,7 @@ struct TargetFlags: SettingFlags {
                 ("target.discovery-access-file", targetDiscoveryAccessFile), ("target.isns-server", targetIsnsServer),
                 ("target.isns-listen-port", targetIsnsListenPort), ("target.redirect", targetRedirect),
                 ("target.proxy-protocol", targetProxyProtocol), ("target.read-cache", targetReadCache),
+                ("target.loops", targetLoops),
             ],
             lists: [
                 ("target.allowed-addresses", targetAllowedAddresses),

@@ -48,7 +48,8 @@ extension Settings {
                 proxies: list("target.proxy-protocol-from").compactMap(AddressPrefix.init),
                 initiators: list("target.allowed-addresses").compactMap(AddressPrefix.init)
             ),
-            readCacheBytes: Int(clamping: size("target.read-cache"))
+            readCacheBytes: Int(clamping: size("target.read-cache")),
+            loops: number("target.loops")
         )
     }
 

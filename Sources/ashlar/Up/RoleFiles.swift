@@ -117,6 +117,7 @@ struct RoleFiles: Sendable {
             values["target.relative-port-identifier"] = .number(tag)
             values["target.advertise"] = .text(plan.balancedPortal ?? "127.0.0.1:\(port(of: instance))")
             if let server = plan.isnsServer { values["target.isns-server"] = .text(server) }
+            if let loops = plan.targetLoops { values["target.loops"] = .number(loops) }
             values["target.read-cache"] = .text(UpLimits.readCache(targets: plan.instances(of: .target).count))
         case .cache:
             values["objects.endpoints"] = .list(objects)

@@ -57,6 +57,9 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("iSNS server with which the targets register.", valueName: "host[:port]"))
     var isnsServer: String?
 
+    @Option(help: "Event loops of each target (default: a quarter of the machine's processors).")
+    var targetLoops: Int?
+
     @Option(help: "How much the roles log: trace, debug, info, notice, warning, error.")
     var logLevel = "info"
 
@@ -113,7 +116,8 @@ struct UpCommand: AsyncParsableCommand {
             iscsiPort: iscsiPort,
             balancedPortal: balancedPortal,
             logLevel: level.rawValue,
-            isnsServer: isnsServer
+            isnsServer: isnsServer,
+            targetLoops: targetLoops
         )
         let preparation = try await UpPreparation.make(data: data, plan: plan) { output.progress($0) }
         let client = HTTPClient(eventLoopGroupProvider: .singleton)

@@ -1,5 +1,6 @@
 import AshlarCore
 import Supervision
+import TargetNode
 import Transport
 
 /// What runs: how many of each role, and in which order they start and stop.
@@ -17,6 +18,8 @@ struct UpPlan: Sendable {
     var logLevel: String
     /// iSNS server of the targets; nil for none.
     var isnsServer: String?
+    /// Event loops of each target; nil for the default.
+    var targetLoops: Int?
 
     /// - Throws: ``UpError`` for counts and ports that cannot be.
     func validate() throws {
@@ -33,6 +36,12 @@ struct UpPlan: Sendable {
             throw UpError(
                 "--iscsi-port \(iscsiPort) leaves no room for \(targets) portals.",
                 remedy: "Give a lower one."
+            )
+        }
+        if let targetLoops, !TargetConfiguration.loopsAllowed.contains(targetLoops) {
+            throw UpError(
+                "--target-loops \(targetLoops) is not possible.",
+                remedy: "Give 1 to \(TargetConfiguration.loopsAllowed.upperBound)."
             )
         }
         if let isnsServer, RPCEndpoint(isnsServer, defaultPort: 3_205) == nil {

@@ -102,6 +102,19 @@ import Testing
         #expect(AttachHelp.text(state, isNew: true).contains("-p 10.0.0.30:3260 --login"))
     }
 
+    @Test func theLoopsOfATargetAreBounded_I10() throws {
+        var plan = UpPlan(targets: 1, caches: 1, objects: 1, agents: 1, iscsiPort: 3_260, logLevel: "info")
+        for good in [nil, 1, 32] {
+            plan.targetLoops = good
+            try plan.validate()
+        }
+        for wrong in [0, 33] {
+            plan.targetLoops = wrong
+            let error = #expect(throws: UpError.self) { try plan.validate() }
+            #expect(error.map { "\($0)".contains("--target-loops") } == true)
+        }
+    }
+
     @Test func rolesAndTheirQuestionsShareAName() throws {
         #expect(try Ashlar.parseAsRoot(["target", "list"]) is TargetListCommand)
         #expect(try Ashlar.parseAsRoot(["target", "drain", "t-1"]) is TargetDrainCommand)

@@ -172,6 +172,19 @@ import Testing
         )
     }
 
+    @Test func theLoopsReachTheTarget() async throws {
+        var object = required(.target)
+        #expect(try await load(.target, object).target().loops == TargetConfiguration.loopsDefault)
+        object["target"] = ["loops": 2]
+        #expect(try await load(.target, object).target().loops == 2)
+        #expect(try await load(.target, object, flags: ["target.loops": ["3"]]).target().loops == 3)
+        for wrong in ["0", "33", "two"] {
+            await #expect(throws: SettingsError.self) {
+                try await load(.target, object, flags: ["target.loops": [wrong]])
+            }
+        }
+    }
+
     /// Block data in memory is a quarter of what a machine has, where that is not very little.
     @Test func upSharesAQuarterOfTheMemoryAmongCacheServersAndTargets() throws {
         for gibibytes in [4, 23, 512] {
