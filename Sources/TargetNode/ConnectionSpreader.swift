@@ -66,6 +66,9 @@ final class ConnectionSpreader: ChannelInboundHandler {
                 switch result {
                 case .success(let channel):
                     channel.closeFuture.whenComplete { _ in node.withState { $0.connectionEnded(on: number) } }
+                case .failure(is TargetError):
+                    // It was not let in, which is logged.
+                    node.withState { $0.connectionEnded(on: number) }
                 case .failure(let error): failed("\(error)")
                 }
             }

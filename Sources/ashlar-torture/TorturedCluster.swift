@@ -94,6 +94,7 @@ final class TorturedCluster {
             program,
             ["volume", "set", volume, "--cached-bytes", cachedBytes, "--data", data]
         )
+        try await cluster.giveFirstTargetTwoLoops()
         if disks != nil {
             // The log is in memory, and a full disk is to be felt.
             for statement in [
@@ -104,6 +105,21 @@ final class TorturedCluster {
             }
         }
         return cluster
+    }
+
+    /// Gives one target two event loops, however many processors there are; the others have one on a small machine.
+    private func giveFirstTargetTwoLoops() async throws {
+        let path = "\(data)/target-1/config.json"
+        guard let bytes = FileManager.default.contents(atPath: path),
+            var document = try JSONSerialization.jsonObject(with: bytes) as? [String: Any],
+            var target = document["target"] as? [String: Any], let pid = try state().pids("target").first
+        else { throw ProcessFailure("\(path) is no configuration of a target") }
+        target["loops"] = 2
+        document["target"] = target
+        // In place: the file keeps its owner.
+        try JSONSerialization.data(withJSONObject: document).write(to: URL(fileURLWithPath: path))
+        kill(pid, SIGKILL)
+        try await waitUntilRunning(role: "target", without: pid, timeout: Self.startTimeout)
     }
 
     private static func up(

@@ -211,6 +211,12 @@ extension IntegrationTests {
                 for initiator in [session, other] { try initiator.writeAndRead(0, fill: 3) }
                 let again = try copy(through: session, identifier: 1, devices, [segments[0]], keeping: [other])
                 #expect(again.isGood, "\(again)")
+                // A session of which a copy reads or writes ends, and so does the copy, where it has not before.
+                let last = begin(through: session, identifier: 1, devices, segments)
+                other.close(isReset: true)
+                let end = try session.finish([last])[0]
+                #expect(end.isGood || end.sense == Self.notReachable, "\(end)")
+                try session.writeAndRead(0, fill: 4)
             }
         }
 

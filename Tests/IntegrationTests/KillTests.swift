@@ -7,7 +7,7 @@ extension IntegrationTests {
     @Suite(.serialized) struct KillTests {
         @Test(arguments: ["target", "cache", "objects", "agent", "control", "postgres"])
         func everyAcknowledgedByteSurvivesAKill_I1_I8_I9(role: String) async throws {
-            try await TestCluster.with { cluster in
+            try await TestCluster.with(extra: ["--target-loops", "2"]) { cluster in
                 let writes = Initiator.Writes(
                     url: try cluster.url(target: 1),
                     journal: cluster.data + "/journal",
