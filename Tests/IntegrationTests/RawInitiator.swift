@@ -1,5 +1,4 @@
 import AshlarTestSupport
-import AsyncHTTPClient
 import Foundation
 import ISCSI
 import NIOCore
@@ -406,27 +405,6 @@ extension TestCluster {
         // In place: the file keeps its owner.
         try JSONSerialization.data(withJSONObject: document).write(to: URL(fileURLWithPath: path))
         try await killAndWait(role, index)
-    }
-
-    /// The sum of a metric of a process over its labels that contain a text.
-    func metric(_ node: String, _ name: String, _ labels: String = "") async throws
-        -> Int
-    {
-        struct Document: Decodable {
-            struct Metrics: Decodable { var listen: String }
-            var metrics: Metrics
-        }
-        let text = FileManager.default.contents(atPath: "\(data)/\(node)/config.json") ?? Data()
-        let listen = try JSONDecoder().decode(Document.self, from: text).metrics.listen
-        let request = HTTPClientRequest(url: "http://\(listen)/metrics")
-        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(30))
-        let lines = String(buffer: try await response.body.collect(upTo: 4 << 20))
-        return lines.split(separator: "\n").reduce(0) { sum, line in
-            guard line.hasPrefix(name), !line.hasPrefix("#"), labels.isEmpty || line.contains(labels) else {
-                return sum
-            }
-            return sum + (line.split(separator: " ").last.flatMap { Int($0) } ?? 0)
-        }
     }
 
     /// Resident memory of a process in bytes.
