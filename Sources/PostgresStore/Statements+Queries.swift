@@ -17,7 +17,7 @@ extension Statements {
             UNION ALL
             SELECT 1::int8, x.first_block, x.block_count::int8, x.object_id, x.first_slot::int8, o.server_id::int8,
                 coalesce(x.origin_block, 0), coalesce(x.copy_version, 0)
-            FROM block_extents x JOIN block_objects o ON o.object_id = x.object_id
+            FROM block_extents x JOIN block_objects o ON \(isKey("o.object_id", "x.object_id"))
             WHERE \(overlap("x", volume: "$1::int8", first: "$2::int8", end: "$3::int8"))
             ORDER BY 1, 2
             """
@@ -56,7 +56,7 @@ extension Statements {
         name: "load_bytes",
         sql: """
             SELECT \(itemColumns), substr(j.data, i.frame_offset + 1, i.data_bytes) FROM unnest($2::int8[]) AS k (block)
-            JOIN block_items i ON i.volume_id = $1::int8 AND i.block_id = k.block
+            JOIN block_items i ON i.volume_id = $1::int8 AND \(isKey("i.block_id", "k.block"))
             CROSS JOIN LATERAL (
                 SELECT string_agg(f.data, ''::bytea ORDER BY f.frame) AS data FROM block_journal f
                 WHERE f.segment = i.segment AND f.frame >= i.frame
@@ -466,7 +466,7 @@ extension Statements {
             )
             SELECT \(objectColumns), x.first_block, x.block_count::int8, x.first_slot::int8,
                 coalesce(x.origin_block, 0), coalesce(x.copy_version, 0)
-            FROM sparse o JOIN block_extents x ON x.object_id = o.object_id AND x.volume_id = o.volume_id
+            FROM sparse o JOIN block_extents x ON \(isKey("x.object_id", "o.object_id")) AND x.volume_id = o.volume_id
             ORDER BY o.live_slots::float8 / o.slots, o.object_id, x.first_block
             """
     )

@@ -80,7 +80,7 @@ extension Statements {
             INSERT INTO damaged_slots AS d (object_id, slot, missing)
             SELECT k.object, k.slot::int4, k.missing = 1
             FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS k (object, slot, missing)
-            JOIN block_objects o ON o.object_id = k.object
+            JOIN block_objects o ON \(isKey("o.object_id", "k.object"))
             ON CONFLICT (object_id, slot) DO UPDATE SET missing = excluded.missing WHERE d.missing <> excluded.missing
             """
     )
@@ -94,7 +94,7 @@ extension Statements {
     static let damagedReferences = """
         coalesce((
                 SELECT sum(CASE WHEN d.slot < 0 THEN x.block_count ELSE 1 END)
-                FROM damaged_slots d JOIN block_extents x ON x.object_id = d.object_id
+                FROM damaged_slots d JOIN block_extents x ON \(isKey("x.object_id", "d.object_id"))
                     AND (d.slot < 0 OR d.slot BETWEEN x.first_slot AND x.first_slot + x.block_count - 1)
                 WHERE d.object_id = o.object_id), 0)
         """

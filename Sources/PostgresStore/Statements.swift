@@ -30,6 +30,14 @@ enum Statements {
             """
     )
 
+    /// The first column of a large table's key is that of the row at hand, in a join.
+    ///
+    /// Equal to one of an array, and not just equal: what is equal could be merged, for which PostgreSQL weighs the scan of a whole index. With a
+    /// table that was vacuumed while it was empty that seems as cheap as looking keys up, and connections keep the plan when it has grown.
+    /// An array leaves the scan of the table, which sessions have switched off. `OFFSET 0` does the same for a lateral query, and naming the
+    /// states that an object is not in does it for partial indexes.
+    static func isKey(_ column: String, _ value: String) -> String { "\(column) = ANY (ARRAY[\(value)])" }
+
     // MARK: Parts of a commit
 
     /// $1 volumes, $2 epochs, $3 first blocks, $4 ends: items in the runs are deleted.
@@ -38,7 +46,7 @@ enum Statements {
         sql: """
             DELETE FROM block_items i USING unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[]) AS k (v, e, first, stop),
                 volume_epochs g
-            WHERE g.volume_id = k.v AND g.epoch = k.e AND i.volume_id = k.v AND i.block_id >= k.first AND i.block_id < k.stop
+            WHERE g.volume_id = k.v AND g.epoch = k.e AND \(isKey("i.volume_id", "k.v")) AND i.block_id >= k.first AND i.block_id < k.stop
             """
     )
 
@@ -52,13 +60,13 @@ enum Statements {
                 JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
             ), gone AS (
                 DELETE FROM block_extents x USING run r
-                WHERE x.volume_id = r.v AND x.first_block >= r.first AND x.first_block < r.stop
+                WHERE \(isKey("x.volume_id", "r.v")) AND x.first_block >= r.first AND x.first_block < r.stop
                     AND x.first_block + x.block_count <= r.stop
                 RETURNING x.object_id, x.block_count
             ), counted AS (
                 UPDATE block_objects o SET live_slots = o.live_slots - d.lost
                 FROM (SELECT object_id, sum(block_count)::int8 AS lost FROM gone GROUP BY object_id) d
-                WHERE o.object_id = d.object_id
+                WHERE \(isKey("o.object_id", "d.object_id"))
             )
             SELECT count(*) FROM gone
             """
@@ -78,7 +86,7 @@ enum Statements {
             ), counted AS (
                 UPDATE block_objects o SET live_slots = o.live_slots - d.lost
                 FROM (SELECT object_id, sum(lost)::int8 AS lost FROM hit GROUP BY object_id) d
-                WHERE o.object_id = d.object_id
+                WHERE \(isKey("o.object_id", "d.object_id"))
             )
             SELECT count(*) FROM hit
             """
@@ -95,7 +103,8 @@ enum Statements {
                 FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int8[],
                     $9::int8[]) AS k (v, e, object, source, slot, destination, count, origin, version)
                 JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
-                JOIN block_objects o ON o.object_id = k.object AND o.volume_id = k.v AND o.state = 'live'
+                JOIN block_objects o ON \(isKey("o.object_id", "k.object")) AND o.volume_id = k.v
+                    AND o.state NOT IN ('intended', 'dead')
                 WHERE k.count = (
                     SELECT sum(least(x.first_block + x.block_count, k.source + k.count) - greatest(x.first_block, k.source))
                     FROM block_extents x
@@ -153,7 +162,8 @@ enum Statements {
             """
     )
 
-    /// $1 volumes, $2 epochs, $3 objects, $4 servers, $5 slots, $6 sizes: positions of the maps whose object was intended.
+    /// $1 volumes, $2 epochs, $3 objects, $4 servers, $5 slots, $6 sizes: positions of the maps whose object was intended. That it was is asked in a
+    /// way that the index of intents does not answer.
     static let mapObjects = Statement(
         name: "map_objects",
         sql: """
@@ -161,8 +171,8 @@ enum Statements {
                 size_bytes = k.size, live_slots = 0, live_at = now(), mapped_in = pg_current_xact_id()
             FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[]) WITH ORDINALITY
                 AS k (v, e, object, server, slots, size, n), volume_epochs g
-            WHERE g.volume_id = k.v AND g.epoch = k.e AND o.object_id = k.object AND o.volume_id = k.v
-                AND o.state = 'intended'
+            WHERE g.volume_id = k.v AND g.epoch = k.e AND \(isKey("o.object_id", "k.object")) AND o.volume_id = k.v
+                AND o.state NOT IN ('live', 'dead')
             RETURNING k.n
             """
     )
@@ -174,7 +184,7 @@ enum Statements {
         sql: """
             SELECT 1 / (count(*) = 0)::int FROM unnest($1::int8[], $2::int8[], $3::int8[]) AS k (v, e, object)
             JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
-            LEFT JOIN block_objects o ON o.object_id = k.object
+            LEFT JOIN block_objects o ON \(isKey("o.object_id", "k.object"))
             WHERE o.mapped_in IS DISTINCT FROM pg_current_xact_id()
             """
     )
@@ -187,7 +197,7 @@ enum Statements {
             UPDATE block_items i SET item = i.item || jsonb_build_object('Moved', true, 'MovedAt', (SELECT to_jsonb(now()))),
                 unmoved_since = NULL, moved_version = k.version
             FROM \(slotKeys)
-            WHERE \(slotIsGuarded) AND k.kind = \(SlotKind.itemHasVersion) AND i.volume_id = k.v AND i.block_id = k.block
+            WHERE \(slotIsGuarded) AND k.kind = \(SlotKind.itemHasVersion) AND \(isKey("i.volume_id", "k.v")) AND i.block_id = k.block
                 AND (i.item ->> 'Version')::int8 = k.version AND i.moved_version IS NULL
             """
     )
@@ -222,7 +232,7 @@ enum Statements {
                 WHERE \(slotIsGuarded)
             ), mapped AS MATERIALIZED (
                 SELECT s.v, s.object, s.block, s.n, s.slot FROM slot s
-                JOIN block_items i ON i.volume_id = s.v AND i.block_id = s.block
+                JOIN block_items i ON \(isKey("i.volume_id", "s.v")) AND i.block_id = s.block
                 WHERE s.kind = \(SlotKind.itemHasVersion) AND (i.item ->> 'Version')::int8 = s.version
                 UNION ALL
                 SELECT s.v, s.object, s.block, s.n, s.slot FROM slot s CROSS JOIN LATERAL (
@@ -266,13 +276,13 @@ enum Statements {
                 JOIN volume_epochs g ON g.volume_id = k.v AND g.epoch = k.e
             ), gone AS (
                 DELETE FROM block_items i USING k
-                WHERE NOT k.is_last AND i.volume_id = k.v AND i.block_id = k.block
+                WHERE NOT k.is_last AND \(isKey("i.volume_id", "k.v")) AND i.block_id = k.block
                     AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
                 RETURNING k.n
             ), kept AS (
                 UPDATE block_items i SET item = i.item - 'Moved' - 'MovedAt', unmoved_since = now(), moved_version = NULL
                 FROM k
-                WHERE k.is_last AND i.volume_id = k.v AND i.block_id = k.block
+                WHERE k.is_last AND \(isKey("i.volume_id", "k.v")) AND i.block_id = k.block
                     AND i.item ? 'Moved' AND (i.item ->> 'Version')::int8 = k.version
                 RETURNING k.n
             )
@@ -360,7 +370,7 @@ enum Statements {
 
     /// The epoch is current, and the object was turned from intended to live by this transaction.
     private static let slotIsGuarded = """
-        g.volume_id = k.v AND g.epoch = k.e AND o.object_id = k.object AND o.mapped_in = pg_current_xact_id()
+        g.volume_id = k.v AND g.epoch = k.e AND \(isKey("o.object_id", "k.object")) AND o.mapped_in = pg_current_xact_id()
         """
 
     private static let insertExtents = """
@@ -388,7 +398,7 @@ enum Statements {
     private static let dropItems = """
         dropped AS (
                 DELETE FROM block_items i USING run r
-                WHERE i.volume_id = r.v AND i.block_id >= r.first AND i.block_id < r.first + r.count
+                WHERE \(isKey("i.volume_id", "r.v")) AND i.block_id >= r.first AND i.block_id < r.first + r.count
             )
         """
 
@@ -402,7 +412,7 @@ enum Statements {
                         UNION ALL SELECT object, count FROM run
                         \(also)
                     ) c GROUP BY object_id
-                ) d WHERE o.object_id = d.object_id
+                ) d WHERE \(isKey("o.object_id", "d.object_id"))
         """
     }
 
@@ -430,6 +440,7 @@ enum Statements {
                 FROM run r CROSS JOIN LATERAL (
                     SELECT * FROM block_extents e
                     WHERE \(overlap("e", volume: "r.v", first: "r.first", end: "r.first + r.count"))
+                    OFFSET 0
                 ) x GROUP BY 1, 2, 3, 4, 5, 6, 7
             ), piece AS MATERIALIZED (
                 SELECT h.volume_id, lower(p) AS first, upper(p) - lower(p) AS count, h.object_id,
@@ -438,7 +449,7 @@ enum Statements {
                 FROM hit h, unnest(int8multirange(int8range(h.first_block, h.first_block + h.block_count)) - h.holes) AS p
             ), gone AS (
                 DELETE FROM block_extents x USING hit h
-                WHERE x.volume_id = h.volume_id AND x.first_block = h.first_block AND h.holes @> h.first_block
+                WHERE \(isKey("x.volume_id", "h.volume_id")) AND x.first_block = h.first_block AND h.holes @> h.first_block
                     AND NOT h.is_replaced
             )
         """
