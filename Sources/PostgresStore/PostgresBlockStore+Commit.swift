@@ -32,7 +32,7 @@ extension PostgresBlockStore {
             }
         )
         if plan.journalFrames > 0 { job.preparation = { journal.preparation(frames: plan.journalFrames, $0) } }
-        lane.submit(job)
+        lane.submit(job, isShort: plan.journalFrames <= PostgresStoreLimits.shortCommitFramesMaximum)
     }
 }
 

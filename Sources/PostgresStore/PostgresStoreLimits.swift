@@ -4,6 +4,8 @@ enum PostgresStoreLimits {
     static let mailboxRequestsMaximum = 16_384
     /// Reads in flight on one connection.
     static let readsInFlightMaximum = 64
+    /// Most frames of the journal in a commit that is sent by the thread that made it, where its lane is idle; more are left to the lane's.
+    static let shortCommitFramesMaximum: Int64 = 16
     /// How often a transaction that lost a deadlock or a serialization conflict is tried.
     static let attemptsMaximum = 3
     /// Shortest pause between two attempts to connect.
