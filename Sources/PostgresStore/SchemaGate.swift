@@ -24,6 +24,7 @@ public enum SchemaGate {
         Requirement(version: 11, name: "journal"),
         Requirement(version: 12, name: "hot_objects"),
         Requirement(version: 13, name: "both_tiers"),
+        Requirement(version: 14, name: "sampled_segments"),
     ]
 
     /// Tests the ledger and the cluster's UUID.

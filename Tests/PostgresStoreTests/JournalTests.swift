@@ -131,6 +131,32 @@ struct JournalTests {
         #expect(try await clean(fixture).isDone)
     }
 
+    /// Segments of more blocks than a sample has, of which a tenth, a half and all are in use.
+    @Test func I8_howMuchOfALargeSegmentIsInUseIsToldFromASample() async throws {
+        let fixture = try await Fixture(journalSegmentFrames: 1_100)
+        var kept: [UInt64: ItemWrite] = [:]
+        var version: UInt64 = 0
+        for blocks in [[0..<2_000], [0..<1_800, 5_000..<5_200], [0..<1_000, 6_000..<7_000], [8_000..<8_200]] {
+            let all = blocks.flatMap { $0 }.map { block in
+                version += 1
+                return write(UInt64(block), version, bytes: 4_096)
+            }
+            for write in all { kept[write.block.rawValue] = write }
+            for first in stride(from: 0, to: all.count, by: 200) {
+                try await fixture.commit { $0.writes = Array(all[first..<min(first + 200, all.count)]) }
+            }
+        }
+        let full = "SELECT sum(blocks) FROM journal_segments WHERE state = 'full'"
+        #expect(try fixture.number(full) == 6_000)
+        #expect(try await cleanAll(fixture) == (200, 1))
+        func live(_ segment: Int) throws -> Int64 {
+            try fixture.number("SELECT live_blocks FROM journal_segments WHERE segment = \(segment)")
+        }
+        #expect(try (700...1_300).contains(live(1)), "half of them, within many times what a sample may err")
+        #expect(try live(2) == 2_000)
+        try await expect(Array(kept.values), in: fixture)
+    }
+
     @Test func aBatchLargerThanASegmentHasOneOfItsOwn() async throws {
         let fixture = try await Fixture(journalSegmentFrames: 4)
         let writes = (0..<30).map { write(UInt64($0), UInt64($0) + 1, bytes: 4_096) }
