@@ -16,6 +16,7 @@ public struct BlockObjectBuilder {
 
     private let volumeUUID: [UInt8]
     private let compressor: BlockCompressor?
+    private var trials = CompressionTrials()
     private let zerosChecksum: Checksum
     /// Their offsets count from the end of the header until the object is finished.
     private var slots: [BlockObjectHeader.Slot] = []
@@ -72,7 +73,7 @@ public struct BlockObjectBuilder {
             && byteCount + count * BlockObjectsLimits.slotEntryBytes + bodyBytes <= Limits.objectMaximumBytes
     }
 
-    /// Takes one block, compressed if that saves at least an eighth.
+    /// Takes one block, compressed if that saves at least an eighth. Of blocks that look like noise most are not tried.
     ///
     /// - Parameters:
     ///   - block: The data block.
@@ -264,7 +265,7 @@ public struct BlockObjectBuilder {
     private mutating func appendCompressed(_ bytes: ByteBuffer) -> Bool {
         guard let compressor else { return false }
         let maximum = Int(BlockObjectsLimits.compressedMaximumBytes(blockSizeBytes: blockSizeBytes))
-        return compressor.compress(bytes, maximum: maximum, into: &bodies) != nil
+        return trials.compress(bytes) { compressor.compress(bytes, maximum: maximum, into: &bodies) != nil }
     }
 
     private mutating func append(

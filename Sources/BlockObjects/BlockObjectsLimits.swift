@@ -17,6 +17,15 @@ public enum BlockObjectsLimits {
     /// A compressed block is kept only if it saves at least one part in this many.
     public static let compressionSavingDivisor: UInt32 = 8
 
+    /// Bytes of a block that tell whether it looks like noise.
+    public static let noiseSampleBytes = 256
+    /// How many values these have at least then: random ones have 162, give or take 5; text and tables have less than 100.
+    public static let noiseValuesMinimum = 140
+    /// Blocks of an object that look like noise and are compressed in vain, before most others are not tried.
+    public static let noiseTrialsMaximum = 4
+    /// Of those, one in so many is tried all the same.
+    public static let noiseTrialsDivisor = 16
+
     /// Bytes of the header of an object of `slotCount` slots.
     public static func headerBytes(slotCount: Int) -> Int {
         prefixBytes + slotCount * slotEntryBytes + headerChecksumBytes
