@@ -71,14 +71,7 @@ extension AgentJobs {
         var fetched: [SlotKey: FetchedSlot] = [:]
         var damaged: [ObjectID: Set<SlotIndex>] = [:]
         var missing: Set<ObjectID> = []
-        for window in plan.windows {
-            let found = try await slots(
-                window.firstSlot.rawValue..<window.firstSlot.rawValue + window.count,
-                of: window.source,
-                on: window.server,
-                blockSizeBytes: blockSizeBytes,
-                keepsBytes: true
-            )
+        for (window, found) in try await windows(plan.windows, blockSizeBytes: blockSizeBytes) {
             if found.isMissing { missing.insert(window.source) }
             for slot in found.damaged where wanted[SlotKey(source: window.source, slot: slot)] != nil {
                 damaged[window.source, default: []].insert(slot)
@@ -99,6 +92,42 @@ extension AgentJobs {
                 : ReportObjects.Finding(object: object, state: .partlyRead, slots: slots.sorted())
         }
         return (fetched, findings)
+    }
+
+    /// Reads runs of slots, several at a time: of sparse objects there are hundreds, and a round trip for each in turn would take seconds where
+    /// the machine is busy.
+    private func windows(
+        _ windows: [CompactionPlan.Window],
+        blockSizeBytes: UInt32
+    ) async throws(AgentError) -> [(CompactionPlan.Window, FetchedSlots)] {
+        let results = await withTaskGroup(of: Result<(CompactionPlan.Window, FetchedSlots), AgentError>.self) { group in
+            var results: [Result<(CompactionPlan.Window, FetchedSlots), AgentError>] = []
+            for (index, window) in windows.enumerated() {
+                if index >= AgentLimits.compactionReadsInFlightMaximum, let result = await group.next() {
+                    results.append(result)
+                    if case .failure = result { break }
+                }
+                group.addTask {
+                    do throws(AgentError) {
+                        let found = try await self.slots(
+                            window.firstSlot.rawValue..<window.firstSlot.rawValue + window.count,
+                            of: window.source,
+                            on: window.server,
+                            blockSizeBytes: blockSizeBytes,
+                            keepsBytes: true
+                        )
+                        return .success((window, found))
+                    } catch {
+                        return .failure(error)
+                    }
+                }
+            }
+            for await result in group { results.append(result) }
+            return results
+        }
+        var found: [(CompactionPlan.Window, FetchedSlots)] = []
+        for result in results { found.append(try result.get()) }
+        return found
     }
 
     private func pack(

@@ -40,6 +40,8 @@ public enum AgentLimits {
     package static let objectDeadlineMilliseconds: UInt32 = 10_000
     /// Dead slots that a compaction reads along, to make one request of two.
     package static let compactionReadThroughSlots: UInt32 = 16
+    /// Runs of slots that a compaction reads at once.
+    package static let compactionReadsInFlightMaximum = 16
     /// Deletions in flight at once.
     package static let deletionsInFlightMaximum = 16
     /// Objects in one page of a scan.
