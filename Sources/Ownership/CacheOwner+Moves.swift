@@ -366,37 +366,50 @@ extension CacheOwner {
 
     /// Finds a sparse object to rewrite; answered with `compactionWork`.
     public mutating func requestCompactionWork(_ ticket: Ticket, now: MonotonicTime) {
+        lookForCompaction(ticket, looksLeft: OwnerLimits.compactionLooksMaximum, now: now)
+    }
+
+    /// Looks at one volume after the other, until there is work for who asks: they come back only after a rest.
+    private mutating func lookForCompaction(_ ticket: Ticket, looksLeft: Int, now: MonotonicTime) {
         let volumes = ownedVolumes
-        guard !mustCompactLater(volumes, now: now) else {
+        guard looksLeft > 0, !mustCompactLater(volumes, now: now), let volume = nextToCompact(volumes, now: now) else {
             return actions.append(.answer(ticket, .compactionWork(nil)))
         }
-        // In turn, so that of many volumes none is always behind others.
-        let start = volumes.firstIndex { $0.id > lastCompactionLook } ?? 0
-        for volume in volumes[start...] + volumes[..<start] {
-            let percent = volume.description.policy.compactBelowPercent
-            // Also where the policy wants none: what lies on a server that is drained has to go elsewhere.
-            guard !volume.isLookingForCompactions, now >= volume.nextCompactionLook else { continue }
-            lastCompactionLook = volume.id
-            volume.isLookingForCompactions = true
-            let operation = operation(.compactions(volume, ticket))
-            actions.append(
-                .fetchCompactionCandidates(operation, volume.id, belowPercent: percent, limit: 16)
-            )
-            return
+        lastCompactionLook = volume.id
+        volume.isLookingForCompactions = true
+        // Also where the policy wants none: what lies on a server that is drained has to go elsewhere.
+        let percent = volume.description.policy.compactBelowPercent
+        let operation = operation(.compactions(volume, ticket, looksLeft: looksLeft - 1))
+        actions.append(.fetchCompactionCandidates(operation, volume.id, belowPercent: percent, limit: 16))
+    }
+
+    /// The volume of which most is dead, where that is urgent; else each in turn, so that of many none is always behind others.
+    private func nextToCompact(_ volumes: [VolumeOwner], now: MonotonicTime) -> VolumeOwner? {
+        func isDue(_ volume: VolumeOwner) -> Bool {
+            !volume.isLookingForCompactions && now >= volume.nextCompactionLook
         }
-        actions.append(.answer(ticket, .compactionWork(nil)))
+        if hasMuchDead(volumes) {
+            let most = volumes.filter { isDue($0) && $0.deadBlocks > 0 }
+                .max { $0.deadBlocks * $0.blockBytes < $1.deadBlocks * $1.blockBytes }
+            if let most { return most }
+        }
+        let start = volumes.firstIndex { $0.id > lastCompactionLook } ?? 0
+        return (volumes[start...] + volumes[..<start]).first(where: isDue)
     }
 
     /// Whether compaction has to wait, so that initiators do not notice it. What is overwritten meanwhile need not be copied.
     private func mustCompactLater(_ volumes: [VolumeOwner], now: MonotonicTime) -> Bool {
-        guard now < busyUntil, now < nextBackgroundCompaction else { return false }
+        now < busyUntil && now < nextBackgroundCompaction && !hasMuchDead(volumes)
+    }
+
+    private func hasMuchDead(_ volumes: [VolumeOwner]) -> Bool {
         var dead: UInt64 = 0
         var mapped: UInt64 = 0
         for volume in volumes {
             dead += volume.deadBlocks * volume.blockBytes
             mapped += volume.mappedBlocks * volume.blockBytes
         }
-        return dead <= max(configuration.deadBytesSlack, mapped / OwnerLimits.urgentDeadDivisor)
+        return dead > max(configuration.deadBytesSlack, mapped / OwnerLimits.urgentDeadDivisor)
     }
 
     /// The store read sparse objects and their extents.
@@ -405,7 +418,9 @@ extension CacheOwner {
         _ result: Result<[(ObjectRow, [Extent])], StoreFailure>,
         now: MonotonicTime
     ) {
-        guard case .compactions(let volume, let ticket)? = operations.removeValue(forKey: id) else { return }
+        guard case .compactions(let volume, let ticket, let looksLeft)? = operations.removeValue(forKey: id) else {
+            return
+        }
         volume.isLookingForCompactions = false
         guard !volume.isLost, case .success(let rows) = result else {
             return actions.append(.answer(ticket, .compactionWork(nil)))
@@ -445,7 +460,7 @@ extension CacheOwner {
         if rows.isEmpty { volume.deadBlocks = 0 }
         guard !extents.isEmpty, let object = volume.takeObject(now: now) else {
             volume.nextCompactionLook = now.advanced(byNanoseconds: 5 * OwnerLimits.idleLook)
-            return actions.append(.answer(ticket, .compactionWork(nil)))
+            return lookForCompaction(ticket, looksLeft: looksLeft, now: now)
         }
         // An operator waits for what is on a server that is drained.
         if !isDrain { nextBackgroundCompaction = now.advanced(byNanoseconds: configuration.busyPause) }

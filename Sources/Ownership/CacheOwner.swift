@@ -55,7 +55,7 @@ public struct CacheOwner: ~Copyable {
         case moveCandidates(MoveSearch)
         case moveBytes(MoveSearch)
         case evictions(VolumeOwner, Ticket?)
-        case compactions(VolumeOwner, Ticket)
+        case compactions(VolumeOwner, Ticket, looksLeft: Int)
         case relinquish(VolumeOwner)
         case register(asked: MonotonicTime)
         case renew(asked: MonotonicTime)

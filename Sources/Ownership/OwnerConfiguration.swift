@@ -117,6 +117,8 @@ public enum OwnerLimits {
     static let urgentWatermarkDivisor: UInt64 = 2
     /// From this part of what is mapped on, what is dead in objects is urgent to compact, above the slack of the configuration.
     static let urgentDeadDivisor: UInt64 = 2
+    /// Volumes that are looked at, one after the other, for who asks for something to compact.
+    public static let compactionLooksMaximum = 16
     /// How long after a command of an initiator its server counts as in use, in nanoseconds.
     public static let busyWindow: UInt64 = 500_000_000
     /// Commands that are ready from which on a commit is always sent beside another one.

@@ -33,6 +33,8 @@ final class Bench {
     /// Look-ups of what is to be moved, and reservations of objects, that were made.
     private(set) var moveQueries = 0
     private(set) var reservations = 0
+    /// Volumes that were looked at for something to compact.
+    private(set) var compactionQueries: [VolumeID] = []
     /// Rows that the store looks at for one GET LBA STATUS.
     var surveyedRowsMaximum = OwnerLimits.mapStatusRowsMaximum
     /// Renewals of the lease fail.
@@ -52,6 +54,7 @@ final class Bench {
         blockBytes: UInt32 = 2_048,
         logicalBlockBytes: UInt32 = 512,
         policy: CachePolicy = .standard,
+        others: [VolumeID] = [],
         configure: (inout OwnerConfiguration) -> Void = { _ in }
     ) throws {
         block = Int(blockBytes)
@@ -60,21 +63,28 @@ final class Bench {
             blockSizeBytes: blockBytes,
             logicalBlockSizeBytes: logicalBlockBytes
         )
-        store = ModelStore(volumes: [
-            VolumeDescription(
-                id: Self.volume,
-                name: "v",
-                iqn: "iqn.2026-01.io.ashlar:v",
-                uuid: [UInt8](repeating: 1, count: 16),
-                geometry: geometry,
-                policy: policy
-            )
-        ])
+        store = ModelStore(
+            volumes: ([Self.volume] + others).map { id in
+                let name = id == Self.volume ? "v" : "v\(id)"
+                return VolumeDescription(
+                    id: id,
+                    name: name,
+                    iqn: "iqn.2026-01.io.ashlar:\(name)",
+                    uuid: [UInt8](repeating: 1, count: 16),
+                    geometry: geometry,
+                    policy: policy
+                )
+            }
+        )
         var configuration = OwnerConfiguration(name: "a", endpoint: "a:1")
         configure(&configuration)
         core = CacheOwner(configuration: configuration)
         advance(0)
         own()
+        for other in others {
+            core.lookUp(ticket(), volume: other, now: now)
+            run()
+        }
     }
 
     // MARK: Running
@@ -204,6 +214,7 @@ final class Bench {
         case .fetchEvictionCandidates(let id, let volume, let limit):
             core.evictionCandidatesFetched(id, .success(store.evictionCandidates(volume, limit: limit)), now: now)
         case .fetchCompactionCandidates(let id, let volume, let percent, let limit):
+            compactionQueries.append(volume)
             let rows = store.compactionCandidates(volume, belowPercent: percent, limit: limit)
             core.compactionCandidatesFetched(id, .success(rows), now: now)
         case .registerServer(let id):

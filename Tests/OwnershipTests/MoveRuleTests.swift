@@ -112,6 +112,36 @@ struct MoveRuleTests {
     }
 
     @Test(
+        "who asks for something to compact is not sent away because of volumes that have nothing",
+        arguments: [false, true]
+    )
+    func compactionLooksOn(isUrgent: Bool) throws {
+        let others = (1...20 as ClosedRange<Int64>).map { VolumeID(Bench.volume.rawValue + $0) }
+        let bench = try Bench(blocks: 1_024, others: others) { $0.deadBytesSlack = isUrgent ? 0 : 1 << 30 }
+        let nexus = try #require(bench.login())
+        let block = bench.block
+        func compact() -> CompactionAssignment? {
+            let ticket = bench.ticket()
+            bench.core.requestCompactionWork(ticket, now: bench.now)
+            bench.run()
+            guard case .compactionWork(let work)? = bench.answers[ticket] else { return nil }
+            return work
+        }
+        #expect(compact() == nil)
+        #expect(bench.compactionQueries == [Bench.volume] + others.prefix(OwnerLimits.compactionLooksMaximum - 1))
+        for count in [200, 150] {
+            bench.submit(nexus, bench.write(0, count * block, 2))
+            bench.core.moveNow(bench.ticket(), volume: Bench.volume, now: bench.now)
+            _ = bench.map(bench.put(try #require(bench.moveWork())))
+        }
+        bench.advance(10 * OwnerLimits.idleLook)
+        let before = bench.compactionQueries.count
+        #expect(compact()?.volume.id == Bench.volume)
+        let looks = Array(bench.compactionQueries[before...])
+        #expect(looks == (isUrgent ? [] : others.suffix(5)) + [Bench.volume])
+    }
+
+    @Test(
         "what is urgent is moved while initiators use a volume: half of the high watermark, a drain, a bound of the policy",
         arguments: ["watermark", "drain", "policy", "age"]
     )
