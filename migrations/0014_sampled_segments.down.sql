@@ -115,3 +115,5 @@ BEGIN
 END $$;
 COMMENT ON COLUMN journal_segments.looked_at IS 'How many segments had become full when its items were last counted.';
 COMMENT ON COLUMN journal_segments.live_blocks IS 'Items that referred to it then.';
+COMMENT ON VIEW ashlar_inspect.journal IS
+    'Segments of the journal of cached bytes; live_blocks: how many of the blocks were in use when they were last counted.';

@@ -147,3 +147,5 @@ COMMENT ON FUNCTION journal_clean(bigint, bigint, bigint, bigint) IS
     'free. is_done: there is nothing to do until another segment is full.';
 COMMENT ON COLUMN journal_segments.looked_at IS 'How many segments had become full when a sample of its blocks was last looked at.';
 COMMENT ON COLUMN journal_segments.live_blocks IS 'Items that referred to it then, as that sample tells.';
+COMMENT ON VIEW ashlar_inspect.journal IS
+    'Segments of the journal of cached bytes; live_blocks: how many of the blocks were in use when it was last looked at, as a sample tells.';

@@ -246,8 +246,8 @@ extension CacheOwner {
             ready = []
             for command in flight.parts.flatMap(\.commands) {
                 command.isAlone = true
-                // The object of a direct write may have been given up: it can be written as usual.
-                if command.group != nil { command.takenBack = command.takenBack ?? .stale }
+                // The object of a direct write may have been given up: it can be written as usual. Of writes through the items stay.
+                if command.group != nil || command.isThroughMap { command.takenBack = command.takenBack ?? .stale }
             }
             returnToReady(flight, now: now)
             ready = others + ready

@@ -117,10 +117,12 @@ extension CacheOwner {
     }
 
     /// The blocks that exceed a policy's bound; nil where the policy has none.
-    private func excess(of volume: VolumeOwner) -> UInt64? {
+    private func excess(of volume: VolumeOwner, now: MonotonicTime) -> UInt64? {
         let policy = volume.description.policy
-        // What is with agents already will be moved: it is not in excess a second time.
-        let unmoved = volume.unmovedItems - min(UInt64(volume.moving.count), volume.unmovedItems)
+        if policy.move == .lru || policy.move == .fifo { return nil }
+        // What is with agents already, or in an object that is being put, will be moved: it is not in excess a second time.
+        let moving = volume.moving.values.count { $0.until > now }
+        let unmoved = volume.unmovedItems - min(UInt64(moving), volume.unmovedItems)
         switch policy.move {
         case .lru, .fifo: return nil
         case .count: return unmoved > policy.unmovedItemsMaximum ? unmoved - policy.unmovedItemsMaximum : 0
@@ -179,7 +181,7 @@ extension CacheOwner {
         let maximumAge = UInt64(volume.description.policy.unmovedAgeMaximumSeconds) * 1_000
         search.isInBackground = age < maximumAge && !isMoveUrgent(of: volume)
         if !volume.isDraining, age < maximumAge {
-            if let excess = excess(of: volume) {
+            if let excess = excess(of: volume, now: now) {
                 guard excess > 0 else {
                     // Only age can make work here, or new writes; look again soon, no sooner than needed.
                     let wait = min((maximumAge - age) * 1_000_000, 5 * OwnerLimits.idleLook)

@@ -292,7 +292,7 @@ extension CacheOwner {
             let parked = (parked[volume.id] ?? []).map(\.1)
             let expired = (volume.order.waiting + volume.order.active + changes + parked).filter {
                 $0.deadline <= now && $0.phase != .committing && $0.phase != .lingering && $0.phase != .finished
-                    && $0.ticket != nil
+                    && ($0.ticket != nil || $0.isThroughMap)
             }
             for command in expired { cancel(command, of: volume, refusal: .deadline, now: now) }
         }

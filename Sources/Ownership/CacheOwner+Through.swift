@@ -93,10 +93,10 @@ extension CacheOwner {
         }
         if found.isInCache {
             // The others are left to the cache: of those that are on their way there some are found as items by then.
-            for entry in found.unknown { cancel(entry.command, of: volume, refusal: .stale, now: now) }
+            leaveToCache(found.unknown, of: volume, now: now)
             move(group, of: volume, now: now)
         } else if !found.ready.isEmpty {
-            for entry in found.unknown { cancel(entry.command, of: volume, refusal: .stale, now: now) }
+            leaveToCache(found.unknown, of: volume, now: now)
             mapInPlaceOfItems(found.ready, group, of: volume)
         } else {
             mapAsDirect(found, group, of: volume, now: now)
@@ -108,6 +108,8 @@ extension CacheOwner {
         let command: Command
         let blocks: BlockRange
         let slot: UInt32
+        /// It came before, and was refused as unproved: it may come again.
+        var wasUnproved = false
     }
 
     /// Where the writes of an object are.
@@ -120,6 +122,16 @@ extension CacheOwner {
         var ready: [FoundWrite] = []
         /// Whether one is done, in a commit, or on its way to one.
         var isInCache = false
+    }
+
+    /// Writes of which the owner has not heard are not done by their object; those that were refused as unproved may still come again, and are
+    /// aborted with the others until then (R9).
+    private mutating func leaveToCache(_ writes: [FoundWrite], of volume: VolumeOwner, now: MonotonicTime) {
+        for write in writes {
+            cancel(write.command, of: volume, refusal: .stale, now: now)
+            guard write.wasUnproved, let context = write.command.context else { continue }
+            volume.nexuses[context.nexus]?.noteUnproved(context.command)
+        }
     }
 
     private func isFitting(_ writes: [DirectWrite], in grant: DirectGrant, of volume: VolumeOwner) -> Bool {
@@ -145,6 +157,7 @@ extension CacheOwner {
     ) {
         let context = write.context
         let known = volume.nexuses[context.nexus]?.inFlight[context.command]
+        let wasUnproved = volume.nexuses[context.nexus]?.isUnproved(context.command) ?? false
         let accepted = accept(
             write.ticket,
             context: context,
@@ -153,7 +166,9 @@ extension CacheOwner {
             now: now
         )
         if let command = accepted?.command {
-            found.unknown.append(FoundWrite(command: command, blocks: write.blocks, slot: slot))
+            found.unknown.append(
+                FoundWrite(command: command, blocks: write.blocks, slot: slot, wasUnproved: wasUnproved)
+            )
             return
         }
         guard let known, known.phase != .finished else {
@@ -177,7 +192,8 @@ extension CacheOwner {
     }
 
     /// M1: maps the object where items have the versions in it. It has its place behind the writes that are on their way, so that it finds
-    /// their items.
+    /// their items. Nobody waits for it, but reads of these blocks do: where it cannot be committed it is given up when agents are to have the
+    /// items again.
     private mutating func move(_ group: DirectGroup, of volume: VolumeOwner, now: MonotonicTime) {
         let slots = group.slots.enumerated().map { index, block in
             ObjectMap.Slot(
@@ -197,7 +213,7 @@ extension CacheOwner {
             ticket: nil,
             ranges: Self.normalized(group.slots.map { BlockRange(first: $0, count: 1) }),
             isExclusive: true,
-            deadline: MonotonicTime(.max)
+            deadline: now.advanced(byNanoseconds: OwnerLimits.throughMapWait)
         )
         command.through = ThroughSlots(group.grant, firstSlot: 0)
         enter(command, of: volume, now: now)

@@ -363,6 +363,9 @@ final class Command {
         }
     }
 
+    /// Whether it maps an object of writes through as a move.
+    var isThroughMap: Bool { if case .map = kind { through != nil } else { false } }
+
     /// Whether the command is the owner's own, which nobody waits for and which may be dropped and made again.
     var isInternal: Bool {
         switch kind {
@@ -544,6 +547,9 @@ package final class Nexus {
         for id in unproved.sorted() { keep(id, .refused(.taskAborted)) }
         unproved = []
     }
+
+    /// Whether a command was refused as unproved, and has not come again.
+    func isUnproved(_ id: CommandID) -> Bool { unproved.contains(id) }
 
     /// Whether changes may come again that were refused as unproved.
     var expectsUnproved: Bool { !unproved.isEmpty }

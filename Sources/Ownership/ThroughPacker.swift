@@ -222,8 +222,9 @@ public enum ThroughPackerLimits {
     public static let waitingMaximum: UInt64 = 500_000_000
     /// Objects asked for ahead.
     public static let grantsAtOnce = 2
-    /// How long an object may wait for its use: of what an owner hands out, less than it remembers.
-    public static let grantLife: UInt64 = 1_000_000_000
+    /// How long an object may wait for its use: of what an owner hands out, less than it remembers, the put with it. A volume that is written
+    /// less often has its writes go to the cache alone.
+    public static let grantLife: UInt64 = 5_000_000_000
     /// Puts that fail in a row before there is a pause.
     public static let failuresMaximum = 3
     /// How long writes go to the cache alone after failures.

@@ -265,6 +265,51 @@ struct WriteThroughTests {
         rig.expect(0, rig.bytes((1, 1), (2, 1)))
     }
 
+    @Test(
+        "I10: a map behind writes that are done is given up where the log has no room: reads do not wait for it for long"
+    )
+    func logIsFull() throws {
+        let rig = try Rig {
+            $0.logSlowBelowBytes = 1_000
+            $0.logWaitBelowBytes = 200
+        }
+        let bench = rig.bench
+        let parts = [Part(0, 2, 1, command: 50)]
+        #expect(rig.send(rig.grants[0], parts).allSatisfy { bench.isDone($0) })
+        bench.core.logRoomMeasured(freeBytes: 199, now: bench.now)
+        rig.map(rig.grants[0], parts)
+        let read = bench.submit(rig.nexus, bench.readOperation(0, 2 * bench.block))
+        #expect(bench.answers[read] == nil)
+        bench.advance(OwnerLimits.throughMapWait + Bench.millisecond)
+        #expect(bench.bytes(read) == rig.bytes((1, 2)))
+        #expect(rig.items.map(\.isMoved) == [false, false])
+        #expect(try !#require(bench.owner).direct.remembers(rig.grants[0]), "nothing is remembered for its object")
+    }
+
+    @Test(
+        "R9: a write that was refused as unproved, and is left to the cache, is still known when another nexus aborts it"
+    )
+    func unprovedStaysKnown() throws {
+        let rig = try Rig()
+        let bench = rig.bench
+        let old = bench.stamp
+        bench.advance(4_000 * Bench.millisecond)
+        let parts = [Part(0, 1, 1, command: 50), Part(1, 1, 2, command: 51)]
+        let late = bench.submit(rig.nexus, bench.write(0, bench.block, 1), command: 50, proved: old)
+        #expect(bench.refusal(late) == .unproved)
+        _ = bench.submit(rig.nexus, bench.write(bench.block, bench.block, 2), command: 51)
+        let ticket = bench.ticket()
+        bench.core.beginDirect(ticket, volume: Bench.volume, epoch: bench.epoch, count: 1, now: bench.now)
+        bench.run()
+        guard case .grants(_, let grants)? = bench.answers[ticket] else { throw Missing() }
+        let maps = rig.map(try #require(grants.first), parts)
+        #expect(bench.refusal(maps[0]) == .stale)
+        let nexus = try #require(bench.owner?.nexuses[rig.nexus])
+        #expect(nexus.isUnproved(CommandID(50)) && !nexus.isUnproved(CommandID(51)))
+    }
+
+    private struct Missing: Error {}
+
     @Test("I6: an object that was given up, or is not known, changes nothing; agents move the items")
     func objectFails() throws {
         let rig = try Rig()
