@@ -119,18 +119,16 @@ extension CacheOwner {
     /// The blocks that exceed a policy's bound; nil where the policy has none.
     private func excess(of volume: VolumeOwner, now: MonotonicTime) -> UInt64? {
         let policy = volume.description.policy
-        if policy.move == .lru || policy.move == .fifo { return nil }
-        // What is with agents already, or in an object that is being put, will be moved: it is not in excess a second time.
-        let moving = volume.moving.values.count { $0.until > now }
-        let unmoved = volume.unmovedItems - min(UInt64(moving), volume.unmovedItems)
+        let maximum: UInt64
         switch policy.move {
         case .lru, .fifo: return nil
-        case .count: return unmoved > policy.unmovedItemsMaximum ? unmoved - policy.unmovedItemsMaximum : 0
-        case .bytes:
-            let maximum = policy.unmovedBytesMaximum / volume.blockBytes
-            return unmoved > maximum ? unmoved - maximum : 0
         case .age: return 0
+        case .count: maximum = policy.unmovedItemsMaximum
+        case .bytes: maximum = policy.unmovedBytesMaximum / volume.blockBytes
         }
+        // What is with agents already, or in an object that is being put, will be moved: it is not in excess a second time.
+        let moving = UInt64(volume.moving.values.count { $0.until > now })
+        return volume.unmovedItems > maximum + moving ? volume.unmovedItems - maximum - moving : 0
     }
 
     /// The store read a page of unmoved items.

@@ -127,6 +127,8 @@ struct ThroughPackerTests {
         #expect(rig.puts.allSatisfy { $0.slots == 1_024 })
         let waiting = places - 4 * ThroughPackerLimits.putsMaximum
         #expect(UInt64(waiting) * 256 * 4_096 == ThroughPackerLimits.waitingBytesMaximum)
+        // An owner still remembers what is put last of all.
+        #expect(ThroughPackerLimits.grantLife + ThroughPackerLimits.waitingMaximum < OwnerLimits.directGrantLife)
         rig.now = rig.now.advanced(byNanoseconds: ThroughPackerLimits.waitingMaximum)
         rig.packer.tick(now: rig.now)
         #expect(rig.packer.waitingCount == 0, "they are in the cache")
