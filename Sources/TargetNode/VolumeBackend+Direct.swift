@@ -1,5 +1,4 @@
 import AshlarCore
-import BlockObjects
 import Logging
 import NIOCore
 import Ownership
@@ -40,10 +39,16 @@ final class DirectCommand {
     /// The blocks of a write that may go straight to an object; nil for one that is too small, or not made of data blocks.
     static func blocks(offset: UInt64, byteCount: Int, of volume: VolumeDescription) -> BlockRange? {
         let minimum = volume.policy.directWriteMinimumBytes
+        guard minimum > 0, byteCount >= Int(minimum) else { return nil }
+        return wholeBlocks(offset: offset, byteCount: byteCount, of: volume)
+    }
+
+    /// The data blocks that a write is made of; nil where it has parts of some, or is more than an object takes.
+    static func wholeBlocks(offset: UInt64, byteCount: Int, of volume: VolumeDescription) -> BlockRange? {
         let range = ByteRange(offset: offset, count: UInt64(byteCount))
         let size = UInt64(volume.geometry.blockSizeBytes)
-        guard minimum > 0, range.count >= UInt64(minimum), range.offset % size == 0, range.count % size == 0,
-            range.count <= UInt64(Limits.objectTargetBytes), volume.geometry.contains(range)
+        guard range.offset % size == 0, range.count % size == 0, range.count <= UInt64(Limits.objectTargetBytes),
+            volume.geometry.contains(range)
         else { return nil }
         return volume.geometry.blocks(touching: range)
     }
@@ -110,21 +115,11 @@ extension VolumeBackend {
     }
 
     private func begin(_ number: UInt64, _ epoch: Epoch, _ count: Int) {
-        guard let owner, let volume else {
-            direct?.beginFailed(number, now: service.now)
-            return
-        }
-        owner.client.send(
-            BeginDirect(volume: volume.id, epoch: epoch, count: UInt32(count)),
-            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
-        ) { [self] result in
+        askForObjects(epoch, count) { [self] grants in
             defer { runDirect() }
-            guard case .success(var answer) = result, let found = try? answer.decode(BeginDirect.Answer.self) else {
+            guard let grants else {
                 direct?.beginFailed(number, now: service.now)
                 return
-            }
-            let grants = found.grants.map {
-                DirectGrant(object: $0.object, firstVersion: $0.firstVersion, slots: $0.slots)
             }
             direct?.granted(number, grants, now: service.now)
         }
@@ -133,36 +128,13 @@ extension VolumeBackend {
     // MARK: Objects
 
     private func put(_ pack: DirectPacker<DirectCommand>.Pack) {
-        let object = pack.grant.object
-        guard let server = service.placementOfDirect(object), let client = service.objects[server] else {
-            return putFailed(pack, "no object server is connected that is not drained")
-        }
-        let pieces: [ByteBuffer]
-        do throws(BlockObjectError) {
-            guard let built = try build(pack) else { return putFailed(pack, "the volume has changed") }
-            pieces = built
-        } catch {
-            // A block that does not agree with its checksum is refused by the owner as well, which says so.
-            return putFailed(pack, "\(error)")
-        }
-        client.send(
-            PutObject(object: object),
-            payload: pieces,
-            deadlineMilliseconds: TargetLimits.directPutDeadlineMilliseconds
-        ) { [self] result in
+        putObject(pack.grant, pack.writes) { [self] result in
             defer { runDirect() }
             switch result {
-            case .success(let answer) where answer.isOK:
-                service.directPutEnded(on: server, isDone: true)
+            case .success(let end):
                 guard let pack = direct?.putSucceeded(pack.number, now: service.now) else { return }
-                map(pack, server: server, sizeBytes: pieces.reduce(0) { $0 + UInt64($1.readableBytes) })
-            case .success(let answer):
-                service.directPutEnded(on: server, isDone: false)
-                putFailed(pack, answer.error.map { "\($0)" } ?? "no reason given")
-            case .failure(let failure):
-                // M9: whether it is there or not, the id is not used again.
-                service.directPutEnded(on: server, isDone: false)
-                putFailed(pack, failure.reason)
+                map(pack, end)
+            case .failure(let failure): putFailed(pack, failure.reason)
             }
         }
     }
@@ -175,50 +147,15 @@ extension VolumeBackend {
         direct?.putFailed(pack.number, now: service.now)
     }
 
-    private func build(_ pack: DirectPacker<DirectCommand>.Pack) throws(BlockObjectError) -> [ByteBuffer]? {
-        guard let volume else { return nil }
-        let size = volume.geometry.blockSizeBytes
-        var builder = try BlockObjectBuilder(
-            objectID: pack.grant.object,
-            volumeID: volume.id,
-            volumeUUID: volume.uuid,
-            blockSizeBytes: size,
-            compressor: nil
-        )
-        for (command, blocks) in pack.writes {
-            try builder.add(
-                run: blocks.first,
-                firstVersion: pack.grant.version(of: UInt32(builder.slotCount)),
-                checksums: command.checksums,
-                bytes: command.bytes
-            )
-        }
-        return try builder.finishInPieces()
-    }
-
     // MARK: Maps
 
-    private func map(_ pack: DirectPacker<DirectCommand>.Pack, server: ObjectServerID, sizeBytes: UInt64) {
+    private func map(_ pack: DirectPacker<DirectCommand>.Pack, _ put: PutEnd) {
         let commands = pack.writes.map(\.item)
         guard let owner, let volume else {
             for command in commands { command.session.writeThroughCache(command) }
             return
         }
-        let message = MapDirect(
-            volume: volume.id,
-            object: pack.grant.object,
-            server: server,
-            sizeBytes: sizeBytes,
-            writes: commands.map {
-                MapDirect.Write(
-                    nexus: $0.context.nexus,
-                    command: $0.context.command,
-                    lowWater: $0.context.lowWater,
-                    proved: $0.context.proved,
-                    blocks: $0.blocks
-                )
-            }
-        )
+        let message = MapDirect(volume: volume.id, object: pack.grant.object, put, commands)
         let client = owner.client
         client.send(message, deadlineMilliseconds: Limits.commandDeadlineMilliseconds) { result in
             switch result {

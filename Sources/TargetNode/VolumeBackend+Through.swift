@@ -1,5 +1,4 @@
 import AshlarCore
-import BlockObjects
 import Logging
 import NIOCore
 import Ownership
@@ -9,12 +8,8 @@ import Transport
 extension DirectCommand {
     /// The blocks of a write that goes to the cache and into an object; nil for one that is too small or too large, or not made of data blocks.
     static func throughBlocks(offset: UInt64, byteCount: Int, of volume: VolumeDescription) -> BlockRange? {
-        let range = ByteRange(offset: offset, count: UInt64(byteCount))
-        let size = UInt64(volume.geometry.blockSizeBytes)
-        guard volume.policy.isThrough(byteCount: byteCount), range.offset % size == 0, range.count % size == 0,
-            range.count <= UInt64(Limits.objectTargetBytes), volume.geometry.contains(range)
-        else { return nil }
-        return volume.geometry.blocks(touching: range)
+        guard volume.policy.isThrough(byteCount: byteCount) else { return nil }
+        return wholeBlocks(offset: offset, byteCount: byteCount, of: volume)
     }
 }
 
@@ -71,21 +66,11 @@ extension VolumeBackend {
     }
 
     private func begin(_ number: UInt64, _ epoch: Epoch, _ count: Int) {
-        guard let owner, let volume else {
-            through?.beginFailed(number, now: service.now)
-            return
-        }
-        owner.client.send(
-            BeginDirect(volume: volume.id, epoch: epoch, count: UInt32(count)),
-            deadlineMilliseconds: TargetLimits.controlDeadlineMilliseconds
-        ) { [self] result in
+        askForObjects(epoch, count) { [self] grants in
             defer { runThrough() }
-            guard case .success(var answer) = result, let found = try? answer.decode(BeginDirect.Answer.self) else {
+            guard let grants else {
                 through?.beginFailed(number, now: service.now)
                 return
-            }
-            let grants = found.grants.map {
-                DirectGrant(object: $0.object, firstVersion: $0.firstVersion, slots: $0.slots)
             }
             through?.granted(number, grants, now: service.now)
         }
@@ -94,36 +79,13 @@ extension VolumeBackend {
     // MARK: Objects
 
     private func put(_ pack: ThroughPacker<DirectCommand>.Pack) {
-        let object = pack.grant.object
-        guard let server = service.placementOfDirect(object), let client = service.objects[server] else {
-            return putFailed(pack, "no object server is connected that is not drained")
-        }
-        let pieces: [ByteBuffer]
-        do throws(BlockObjectError) {
-            guard let built = try build(pack) else { return putFailed(pack, "the volume has changed") }
-            pieces = built
-        } catch {
-            // A block that does not agree with its checksum is refused by the owner as well, which says so.
-            return putFailed(pack, "\(error)")
-        }
-        client.send(
-            PutObject(object: object),
-            payload: pieces,
-            deadlineMilliseconds: TargetLimits.directPutDeadlineMilliseconds
-        ) { [self] result in
+        putObject(pack.grant, pack.writes) { [self] result in
             defer { runThrough() }
             switch result {
-            case .success(let answer) where answer.isOK:
-                service.directPutEnded(on: server, isDone: true)
+            case .success(let end):
                 guard let pack = through?.putSucceeded(pack.number, now: service.now) else { return }
-                map(pack, server: server, sizeBytes: pieces.reduce(0) { $0 + UInt64($1.readableBytes) })
-            case .success(let answer):
-                service.directPutEnded(on: server, isDone: false)
-                putFailed(pack, answer.error.map { "\($0)" } ?? "no reason given")
-            case .failure(let failure):
-                // M9: whether it is there or not, the id is not used again.
-                service.directPutEnded(on: server, isDone: false)
-                putFailed(pack, failure.reason)
+                map(pack, end)
+            case .failure(let failure): putFailed(pack, failure.reason)
             }
         }
     }
@@ -136,46 +98,12 @@ extension VolumeBackend {
         through?.putFailed(pack.number, now: service.now)
     }
 
-    private func build(_ pack: ThroughPacker<DirectCommand>.Pack) throws(BlockObjectError) -> [ByteBuffer]? {
-        guard let volume else { return nil }
-        var builder = try BlockObjectBuilder(
-            objectID: pack.grant.object,
-            volumeID: volume.id,
-            volumeUUID: volume.uuid,
-            blockSizeBytes: volume.geometry.blockSizeBytes,
-            compressor: nil
-        )
-        for (command, blocks) in pack.writes {
-            try builder.add(
-                run: blocks.first,
-                firstVersion: pack.grant.version(of: UInt32(builder.slotCount)),
-                checksums: command.checksums,
-                bytes: command.bytes
-            )
-        }
-        return try builder.finishInPieces()
-    }
-
     // MARK: Maps
 
-    private func map(_ pack: ThroughPacker<DirectCommand>.Pack, server: ObjectServerID, sizeBytes: UInt64) {
+    private func map(_ pack: ThroughPacker<DirectCommand>.Pack, _ put: PutEnd) {
         guard let owner, let volume else { return }
         let commands = pack.writes.map(\.item)
-        let message = MapDirect(
-            volume: volume.id,
-            object: pack.grant.object,
-            server: server,
-            sizeBytes: sizeBytes,
-            writes: commands.map {
-                MapDirect.Write(
-                    nexus: $0.context.nexus,
-                    command: $0.context.command,
-                    lowWater: $0.context.lowWater,
-                    proved: $0.context.proved,
-                    blocks: $0.blocks
-                )
-            }
-        )
+        let message = MapDirect(volume: volume.id, object: pack.grant.object, put, commands)
         owner.client.send(MapThrough(message), deadlineMilliseconds: Limits.commandDeadlineMilliseconds) { result in
             // Whatever else comes back, or does not: each write has an answer of its own on its way.
             guard case .success(var answer) = result, let outcomes = try? answer.decode(MapDirect.Answer.self).outcomes,
